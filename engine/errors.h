@@ -1,0 +1,23 @@
+// Errors that tell a client what to change, as absl::Status with machine-readable details.
+//
+// server/ turns the details into google.rpc.BadRequest and RetryInfo; the message alone is enough for a person.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+
+namespace statehouse {
+
+// INVALID_ARGUMENT: "<field>: <value> is not allowed; expected <expected>", with the field as a detail.
+absl::Status InvalidField(std::string_view field, std::string_view value, std::string_view expected);
+// RESOURCE_EXHAUSTED with a retry hint: "<message>; retry in <retry_after>".
+absl::Status Overloaded(std::string_view message, absl::Duration retry_after);
+
+std::optional<std::string> FieldOf(const absl::Status& status);
+std::optional<absl::Duration> RetryAfterOf(const absl::Status& status);
+
+}  // namespace statehouse

@@ -1,0 +1,127 @@
+// What comes back for one request: a bounded queue of events from the engine thread to one consumer.
+//
+// Events carry token ids and how many bytes of each output's text are final; the consumer decodes the same ids with its own
+// Detokenizer and shows that many bytes (stop strings hold text back). So the engine never allocates to emit.
+// When the queue is full the sequence pauses and keeps its slot; see EngineOptions::slow_reader_timeout.
+// Thread-safety: the engine thread produces; one consumer thread at a time takes; Cancel() from anywhere.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "engine/request.h"
+
+namespace statehouse {
+
+enum class FinishReason : uint8_t {
+  kNone,
+  kStop,       // EOS, a stop token or a stop string
+  kLength,     // max_tokens
+  kCancelled,  // Cancel(), or the client went away
+  kDeadline,   // the request's deadline, or a slow reader's timeout
+  kError,      // the device failed
+};
+const char* FinishReasonName(FinishReason reason);  // "stop", "length", "cancelled", "deadline", "error"
+
+struct TokenLogprob {
+  int32_t token = 0;
+  float logprob = 0;  // natural log of the model's own probability, before bias, penalties and temperature
+};
+
+struct Usage {
+  int64_t prompt_tokens = 0;
+  int64_t cached_tokens = 0;      // prompt tokens that were not computed; 0 until snapshots exist
+  int64_t completion_tokens = 0;  // all outputs together
+};
+
+// Seconds since submission, and durations in seconds.
+struct Timings {
+  double queued = 0;       // submission to admission
+  double prefill = 0;      // admission to the first token
+  double decode = 0;       // first token to the end
+  double first_token = 0;  // submission to the first token (TTFT)
+  double total = 0;
+};
+
+struct Event {
+  enum class Kind : uint8_t {
+    kStarted,         // once, at admission; `seed`
+    kPromptLogprob,   // per prompt token when asked: token, logprob, top
+    kToken,           // one generated token of output `output`
+    kOutputFinished,  // output `output` ended: reason, stop
+    kDone,            // last event: status, usage, timings
+  };
+  Kind kind = Kind::kToken;
+  FinishReason reason = FinishReason::kNone;
+  int32_t output = 0;         // 0 … n-1
+  int32_t token = 0;
+  float logprob = 0;
+  int32_t num_top = 0;        // entries used in `top`
+  int32_t stop_index = -1;    // kOutputFinished: which of StopConditions::stop matched
+  int32_t stop_token = -1;    // kOutputFinished: the EOS or stop token that ended it (it is not emitted as kToken)
+  int64_t position = 0;       // kToken, kPromptLogprob: the token's position in its sequence
+  int64_t text_bytes = 0;     // kToken, kOutputFinished: this output's text is final up to this many bytes
+  uint64_t seed = 0;          // kStarted
+  std::array<TokenLogprob, kMaxLogprobs> top;
+};
+
+class EventStream {
+ public:
+  // Tells a consumer that events are waiting: called by the engine thread at most once per step, must be quick and must not
+  // block or allocate. Never called after Detach().
+  class Listener {
+   public:
+    virtual ~Listener() = default;
+    virtual void OnEvents() = 0;
+  };
+
+  EventStream(std::string request_id, int32_t n, int64_t capacity);
+
+  const std::string& request_id() const { return request_id_; }
+  int32_t n() const { return n_; }
+
+  // --- consumer ---
+  // Takes the oldest event; false if none waits.
+  bool TryNext(Event* event);
+  // Waits until an event is there or `until` passes.
+  bool Next(Event* event, absl::Time until = absl::InfiniteFuture());
+  // After kDone: how it ended. OK also for outputs that reached a stop or length.
+  absl::Status status() const;
+  Usage usage() const;
+  Timings timings() const;
+  void SetListener(Listener* listener);  // null: none. Once it returns, the old listener is not called any more.
+  // Asks the engine to stop within one step; events up to kDone still come.
+  void Cancel() { cancelled_.store(true, std::memory_order_release); }
+  bool cancelled() const { return cancelled_.load(std::memory_order_acquire); }
+
+  // --- engine thread ---
+  // Free places, less the n + 1 that are kept for kOutputFinished and kDone.
+  int64_t room() const;
+  void Push(const Event& event);  // REQUIRES: room() > 0, or kind is kOutputFinished or kDone
+  void Finish(absl::Status status, const Usage& usage, const Timings& timings);  // pushes kDone
+  void NotifyListener();          // once per step, if anything was pushed
+
+ private:
+  const std::string request_id_;
+  const int32_t n_;
+  std::vector<Event> ring_;  // single producer, single consumer
+  std::atomic<int64_t> head_{0};
+  std::atomic<int64_t> tail_{0};
+  std::atomic<bool> cancelled_{false};
+  mutable absl::Mutex mu_;
+  Listener* listener_ ABSL_GUARDED_BY(mu_) = nullptr;
+  absl::Status status_ ABSL_GUARDED_BY(mu_);
+  Usage usage_ ABSL_GUARDED_BY(mu_);
+  Timings timings_ ABSL_GUARDED_BY(mu_);
+  bool dirty_ = false;  // owned by the engine thread
+};
+
+}  // namespace statehouse

@@ -1,0 +1,85 @@
+// Loaded weights and their forward pass. Knows slots only as memory that a caller owns; knows no request.
+//
+// Thread-safety: one thread (the engine thread) calls Forward() and SwitchOver(); const methods that read configuration may
+// be called from any thread. Forward() does not allocate: Reserve() sized its working memory.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "kernels/matmul/matmul.h"
+#include "kernels/parallel/thread_pool.h"
+#include "kernels/power_retention/layout.h"
+#include "models/config.h"
+
+namespace statehouse {
+
+// The rows of one sequence in a step. Sequences of one step are distinct.
+struct StepSequence {
+  float* memory = nullptr;  // its slot: Model::slot_floats() floats, zero before the first row
+  int64_t position = 0;     // absolute position of the first row = tokens held so far
+  int32_t first_row = 0;    // index of its first row in StepBatch::tokens
+  int32_t num_rows = 0;     // >= 1; rows of one sequence are contiguous
+};
+
+struct StepBatch {
+  std::span<const int32_t> tokens;          // [num_rows], each in [0, vocab_size)
+  std::span<const StepSequence> sequences;  // cover all rows, in row order
+  std::span<const int32_t> logit_rows;      // rows whose logits are wanted, ascending
+};
+
+class Model {
+ public:
+  virtual ~Model() = default;
+
+  virtual const ModelConfig& config() const = 0;
+  // One layer's retention memory; a slot is num_layers of them, layer after layer.
+  virtual const kernels::RetentionLayout& retention() const = 0;
+  int64_t slot_floats() const { return config().num_layers * retention().layer_floats(); }
+  // Bytes that one step reads of the weights (decode's bandwidth floor), and all bytes held.
+  virtual int64_t weight_bytes() const = 0;
+  // Parameters, embeddings counted once.
+  virtual int64_t num_parameters() const = 0;
+  virtual kernels::WeightType weight_type() const = 0;
+  // Identity of the weights: a hash over config and tensors (power-retention.md §5.6), stable across hosts and dtypes.
+  virtual uint64_t fingerprint() const = 0;
+
+  // Makes room for steps of up to max_rows rows with up to max_logit_rows logits. Call before Forward(), once or to grow.
+  virtual absl::Status Reserve(int64_t max_rows, int64_t max_logit_rows) = 0;
+  virtual int64_t workspace_bytes() const = 0;
+
+  // Runs one step. logits [logit_rows.size(), vocab_size]. REQUIRES: within Reserve()d sizes; no sequence's rows reach
+  // across the switch-over; a sequence at or past it has had SwitchOver() for every unit.
+  // An error means that the device failed, never that the input was bad.
+  virtual absl::Status Forward(const StepBatch& batch, std::span<float> logits) = 0;
+
+  // The switch-over of a slot that holds exactly retention().shape().switch_over (> 0) tokens, in num_switch_units() slices
+  // (layer × head), each called once, in any order, with nothing else in between for that slot.
+  int64_t num_switch_units() const { return config().num_layers * config().heads_kv; }
+  virtual void SwitchOver(float* memory, int64_t unit) = 0;
+};
+
+struct LoadOptions {
+  enum class DType { kAuto, kF32, kBF16, kInt8 };
+  DType dtype = DType::kAuto;  // kAuto: as stored (F16 is kept as f32)
+  bool dummy = false;          // random weights from config.json alone
+  uint64_t dummy_seed = 0;
+  int64_t switch_over = kernels::kSwitchOverAuto;  // --switch-over
+  int64_t max_tail_tokens = 0;                     // --max-tail-tokens: bound for shapes without a state form
+  int64_t chunk = 0;                               // 0: the config's; tests use others
+  // Called as tensors are loaded: (bytes done, bytes in all). May be empty.
+  std::function<void(int64_t, int64_t)> progress;
+};
+
+// Loads and checks everything before it returns; errors name file, tensor and expectation. `pool` must outlive the model.
+absl::StatusOr<std::unique_ptr<Model>> LoadModel(const std::filesystem::path& checkpoint_dir, const LoadOptions& options,
+                                                 kernels::ThreadPool* pool);
+
+}  // namespace statehouse
