@@ -8,14 +8,14 @@
 
 #include <array>
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "engine/request.h"
 
@@ -116,11 +116,13 @@ class EventStream {
   std::atomic<int64_t> head_{0};
   std::atomic<int64_t> tail_{0};
   std::atomic<bool> cancelled_{false};
-  mutable absl::Mutex mu_;
-  Listener* listener_ ABSL_GUARDED_BY(mu_) = nullptr;
-  absl::Status status_ ABSL_GUARDED_BY(mu_);
-  Usage usage_ ABSL_GUARDED_BY(mu_);
-  Timings timings_ ABSL_GUARDED_BY(mu_);
+  // std, not absl: Debian's Abseil is not instrumented, so under ThreadSanitizer an absl::Mutex orders nothing.
+  mutable std::mutex mu_;
+  std::condition_variable arrived_;  // for Next()
+  Listener* listener_ = nullptr;     // guarded by mu_, as are the three below
+  absl::Status status_;
+  Usage usage_;
+  Timings timings_;
   bool dirty_ = false;  // owned by the engine thread
 };
 
