@@ -28,8 +28,8 @@ struct EncodeOptions {
 
 class Tokenizer : public Vocabulary {
  public:
-  // NOT_FOUND if the directory has no tokenizer; UNIMPLEMENTED names an option that is not supported; INVALID_ARGUMENT names
-  // file and field of a malformed one.
+  // NOT_FOUND if the directory has no tokenizer; UNIMPLEMENTED names an option that is not supported; INVALID_ARGUMENT
+  // names file and field of a malformed one.
   static absl::StatusOr<std::unique_ptr<Tokenizer>> Load(const std::filesystem::path& checkpoint_dir);
 
   // Appends the ids of `text` (UTF-8; invalid bytes are encoded as bytes where the model can, else refused).

@@ -7,6 +7,21 @@
 
 namespace statehouse {
 
+// Where the decoders of tokenizer libraries differ. The defaults are those of byte-level BPE.
+struct DecodeRules {
+  // Bytes that cannot become a character turn into U+FFFD: one per maximal invalid part (Unicode 15, §3.9,
+  // "substitution of maximal subparts"), or one per byte.
+  enum class Invalid { kPerPart, kPerByte };
+  // At the start of a text FirstTokenBytes() stands for TokenBytes(): until it has left a space out or there is text,
+  // or for every token until there is text.
+  enum class Start { kFirstSpace, kUntilText };
+
+  Invalid invalid = Invalid::kPerPart;
+  Start start = Start::kFirstSpace;
+  // A special token between two bytes of a character, shown or not, makes both invalid.
+  bool special_ends_character = false;
+};
+
 class Vocabulary {
  public:
   virtual ~Vocabulary() = default;
@@ -16,12 +31,14 @@ class Vocabulary {
   // The bytes that `id` adds to the text: may be part of a character; empty for control tokens and ids out of range.
   // Valid as long as the vocabulary lives.
   virtual std::string_view TokenBytes(int32_t id) const = 0;
+  // The same at the start of a text: a suffix of TokenBytes(id). SentencePiece models with a dummy prefix leave its
+  // space out.
+  virtual std::string_view FirstTokenBytes(int32_t id) const { return TokenBytes(id); }
   // Control and special tokens (BOS, role markers, …): they end or frame text and are not shown unless asked for.
   virtual bool IsSpecial(int32_t id) const = 0;
   // The token's own spelling, shown where a special token is asked for ("<|end|>").
   virtual std::string_view TokenName(int32_t id) const = 0;
-  // SentencePiece models with a dummy prefix: the first space of a decoded text is not part of it.
-  virtual bool StripsLeadingSpace() const = 0;
+  virtual DecodeRules decode_rules() const { return {}; }
 };
 
 }  // namespace statehouse
