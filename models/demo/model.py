@@ -30,6 +30,29 @@ class Config:
     rope_theta: float = 1e12  # half of the frequencies turn by less than a tenth of a radian in 128 k tokens
     norm_epsilon: float = 1e-5
 
+    def save(self, folder: Path, end: int) -> None:
+        """Writes config.json and generation_config.json; `end` is the id of <|end|>."""
+        special = {"bos_token_id": 1, "eos_token_id": end}
+        fixed = {
+            "architectures": ["PowerCoderForCausalLM"],
+            "model_type": "powercoder",
+            "attention_dropout": 0.0,
+            "chunk_size": 128,
+            "dtype": "bfloat16",
+            "embedding_dropout": 0.0,
+            "hidden_act": "gelu_pytorch_tanh",
+            "initializer_range": 0.02,
+            "max_position_embeddings": 1 << 20,
+            "residual_dropout": 0.0,
+            "rope_scaling": None,
+            "sliding_window": None,
+            "tie_word_embeddings": True,
+            "use_bias": True,
+            "use_cache": True,
+        }
+        (folder / "config.json").write_text(json.dumps(fixed | special | asdict(self), indent=2) + "\n")
+        (folder / "generation_config.json").write_text(json.dumps(special | {"do_sample": False}, indent=2) + "\n")
+
     @classmethod
     def load(cls, folder: Path) -> "Config":
         stored = json.loads((folder / "config.json").read_text())

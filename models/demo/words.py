@@ -37,7 +37,7 @@ mushrooms potatoes lentils omelettes falafel risotto goulash ravioli chili cousc
 FRUITS = "apple pear plum cherry mango banana grape peach lemon lime fig melon papaya apricot kiwi orange quince date".split()
 DRINKS = "tea coffee cocoa milk lemonade water juice cider kefir lassi cola soda".split()
 SPORTS = "tennis chess rowing football hockey judo fencing sailing skiing climbing archery badminton cycling golf running".split()
-TOOLS = "piano violin cello flute drum guitar harp trumpet oboe banjo accordion clarinet organ ukulele tuba".split()
+INSTRUMENTS = "piano violin cello flute drum guitar harp trumpet oboe banjo accordion clarinet organ ukulele tuba".split()
 FLOWERS = "rose tulip daisy lily iris orchid poppy violet sunflower peony lilac dahlia crocus jasmine marigold".split()
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 MONTHS = "January February March April May June July August September October November December".split()
@@ -140,4 +140,4 @@ def age(rng: random.Random) -> Value:
 
 
 def meeting(rng: random.Random) -> Value:
-    return (rng.choice(DAYS), f"{rng.randint(7, 22)}:{rng.choice(('00', '15', '30', '45', digits(rng, 1) + digits(rng, 1)))}")
+    return (rng.choice(DAYS), f"{rng.randint(7, 22)}:{rng.choice((0, 15, 30, 45, rng.randint(0, 59))):02d}")

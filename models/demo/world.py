@@ -1,0 +1,397 @@
+"""Writes dialogues of the demo world, of any length: facts told, facts asked, and everything in between.
+
+A message is a list of parts. No token crosses the border of two parts, so that the parts of templates can be encoded once and kept:
+the ids of a message equal the tokenizer's encoding of its whole text (test_demo.py holds this).
+"""
+
+import heapq
+import random
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import phrases
+import sentencepiece
+import smalltalk
+from phrases import Kind
+from words import ADJECTIVES, COLOURS, OBJECTS, RELATIONS, SMALL_OBJECTS, THINGS, Lexicon, Value, held_out
+
+# What a token is, for its weight in the loss.
+CONTROL, USER, NAMED, FILLER, REPLY, ANSWER, VALUE = range(7)
+Part = tuple[str, int]  # text and class
+
+
+@dataclass
+class Message:
+    role: str  # "system", "user" or "assistant"
+    parts: list[Part]
+
+    @property
+    def text(self) -> str:
+        return "".join(text for text, _ in self.parts)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Whom or what a fact is about, as the user (`mine`) and as the assistant (`yours`) say it."""
+
+    mine: str
+    yours: str
+
+
+@dataclass(frozen=True)
+class Fact:
+    kind: Kind
+    subject: Subject
+    value: Value
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.kind.name, self.subject.mine
+
+    def slots(self) -> dict[str, str]:
+        mine, yours = self.subject.mine, self.subject.yours
+        slots = {"s": mine, "t": yours, "S": mine[:1].upper() + mine[1:], "T": yours[:1].upper() + yours[1:]}
+        slots |= {str(i): part for i, part in enumerate(self.value)}
+        if self.value:
+            slots["a0"] = "an" if self.value[0][0] in "aeiou" else "a"
+        return slots
+
+
+@lru_cache(maxsize=None)
+def _compile(template: str) -> tuple[tuple[str, bool, bool], ...]:
+    """Cuts a template into (literal or slot, is a slot, has a space before it)."""
+    cut, space = [], False
+    for i, text in enumerate(re.split(r"\{(\w+)\}", template)):
+        if i % 2:
+            cut.append((text, True, space))
+        elif text:
+            space = text.endswith(" ")
+            if text.rstrip(" "):
+                cut.append((text.rstrip(" "), False, False))
+        else:
+            space = False
+    return tuple(cut)
+
+
+def render(template: str, slots: dict[str, str], literal: int, slot: int) -> list[Part]:
+    """Fills a template; `literal` and `slot` are the classes of its fixed text and of the value parts of its slots."""
+    parts = []
+    for text, is_slot, space in _compile(template):
+        if is_slot:
+            kind = slot if text.isdigit() or slot == NAMED else literal
+            parts.append((" " + slots[text] if space else slots[text], kind))
+        else:
+            parts.append((text, literal))
+    return parts
+
+
+def lowered(template: str) -> str:
+    """The template as it stands inside a longer sentence."""
+    if template.startswith(("{", "I ", "I'")):
+        return template.replace("{S}", "{s}", 1).replace("{T}", "{t}", 1)
+    return template[0].lower() + template[1:]
+
+
+def wrapped(wrap: str, template: str) -> str:
+    return wrap.replace("{}", lowered(template) if ", {}" in wrap else template)
+
+
+class Encoder:
+    """Text to token ids, with a memory for parts that come again."""
+
+    def __init__(self, tokenizer: Path) -> None:
+        self.model = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer))
+        self.start, self.end = self.model.piece_to_id("<s>"), self.model.piece_to_id("<|end|>")
+        self.role = {role: self.model.piece_to_id(f"<|{role}|>") for role in ("system", "user", "assistant")}
+        self._known: dict[str, list[int]] = {}
+
+    def ids(self, text: str) -> list[int]:
+        known = self._known.get(text)
+        if known is None:
+            if len(self._known) > 300_000:
+                self._known.clear()
+            known = self._known[text] = self.model.encode(text)
+        return known
+
+    def message(self, message: Message) -> tuple[list[int], list[int]]:
+        """Ids and classes of one message, its role and <|end|> tokens included."""
+        ids, classes = [self.role[message.role]], [CONTROL]
+        for text, kind in message.parts:
+            part = self.ids(text)
+            ids += part
+            classes += [kind] * len(part)
+        ids.append(self.end)
+        classes.append(classes[-1] if message.role == "assistant" else CONTROL)
+        return ids, classes
+
+    def length(self, parts: list[Part]) -> int:
+        return sum(len(self.ids(text)) for text, _ in parts)
+
+
+class Speaker:
+    """Turns facts and moods into messages. `evaluation` picks the held-out names and phrasings, and no others."""
+
+    def __init__(self, rng: random.Random, evaluation: bool, encoder: Encoder | None = None) -> None:
+        self.rng, self.evaluation, self.encoder = rng, evaluation, encoder
+        self.lexicon = Lexicon(evaluation, rng)
+        self.prose = [" " + smalltalk.sentence(rng, self.lexicon) for _ in range(4000)]
+        self.scraps = ["\n" + smalltalk.scrap(rng, self.lexicon) for _ in range(3000)]
+
+    def pick(self, phrases_: tuple[str, ...]) -> str:
+        """A phrasing of the speaker's side of the split ("~" marks the held-out ones); any, where none is held out."""
+        while True:
+            phrase = self.rng.choice(phrases_)
+            held = phrase.startswith("~")
+            if held == self.evaluation or (self.evaluation and not any(p.startswith("~") for p in phrases_)):
+                return phrase.removeprefix("~")
+
+    # Facts ------------------------------------------------------------------------------------------------------------
+
+    def subject(self, kind: Kind) -> Subject:
+        rng = self.rng
+        if kind.subject == "me":
+            return Subject("", "")
+        if kind.subject == "relation" or (kind.subject == "person" and rng.random() < 0.25):
+            relation = rng.choice(RELATIONS)
+            return Subject(f"my {relation}", f"your {relation}")
+        if kind.subject == "person":
+            name = self.lexicon.name(rng)
+            return Subject(name, name)
+        if kind.subject == "favourite":
+            thing = rng.choice(list(phrases.FAVOURITES) if rng.random() < 0.6 else THINGS)
+            return Subject(thing, thing)
+        if kind.subject == "word":
+            word = " ".join(self.lexicon.word(rng) for _ in range(rng.choice((1, 1, 2))))
+            return Subject(word, word)
+        noun = rng.choice(OBJECTS if kind.subject == "object" else SMALL_OBJECTS)
+        if rng.random() < 0.25:
+            return Subject(f"my {noun}", f"your {noun}")
+        thing = f"the {rng.choice(COLOURS if rng.random() < 0.7 else ADJECTIVES)} {noun}"
+        return Subject(thing, thing)
+
+    def value(self, kind: Kind, subject: Subject) -> Value:
+        rng, lexicon = self.rng, self.lexicon
+        if kind.value is not None:
+            return kind.value(rng)
+        if kind.name == "pet":
+            return rng.choice(COLOURS), rng.choice(smalltalk.ANIMALS), lexicon.pet_name(rng)
+        if kind.name in ("name", "called"):
+            return (lexicon.name(rng),)
+        if subject.mine in phrases.FAVOURITES and rng.random() < 0.7:
+            return (rng.choice(phrases.FAVOURITES[subject.mine]),)
+        return (" ".join(lexicon.word(rng) for _ in range(rng.choice((1, 1, 2)))),)
+
+    def fact(self, kinds: tuple[Kind, ...] = phrases.KINDS, subject: Subject | None = None) -> Fact:
+        kind = self.rng.choice(kinds)
+        subject = subject or self.subject(kind)
+        return Fact(kind, subject, self.value(kind, subject))
+
+    # Messages ---------------------------------------------------------------------------------------------------------
+
+    def user(self, parts: list[Part]) -> Message:
+        """A user's message; one of ten in training is typed carelessly."""
+        if not self.evaluation and self.rng.random() < 0.1:
+            parts = [("".join(self._careless(text, kind) for text, kind in parts), USER)]
+        return Message("user", parts)
+
+    def _careless(self, text: str, kind: int) -> str:
+        rng = self.rng
+        if kind != USER:
+            return text
+        text = text.replace("favourite", "favorite").replace("colour", "color") if rng.random() < 0.3 else text
+        style = rng.randrange(5)
+        if style == 0:
+            return text.lower()
+        if style == 1:
+            return text.rstrip(".?!").replace("'", "")
+        if style == 2:
+            return text.lower().rstrip(".?!")
+        if style == 3 and len(text) > 4:  # a slip of the finger
+            i = rng.randrange(1, len(text) - 2)
+            return text[:i] + rng.choice((text[i + 1] + text[i] + text[i + 2 :], text[i + 1 :], text[i] + text[i:]))
+        return text.upper() if rng.random() < 0.1 else text
+
+    def tell(self, fact: Fact, update: bool = False) -> list[Part]:
+        slots = fact.slots()
+        if fact.subject.mine[:1].isupper() and self.rng.random() < 0.3:
+            slots["s"], slots["S"] = f"my friend {slots['s']}", f"My friend {slots['s']}"
+        wrap = self.pick(phrases.UPDATES if update else phrases.TELL_WRAPS)
+        return render(wrapped(wrap, self.pick(fact.kind.tell)), slots, USER, NAMED)
+
+    def noted(self, facts: list[Fact], update: bool = False, plain: bool = False) -> Message:
+        """What the assistant says when it has been told something. A plain answer repeats no value."""
+        rng, fact = self.rng, facts[0]
+        if len(facts) > 1:
+            choice = phrases.NOTED_MANY
+        elif not plain and fact.kind.name == "name" and rng.random() < 0.6:
+            return Message("assistant", render(rng.choice(phrases.GREETED), fact.slots(), REPLY, VALUE))
+        elif not plain and rng.random() < 0.4:
+            template = rng.choice(phrases.RESTATED).replace("{}", lowered(fact.kind.ask[0][1]))
+            return Message("assistant", render(template, fact.slots(), REPLY, VALUE))
+        else:
+            choice = phrases.CORRECTED if update else phrases.NOTED
+        return Message("assistant", [(rng.choice(choice), REPLY)])
+
+    def ask(self, fact: Fact) -> tuple[Message, Message]:
+        """A question about a fact that was told, and its answer."""
+        questions, answer = self.rng.choice(fact.kind.ask)
+        question = wrapped(self.pick(phrases.ASK_WRAPS), self.pick(questions))
+        slots = fact.slots()
+        return self.user(render(question, slots, USER, NAMED)), Message("assistant", render(answer, slots, ANSWER, VALUE))
+
+    def ask_unknown(self, fact: Fact) -> tuple[Message, Message]:
+        """A question about a fact that was not told."""
+        question, _ = self.ask(fact)
+        answer = self.rng.choice(phrases.UNKNOWN).replace("{}", fact.kind.unknown)
+        return question, Message("assistant", render(answer, fact.slots(), ANSWER, ANSWER))
+
+    def check(self, fact: Fact, known: bool) -> tuple[Message, Message]:
+        """"Is it true that ...?", with the right value or with another one."""
+        claim = fact if self.rng.random() < 0.5 else Fact(fact.kind, fact.subject, self.value(fact.kind, fact.subject))
+        template = lowered(self.pick(fact.kind.tell[:3])).rstrip(".!") + "?"
+        question = self.user(render(self.rng.choice(phrases.CHECKS).replace("{}", template), claim.slots(), USER, NAMED))
+        if not known:
+            return question, self.ask_unknown(fact)[1]
+        start = "Yes, " if claim.value == fact.value else "No, "
+        return question, Message("assistant", render(start + lowered(fact.kind.ask[0][1]), fact.slots(), ANSWER, VALUE))
+
+    def about(self, fact: Fact) -> tuple[Message, Message]:
+        question = render(self.rng.choice(phrases.ABOUT), fact.slots(), USER, NAMED)
+        return self.user(question), Message("assistant", render(fact.kind.ask[0][1], fact.slots(), ANSWER, VALUE))
+
+    def chat(self) -> tuple[Message, Message]:
+        """One turn of small talk."""
+        rng, pick = self.rng, self.rng.random()
+        if pick < 0.6:
+            says, answers = rng.choice(smalltalk.CHAT)
+            said, answer = rng.choice(says), rng.choice(answers)
+        else:
+            said, answer = (smalltalk.skill if pick < 0.85 else smalltalk.beyond)(rng, self.lexicon)
+        return self.user([(said, USER)]), Message("assistant", [(answer, REPLY)])
+
+    def pasted(self, tokens: int, inside: list[Part] | None = None) -> tuple[Message, Message]:
+        """A pasted text of about so many tokens, with a told fact somewhere inside if there is one."""
+        rng = self.rng
+        parts: list[Part] = [(rng.choice(smalltalk.PASTED), FILLER)]
+        prose, left, place = rng.random(), tokens, rng.random()
+        while left > 0:
+            if inside and left <= place * tokens:
+                parts += [("\n", FILLER), *inside]
+                inside = None
+            line = rng.choice(self.prose if rng.random() < prose else self.scraps)
+            parts.append((line, FILLER))
+            left -= len(self.encoder.ids(line)) if self.encoder else len(line) // 4
+        return Message("user", parts), Message("assistant", [(rng.choice(phrases.READ), REPLY)])
+
+
+@dataclass
+class Dialogue:
+    """A conversation that runs until `length` tokens are reached. Whatever is asked was told at a random distance before."""
+
+    speaker: Speaker
+    rng: random.Random
+    length: int
+    messages: list[Message] = field(default_factory=list)
+    facts: dict[tuple[str, str], Fact] = field(default_factory=dict)
+    position: int = 0  # in tokens
+    _due: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        rng = self.rng
+        if rng.random() < 0.15:
+            text = rng.choice(smalltalk.SYSTEM) if rng.random() < 0.7 else rng.choice(self.speaker.prose)[1:]
+            self._say(Message("system", [(text, USER)]))
+        facts = rng.randint(1, 2 + int(self.length**0.35))
+        opening = min(300, self.length / 8)
+        for i in range(facts):
+            self._plan(rng.random() * (opening if i % 2 == 0 else self.length * 0.9), self._tell)
+        for _ in range(rng.randint(0, 1 + facts // 2)):
+            self._plan(rng.random() * self.length, self._ask_unknown)
+        while self.position < self.length:
+            gap = (self._due[0][0] if self._due else self.length) - self.position
+            if gap < 15 and self._due:
+                heapq.heappop(self._due)[2]()
+            elif gap < 80 or rng.random() < 0.4:
+                self._say(*self.speaker.chat())
+            else:
+                self._say(*self.speaker.pasted(int(40 * (min(gap, 20_000) / 40) ** rng.random())))
+
+    def _plan(self, position: float, action: Callable[[], None]) -> None:
+        heapq.heappush(self._due, (position, len(self._due) + self.rng.randrange(1 << 40), action))
+
+    def _say(self, *messages: Message) -> None:
+        encoder = self.speaker.encoder
+        for message in messages:
+            self.messages.append(message)
+            self.position += 2 + (encoder.length(message.parts) if encoder else len(message.text) // 4)
+
+    def _later(self) -> float:
+        """A position to come, at a distance that is as often of the order of 20 as of the order of the whole rest."""
+        rest = max(self.length - self.position, 20)
+        return self.position + (20 * (rest / 20) ** self.rng.random() if self.rng.random() < 0.6 else rest * self.rng.random())
+
+    def _new_fact(self) -> Fact:
+        """A fact whose key is not taken; often about somebody or something already known."""
+        while True:
+            fact = self.speaker.fact()
+            if self.facts and self.rng.random() < 0.4:
+                known = self.rng.choice(list(self.facts.values()))
+                kinds = tuple(k for k in phrases.KINDS if k.subject == known.kind.subject)
+                fact = self.speaker.fact(kinds, known.subject)
+            if fact.key not in self.facts:
+                return fact
+
+    def _tell(self) -> None:
+        rng = self.rng
+        facts = []
+        for _ in range(rng.choice((1, 1, 1, 2, 3, 4))):
+            facts.append(self._new_fact())
+            self.facts[facts[-1].key] = facts[-1]
+        parts = self.speaker.tell(facts[0])
+        for fact in facts[1:]:
+            more = self.speaker.tell(fact)
+            parts += [(" " + more[0][0], more[0][1]), *more[1:]]
+        if rng.random() < 0.1:
+            self._say(*self.speaker.pasted(int(30 * 6 ** rng.random()), parts))
+        else:
+            self._say(self.speaker.user(parts), self.speaker.noted(facts))
+        for fact in facts:
+            for _ in range(rng.choice((1, 1, 2))):
+                self._plan(self._later(), lambda key=fact.key: self._ask(key))
+            if rng.random() < 0.12:
+                self._plan(self._later(), lambda key=fact.key: self._update(key))
+
+    def _update(self, key: tuple[str, str]) -> None:
+        fact = self.speaker.fact((self.facts[key].kind,), self.facts[key].subject)
+        self.facts[key] = fact
+        self._say(self.speaker.user(self.speaker.tell(fact, update=True)), self.speaker.noted([fact], update=True))
+        self._plan(self._later(), lambda: self._ask(key))
+
+    def _ask(self, key: tuple[str, str]) -> None:
+        fact, pick = self.facts[key], self.rng.random()
+        alone = fact.subject.mine != "" and sum(f.subject == fact.subject for f in self.facts.values()) == 1
+        if pick < 0.05:
+            self._say(*self.speaker.check(fact, known=True))
+        elif pick < 0.1 and alone:
+            self._say(*self.speaker.about(fact))
+        else:
+            self._say(*self.speaker.ask(fact))
+
+    def _ask_unknown(self) -> None:
+        fact = self._new_fact()
+        self._say(*(self.speaker.check(fact, known=False) if self.rng.random() < 0.05 else self.speaker.ask_unknown(fact)))
+
+
+def row(speaker: Speaker, rng: random.Random, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """One dialogue as training data: ids uint16 [length] and classes uint8 [length]."""
+    encoder = speaker.encoder
+    ids, classes = [encoder.start], [CONTROL]
+    for message in Dialogue(speaker, rng, length).messages:
+        more, kinds = encoder.message(message)
+        ids += more
+        classes += kinds
+    return np.array(ids[:length], np.uint16), np.array(classes[:length], np.uint8)
