@@ -23,9 +23,39 @@ add_compile_options(-Wall -Wextra -Wno-unused-parameter
 if(STATEHOUSE_WERROR)
   add_compile_options(-Werror)
 endif()
+
+# `assert` and the library's own bounds checks are on in every build but the one that users run.
+if(NOT CMAKE_BUILD_TYPE STREQUAL "Release")
+  string(REPLACE "-DNDEBUG" "" CMAKE_CXX_FLAGS_RELWITHDEBINFO "${CMAKE_CXX_FLAGS_RELWITHDEBINFO}")
+  add_compile_definitions(_GLIBCXX_ASSERTIONS)
+endif()
+
 if(STATEHOUSE_SANITIZE)
+  set(known_sanitizers address undefined thread)
+  if(NOT STATEHOUSE_SANITIZE IN_LIST known_sanitizers)
+    message(FATAL_ERROR "STATEHOUSE_SANITIZE is '${STATEHOUSE_SANITIZE}'; it must be address, undefined, thread or empty")
+  endif()
   add_compile_options(-fsanitize=${STATEHOUSE_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${STATEHOUSE_SANITIZE})
+endif()
+
+# What a test program finds in its environment: a finding ends it, and known false alarms of uninstrumented libraries are
+# suppressed by name.
+set(STATEHOUSE_TEST_ENVIRONMENT "")
+if(STATEHOUSE_SANITIZE STREQUAL "address")
+  list(APPEND STATEHOUSE_TEST_ENVIRONMENT
+       "ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1:check_initialization_order=1:detect_leaks=1")
+  if(EXISTS ${PROJECT_SOURCE_DIR}/tests/lsan.supp)
+    list(APPEND STATEHOUSE_TEST_ENVIRONMENT "LSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/tests/lsan.supp")
+  endif()
+elseif(STATEHOUSE_SANITIZE STREQUAL "undefined")
+  list(APPEND STATEHOUSE_TEST_ENVIRONMENT "UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1")
+elseif(STATEHOUSE_SANITIZE STREQUAL "thread")
+  set(tsan_options "halt_on_error=1:second_deadlock_stack=1:ignore_noninstrumented_modules=1")
+  if(EXISTS ${PROJECT_SOURCE_DIR}/tests/tsan.supp)
+    string(APPEND tsan_options ":suppressions=${PROJECT_SOURCE_DIR}/tests/tsan.supp")
+  endif()
+  list(APPEND STATEHOUSE_TEST_ENVIRONMENT "TSAN_OPTIONS=${tsan_options}")
 endif()
 
 find_package(Threads REQUIRED)
