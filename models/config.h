@@ -4,8 +4,10 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -26,17 +28,18 @@ struct ModelConfig {
   int heads_kv = 0;
   int head_dim = 0;
   int degree = 2;
-  int64_t chunk = 128;
-  // From the config's switch_over_seq_len: an upper bound for --switch-over auto. Empty: none.
+  int64_t chunk = 128;  // chunk_size, C
+  // The config's switch_over_seq_len as it stands: an upper bound for --switch-over auto (see retention_plan.h). Empty:
+  // none.
   std::optional<int64_t> switch_over_bound;
   double rope_theta = 1e4;
   float norm_epsilon = 1e-5f;
-  bool use_bias = true;        // powercoder: biases of the projections
-  bool tie_embeddings = true;  // the checkpoint may still hold lm_head.weight, which then wins
+  bool use_bias = true;                 // powercoder: biases of the projections
+  bool tie_embeddings = true;           // false: lm_head.weight must be there; true: it may be, and then wins
   int64_t max_position_embeddings = 0;  // reported, not enforced
   std::vector<int32_t> bos_ids;         // at most one
   std::vector<int32_t> eos_ids;
-  std::vector<std::string> warnings;    // ids out of the vocabulary and the like: logged at load
+  std::vector<std::string> warnings;  // ids out of the vocabulary and the like: logged at load
 };
 
 // Sampling defaults of generation_config.json; empty fields were not named there.
@@ -55,9 +58,14 @@ struct CheckpointConfig {
   GenerationDefaults generation;
 };
 
-// Reads both files. Errors name file, key, value and what is allowed: INVALID_ARGUMENT for malformed or contradictory
-// values, UNIMPLEMENTED for options that change the maths and are not supported (hybrid_exp, use_exp, sliding windows, RoPE
-// scaling), NOT_FOUND if config.json is missing.
-absl::StatusOr<CheckpointConfig> ReadConfig(const std::filesystem::path& checkpoint_dir);
+// The id of a token by its spelling, or nothing.
+using TokenIdResolver = std::function<std::optional<int64_t>(std::string_view spelling)>;
+
+// Reads both files. `resolve` finds the EOS of special_tokens_map.json where the configs name no usable id; if empty,
+// the JSON files of the tokenizer are searched (token_ids.h). Errors name file, key, value and what is allowed:
+// INVALID_ARGUMENT for malformed or contradictory values, UNIMPLEMENTED for options that change the maths and are not
+// supported (hybrid_exp, use_exp, sliding windows, RoPE scaling), NOT_FOUND if config.json is missing.
+absl::StatusOr<CheckpointConfig> ReadConfig(const std::filesystem::path& checkpoint_dir,
+                                            const TokenIdResolver& resolve = nullptr);
 
 }  // namespace statehouse

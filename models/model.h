@@ -1,7 +1,7 @@
 // Loaded weights and their forward pass. Knows slots only as memory that a caller owns; knows no request.
 //
-// Thread-safety: one thread (the engine thread) calls Forward() and SwitchOver(); const methods that read configuration may
-// be called from any thread. Forward() does not allocate: Reserve() sized its working memory.
+// Thread-safety: one thread (the engine thread) calls Forward() and SwitchOver(); const methods that read configuration
+// may be called from any thread. Forward() does not allocate: Reserve() sized its working memory.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +10,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -43,15 +44,19 @@ class Model {
   // One layer's retention memory; a slot is num_layers of them, layer after layer.
   virtual const kernels::RetentionLayout& retention() const = 0;
   int64_t slot_floats() const { return config().num_layers * retention().layer_floats(); }
-  // Bytes that one step reads of the weights (decode's bandwidth floor), and all bytes held.
+  // Bytes of weights held.
   virtual int64_t weight_bytes() const = 0;
+  // Bytes of weights that one step reads: decode's bandwidth floor. Less than all of them if the embedding is not the
+  // head too.
+  virtual int64_t step_weight_bytes() const { return weight_bytes(); }
   // Parameters, embeddings counted once.
   virtual int64_t num_parameters() const = 0;
   virtual kernels::WeightType weight_type() const = 0;
   // Identity of the weights: a hash over config and tensors (power-retention.md §5.6), stable across hosts and dtypes.
   virtual uint64_t fingerprint() const = 0;
 
-  // Makes room for steps of up to max_rows rows with up to max_logit_rows logits. Call before Forward(), once or to grow.
+  // Makes room for steps of up to max_rows rows with up to max_logit_rows logits. Call before Forward(), once or to
+  // grow.
   virtual absl::Status Reserve(int64_t max_rows, int64_t max_logit_rows) = 0;
   virtual int64_t workspace_bytes() const = 0;
 
@@ -60,15 +65,15 @@ class Model {
   // An error means that the device failed, never that the input was bad.
   virtual absl::Status Forward(const StepBatch& batch, std::span<float> logits) = 0;
 
-  // The switch-over of a slot that holds exactly retention().shape().switch_over (> 0) tokens, in num_switch_units() slices
-  // (layer × head), each called once, in any order, with nothing else in between for that slot.
+  // The switch-over of a slot that holds exactly retention().shape().switch_over (> 0) tokens, in num_switch_units()
+  // slices (layer × head), each called once, in any order, with nothing else in between for that slot.
   int64_t num_switch_units() const { return config().num_layers * config().heads_kv; }
   virtual void SwitchOver(float* memory, int64_t unit) = 0;
 };
 
 struct LoadOptions {
   enum class DType { kAuto, kF32, kBF16, kInt8 };
-  DType dtype = DType::kAuto;  // kAuto: as stored (F16 is kept as f32)
+  DType dtype = DType::kAuto;  // kAuto: as stored (F16 is kept as f32; dummy weights are bf16)
   bool dummy = false;          // random weights from config.json alone
   uint64_t dummy_seed = 0;
   int64_t switch_over = kernels::kSwitchOverAuto;  // --switch-over
@@ -78,8 +83,16 @@ struct LoadOptions {
   std::function<void(int64_t, int64_t)> progress;
 };
 
-// Loads and checks everything before it returns; errors name file, tensor and expectation. `pool` must outlive the model.
-absl::StatusOr<std::unique_ptr<Model>> LoadModel(const std::filesystem::path& checkpoint_dir, const LoadOptions& options,
-                                                 kernels::ThreadPool* pool);
+// "auto", "f32", "bf16" or "int8", as --dtype takes them. INVALID_ARGUMENT lists them.
+absl::StatusOr<LoadOptions::DType> ParseDType(std::string_view name);
+
+// Loads and checks everything before it returns; errors name file, tensor and expectation. `pool` must outlive the
+// model.
+absl::StatusOr<std::unique_ptr<Model>> LoadModel(const std::filesystem::path& checkpoint_dir,
+                                                 const LoadOptions& options, kernels::ThreadPool* pool);
+// The same with a config that was read (or made up) before.
+absl::StatusOr<std::unique_ptr<Model>> LoadModelWithConfig(const std::filesystem::path& checkpoint_dir,
+                                                           const ModelConfig& config, const LoadOptions& options,
+                                                           kernels::ThreadPool* pool);
 
 }  // namespace statehouse

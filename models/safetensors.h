@@ -1,6 +1,6 @@
-// Reads one .safetensors file, memory-mapped: the Hugging Face safetensors format (8-byte little-endian header length, JSON header,
-// data). Hostile files are refused: header length, JSON, names, dtypes, shapes, sizes, overlaps and gaps are all checked.
-// Thread-safety: immutable after Open().
+// Reads one .safetensors file, memory-mapped: the Hugging Face safetensors format (8-byte little-endian header length,
+// JSON header, data). Hostile files are refused: header length, JSON, names, dtypes, shapes, sizes, overlaps and gaps
+// are all checked. Thread-safety: immutable after Open().
 #pragma once
 
 #include <cstdint>

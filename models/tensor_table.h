@@ -1,0 +1,42 @@
+// The tensors that a forward pass needs: their names in the checkpoint, their shapes, and where each of them goes.
+// A family fills the table once; loading, checking, dummy weights and sizes all follow from it.
+// Thread-safety: filled by one thread, then read only. Destinations must outlive the table.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kernels/matmul/matmul.h"
+
+namespace statehouse {
+
+struct TensorSpec {
+  std::string name;                         // "model.layers.0.self_attn.q_proj.weight"
+  std::vector<int64_t> shape;               // [rows, cols] or [size]
+  kernels::PackedMatrix* matrix = nullptr;  // exactly one of the two destinations is set
+  std::vector<float>* vector = nullptr;     // norms and biases stay float32
+  bool optional = false;                    // may be missing: the destination then stays empty
+  bool keep_stored_type = false;            // never quantised
+  float dummy = 0;  // matrix: standard deviation of dummy weights · sqrt(cols); vector: the value
+
+  int64_t num_elements() const { return shape.size() == 2 ? shape[0] * shape[1] : shape[0]; }
+};
+
+class TensorTable {
+ public:
+  TensorSpec& Matrix(std::string name, int64_t rows, int64_t cols, kernels::PackedMatrix* out, float dummy_gain = 1) {
+    specs_.push_back({.name = std::move(name), .shape = {rows, cols}, .matrix = out, .dummy = dummy_gain});
+    return specs_.back();
+  }
+  TensorSpec& Vector(std::string name, int64_t size, std::vector<float>* out, float dummy_value = 0) {
+    specs_.push_back({.name = std::move(name), .shape = {size}, .vector = out, .dummy = dummy_value});
+    return specs_.back();
+  }
+  const std::vector<TensorSpec>& specs() const { return specs_; }
+
+ private:
+  std::vector<TensorSpec> specs_;
+};
+
+}  // namespace statehouse
