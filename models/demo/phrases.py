@@ -133,7 +133,7 @@ KINDS = (
          "~On {0} at {1} I have to meet {s}."),
         ((("When do I meet {s}?", "When will I see {s}?", "When is my appointment with {s}?", "~At what time do I meet {s}?"),
           "You meet {t} on {0} at {1}."),),
-        "when you meet {t}"),
+        "when you meet {t}", large=False),
     Kind(
         "favourite", "favourite", None,
         ("My favourite {s} is {0}.", "The {s} I like best is {0}.", "For me {0} is the best {s}.", "My best loved {s} is {0}.",
@@ -151,11 +151,11 @@ KINDS = (
 )
 
 UPDATES = ("Actually, {}", "Correction: {}", "I was wrong. {}", "That has changed. {}", "I made a mistake. {}", "Sorry, I meant this: {}",
-           "No, wait. {}", "Now it is different: {}", "Update: {}", "~Let me correct that. {}")
+           "No, wait. {}", "Now it is different: {}", "Update: {}", "~Let me correct that. {}", "~Not quite. {}")
 TELL_WRAPS = ("{}",) * 8 + ("Please remember this. {}", "{} Please remember that.", "By the way, {}", "Note this: {}", "Did you know? {}",
-                            "You should know this: {}", "{} Keep it in mind.", "Remember: {}", "~Here is something to remember. {}")
+                            "You should know this: {}", "{} Keep it in mind.", "Remember: {}", "~Here is something to remember. {}", "~{} Do not forget it.", "~Also, {}", "~Keep this for me: {}")
 ASK_WRAPS = ("{}",) * 8 + ("Please tell me: {}", "By the way, {}", "I have a question. {}", "Now a question: {}", "Do you remember? {}",
-                           "Quick question: {}", "{} Please answer.", "Tell me, {}", "Hey, {}", "~Let me see what you remember. {}")
+                           "Quick question: {}", "{} Please answer.", "Tell me, {}", "Hey, {}", "~Let me see what you remember. {}", "~One more thing: {}", "~So, {}", "~{} I forgot it.", "~Help me remember. {}")
 CHECKS = ("Is it true that {}", "Is it right that {}", "Am I right that {}")
 ABOUT = ("What do you know about {s}?", "What did I tell you about {s}?", "Tell me something about {s}.", "What do you remember about {s}?")
 

@@ -92,7 +92,8 @@ def chunked(
     before = torch.nn.functional.pad(ends, (1, 0))  # [B, Hk, N + 1]
     earlier = torch.ones(n + 1, n, dtype=torch.bool, device=q.device).tril(-1)
     between = (before.unsqueeze(-1) - ends.unsqueeze(-2)).masked_fill(~earlier, float("-inf")).exp().to(local.dtype)
-    states = torch.matmul(between, update.flatten(-2)).unflatten(-1, update.shape[-2:])  # [B, Hk, N + 1, D, d + PAD]
+    with torch.autocast(q.device.type, enabled=False):
+        states = torch.matmul(between, update.flatten(-2)).unflatten(-1, update.shape[-2:])  # [B, Hk, N + 1, D, d + PAD]
     if state is not None:
         states = states + before.exp().to(local.dtype)[..., None, None] * state.unsqueeze(2)
 

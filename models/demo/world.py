@@ -16,6 +16,7 @@ import numpy as np
 import phrases
 import sentencepiece
 import smalltalk
+import words
 from phrases import Kind
 from words import ADJECTIVES, COLOURS, OBJECTS, RELATIONS, SMALL_OBJECTS, THINGS, Lexicon, Value, held_out
 
@@ -149,6 +150,10 @@ class Speaker:
             if held == self.evaluation or (self.evaluation and not any(p.startswith("~") for p in phrases_)):
                 return phrase.removeprefix("~")
 
+    def wrap(self, wraps: tuple[str, ...]) -> str:
+        """What stands around a sentence. Evaluation mixes all of them, the held-out ones included."""
+        return self.rng.choice(wraps).removeprefix("~") if self.evaluation else self.pick(wraps)
+
     # Facts ------------------------------------------------------------------------------------------------------------
 
     def subject(self, kind: Kind) -> Subject:
@@ -183,6 +188,8 @@ class Speaker:
             return (lexicon.name(rng),)
         if subject.mine in phrases.FAVOURITES and rng.random() < 0.7:
             return (rng.choice(phrases.FAVOURITES[subject.mine]),)
+        if rng.random() < 0.15:
+            return (words.digits(rng, rng.randint(1, 6)),)
         return (" ".join(lexicon.word(rng) for _ in range(rng.choice((1, 1, 2)))),)
 
     def fact(self, kinds: tuple[Kind, ...] = phrases.KINDS, subject: Subject | None = None) -> Fact:
@@ -219,7 +226,7 @@ class Speaker:
         slots = fact.slots()
         if fact.subject.mine[:1].isupper() and self.rng.random() < 0.3:
             slots["s"], slots["S"] = f"my friend {slots['s']}", f"My friend {slots['s']}"
-        wrap = self.pick(phrases.UPDATES if update else phrases.TELL_WRAPS)
+        wrap = self.wrap(phrases.UPDATES if update else phrases.TELL_WRAPS)
         return render(wrapped(wrap, self.pick(fact.kind.tell)), slots, USER, NAMED)
 
     def noted(self, facts: list[Fact], update: bool = False, plain: bool = False) -> Message:
@@ -228,10 +235,10 @@ class Speaker:
         if len(facts) > 1:
             choice = phrases.NOTED_MANY
         elif not plain and fact.kind.name == "name" and rng.random() < 0.6:
-            return Message("assistant", render(rng.choice(phrases.GREETED), fact.slots(), REPLY, VALUE))
+            return Message("assistant", render(rng.choice(phrases.GREETED), fact.slots(), REPLY, ANSWER))
         elif not plain and rng.random() < 0.4:
             template = rng.choice(phrases.RESTATED).replace("{}", lowered(fact.kind.ask[0][1]))
-            return Message("assistant", render(template, fact.slots(), REPLY, VALUE))
+            return Message("assistant", render(template, fact.slots(), REPLY, ANSWER))
         else:
             choice = phrases.CORRECTED if update else phrases.NOTED
         return Message("assistant", [(rng.choice(choice), REPLY)])
@@ -239,7 +246,7 @@ class Speaker:
     def ask(self, fact: Fact) -> tuple[Message, Message]:
         """A question about a fact that was told, and its answer."""
         questions, answer = self.rng.choice(fact.kind.ask)
-        question = wrapped(self.pick(phrases.ASK_WRAPS), self.pick(questions))
+        question = wrapped(self.wrap(phrases.ASK_WRAPS), self.pick(questions))
         slots = fact.slots()
         return self.user(render(question, slots, USER, NAMED)), Message("assistant", render(answer, slots, ANSWER, VALUE))
 
