@@ -1,0 +1,54 @@
+#!/bin/bash
+# Starts a server on the shipped checkpoint, says a few things to it over gRPC as a person would type them, and then hands the
+# keyboard over. Without a terminal it ends after the script, and fails unless every line got an answer.
+#   cmake/demo.sh build/release/statehouse
+set -euo pipefail
+
+statehouse="$1"
+checkpoint="$(dirname "$0")/../models/demo/checkpoint"
+work="$(mktemp -d)"
+address="unix:$work/grpc.sock"
+
+stop_server() {
+  if [[ -n "${server:-}" ]] && kill -TERM "$server" 2>/dev/null; then
+    wait "$server" || true
+  fi
+  rm -rf "$work"
+}
+trap stop_server EXIT
+
+"$statehouse" serve --model "$checkpoint" --grpc "$address" --metrics-port 0 >"$work/log" 2>&1 &
+server=$!
+for ((tries = 0; tries < 300; ++tries)); do
+  "$statehouse" health --address "$address" >/dev/null 2>&1 && break
+  if ! kill -0 "$server" 2>/dev/null; then
+    echo "The server ended before it was ready. It said:" >&2
+    cat "$work/log" >&2
+    exit 1
+  fi
+  sleep 0.1
+done
+
+lines=(
+  "Hi! My name is Petra and I work as a gardener."
+  "My cat is called Biscuit."
+  "The code for the shed is silver otter 4172."
+  "Can you count from 3 to 9?"
+  "What is the code for the shed?"
+  "What is my cat called?"
+  "And where do I live?"
+)
+say=()
+for line in "${lines[@]}"; do say+=(--say "$line"); done
+
+if [[ -t 0 && -t 1 ]]; then
+  "$statehouse" chat --address "$address" --temperature 0 "${say[@]}"
+else
+  "$statehouse" chat --address "$address" --temperature 0 "${say[@]}" </dev/null | tee "$work/transcript"
+  # A line that was said starts with "> "; after each one a non-empty answer must follow.
+  awk -v want="${#lines[@]}" '
+    /^> / { asked++; waiting = 1; next }
+    NF && waiting { answered++; waiting = 0 }
+    END { if (asked != want || answered != want) { print answered + 0 " answers to " want " lines" > "/dev/stderr"; exit 1 } }
+  ' "$work/transcript"
+fi
