@@ -1,12 +1,13 @@
 // Rotary position embedding, half-split ("rotate_half") form: pairs (i, i + d/2).
 //
-// Angles position · theta^(-2i/d) are formed and range-reduced in double, with our own pow, sin and cos (libm differs by
-// host), so positions beyond 2^31 are right; tested at 2^24+1 and 2^31+5. Source: Su et al., RoFormer (2021).
+// Angles position · theta^(-2i/d) are formed and range-reduced in double (the frequency in two doubles), with our own pow, sin
+// and cos (libm differs by host), so positions up to 2^53 are right; tested at 2^24+1 and 2^31+5. Source: Su et al., RoFormer (2021).
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
+#include "kernels/math/scalar_math.h"
 #include "kernels/parallel/thread_pool.h"
 
 namespace statehouse::kernels {
@@ -21,7 +22,7 @@ class RopeFrequencies {
 
  private:
   int head_dim_;
-  std::vector<double> inverse_;  // [head_dim / 2]
+  std::vector<DoubleDouble> turns_;  // [head_dim / 2], theta^(-2i/d) / 2π: whole turns per position
 };
 
 // Rotates in place. x [num_rows, num_heads, head_dim]; cos, sin [num_rows, head_dim / 2].

@@ -1,0 +1,74 @@
+#include "kernels/math/aligned_buffer.h"
+
+#include <sys/mman.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+namespace statehouse::kernels {
+namespace {
+
+constexpr int64_t kAlignment = 128;
+// From this size on memory comes straight from the system, at a huge-page boundary.
+constexpr int64_t kHugePage = int64_t{2} << 20;
+
+int64_t RoundUp(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+std::byte* MapHuge(int64_t mapped_bytes) {
+  void* raw = mmap(nullptr, mapped_bytes + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (raw == MAP_FAILED) return nullptr;
+  // Trim to the boundary: what lies before and behind goes back.
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(raw);
+  const uintptr_t aligned = (begin + kHugePage - 1) / kHugePage * kHugePage;
+  std::byte* data = static_cast<std::byte*>(raw) + (aligned - begin);
+  if (aligned > begin) munmap(raw, aligned - begin);
+  const uintptr_t behind = begin + kHugePage - aligned;
+  if (behind > 0) munmap(data + mapped_bytes, behind);
+  madvise(data, mapped_bytes, MADV_HUGEPAGE);  // a wish: without huge pages everything still works
+  return data;
+}
+
+}  // namespace
+
+AlignedBuffer::~AlignedBuffer() { Free(); }
+
+AlignedBuffer::AlignedBuffer(AlignedBuffer&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+
+AlignedBuffer& AlignedBuffer::operator=(AlignedBuffer&& other) noexcept {
+  if (this != &other) {
+    Free();
+    data_ = std::exchange(other.data_, nullptr);
+    size_ = std::exchange(other.size_, 0);
+  }
+  return *this;
+}
+
+bool AlignedBuffer::Allocate(int64_t num_bytes) {
+  Free();
+  // More than any machine has, and room for the rounding below without overflow.
+  if (num_bytes < 0 || num_bytes > (int64_t{1} << 48)) return false;
+  if (num_bytes == 0) return true;
+  if (num_bytes >= kHugePage) {
+    data_ = MapHuge(RoundUp(num_bytes, kHugePage));
+  } else {
+    const int64_t rounded = RoundUp(num_bytes, kAlignment);
+    data_ = static_cast<std::byte*>(std::aligned_alloc(kAlignment, rounded));
+    if (data_ != nullptr) std::memset(data_, 0, rounded);
+  }
+  if (data_ != nullptr) size_ = num_bytes;
+  return data_ != nullptr;
+}
+
+void AlignedBuffer::Free() {
+  if (size_ >= kHugePage) {
+    munmap(data_, RoundUp(size_, kHugePage));
+  } else {
+    std::free(data_);
+  }
+  data_ = nullptr;
+  size_ = 0;
+}
+
+}  // namespace statehouse::kernels
