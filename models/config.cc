@@ -184,8 +184,7 @@ absl::StatusOr<json> ReadOptionalObject(const std::filesystem::path& file) {
 
 const char* FamilyName(Family family) { return family == Family::kPowerCoder ? "powercoder" : "brumby"; }
 
-absl::StatusOr<CheckpointConfig> ReadConfig(const std::filesystem::path& checkpoint_dir,
-                                            const TokenIdResolver& resolve) {
+absl::StatusOr<CheckpointConfig> ReadConfig(const std::filesystem::path& checkpoint_dir, const TokenIdSource& ids) {
   const std::filesystem::path config_file = checkpoint_dir / "config.json";
   const auto config_json = ReadJsonFile(config_file);
   if (absl::IsNotFound(config_json.status())) {
@@ -219,9 +218,7 @@ absl::StatusOr<CheckpointConfig> ReadConfig(const std::filesystem::path& checkpo
   if (!generation.status().ok()) return generation.status();
 
   if (model.eos_ids.empty()) {
-    const TokenIdResolver in_files = [&](std::string_view name) { return FindTokenIdInFiles(checkpoint_dir, name); };
-    const auto eos =
-        EosFromSpecialTokens(checkpoint_dir, model.vocab_size, resolve ? resolve : in_files, &model.warnings);
+    const auto eos = FallbackEos(checkpoint_dir, model.vocab_size, ids, &model.warnings);
     if (eos) model.eos_ids.push_back(*eos);
   }
   return result;

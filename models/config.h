@@ -61,11 +61,16 @@ struct CheckpointConfig {
 // The id of a token by its spelling, or nothing.
 using TokenIdResolver = std::function<std::optional<int64_t>(std::string_view spelling)>;
 
-// Reads both files. `resolve` finds the EOS of special_tokens_map.json where the configs name no usable id; if empty,
-// the JSON files of the tokenizer are searched (token_ids.h). Errors name file, key, value and what is allowed:
+// Where an EOS id comes from when neither config names a usable one: first the spelling that special_tokens_map.json
+// gives, looked up with `resolve` (empty: in the tokenizer's JSON files, see token_ids.h), then the tokenizer's own.
+struct TokenIdSource {
+  TokenIdResolver resolve;
+  std::optional<int32_t> tokenizer_eos;
+};
+
+// Reads both files. Errors name file, key, value and what is allowed:
 // INVALID_ARGUMENT for malformed or contradictory values, UNIMPLEMENTED for options that change the maths and are not
 // supported (hybrid_exp, use_exp, sliding windows, RoPE scaling), NOT_FOUND if config.json is missing.
-absl::StatusOr<CheckpointConfig> ReadConfig(const std::filesystem::path& checkpoint_dir,
-                                            const TokenIdResolver& resolve = nullptr);
+absl::StatusOr<CheckpointConfig> ReadConfig(const std::filesystem::path& checkpoint_dir, const TokenIdSource& ids = {});
 
 }  // namespace statehouse

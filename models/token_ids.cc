@@ -104,23 +104,27 @@ std::vector<int32_t> ReadTokenIds(ConfigReader& reader, const char* key, int64_t
   return ids;
 }
 
-std::optional<int32_t> EosFromSpecialTokens(const std::filesystem::path& checkpoint_dir, int64_t vocab_size,
-                                            const TokenIdResolver& resolve, std::vector<std::string>* warnings) {
-  constexpr char kConsequence[] = "; answers end at their token limit or stop strings only";
+std::optional<int32_t> FallbackEos(const std::filesystem::path& checkpoint_dir, int64_t vocab_size,
+                                   const TokenIdSource& source, std::vector<std::string>* warnings) {
+  const auto usable = [&](std::optional<int64_t> id) { return id && *id >= 0 && *id < vocab_size; };
   const std::string file = (checkpoint_dir / "special_tokens_map.json").string();
-  const auto spelling = SpecialTokenSpelling(checkpoint_dir, "eos_token");
-  if (!spelling) {
-    warnings->push_back(absl::StrCat("no usable eos_token_id, and ", file, " names no eos_token", kConsequence));
-    return std::nullopt;
+  std::string found = absl::StrCat(file, " names no eos_token");
+  if (const auto spelling = SpecialTokenSpelling(checkpoint_dir, "eos_token")) {
+    const auto id = source.resolve ? source.resolve(*spelling) : FindTokenIdInFiles(checkpoint_dir, *spelling);
+    if (usable(id)) {
+      warnings->push_back(absl::StrCat("eos is ", QuotedName(*spelling), " (id ", *id, "), from ", file));
+      return static_cast<int32_t>(*id);
+    }
+    found = absl::StrCat(file, ": eos_token ", QuotedName(*spelling),
+                         id ? " is outside the vocabulary" : " is in no vocabulary file");
   }
-  const auto id = resolve(*spelling);
-  if (!id || *id < 0 || *id >= vocab_size) {
-    warnings->push_back(absl::StrCat(file, ": eos_token ", QuotedName(*spelling),
-                                     id ? " is outside the vocabulary" : " is in no vocabulary file", kConsequence));
-    return std::nullopt;
+  if (usable(source.tokenizer_eos)) {
+    warnings->push_back(absl::StrCat("eos is id ", *source.tokenizer_eos, ", from the tokenizer"));
+    return source.tokenizer_eos;
   }
-  warnings->push_back(absl::StrCat("eos is ", QuotedName(*spelling), " (id ", *id, "), from ", file));
-  return static_cast<int32_t>(*id);
+  warnings->push_back(
+      absl::StrCat("no usable eos_token_id (", found, "): answers end at their token limit or at stop strings only"));
+  return std::nullopt;
 }
 
 }  // namespace statehouse

@@ -9,7 +9,7 @@
 #include <string_view>
 #include <vector>
 
-#include "models/config.h"  // TokenIdResolver
+#include "models/config.h"  // TokenIdSource
 #include "models/config_reader.h"
 
 namespace statehouse {
@@ -27,9 +27,9 @@ std::optional<std::string> SpecialTokenSpelling(const std::filesystem::path& che
 std::vector<int32_t> ReadTokenIds(ConfigReader& reader, const char* key, int64_t vocab_size,
                                   std::vector<std::string>* warnings);
 
-// The EOS id from special_tokens_map.json, for a checkpoint whose configs name no usable one. A warning says what was
-// found.
-std::optional<int32_t> EosFromSpecialTokens(const std::filesystem::path& checkpoint_dir, int64_t vocab_size,
-                                            const TokenIdResolver& resolve, std::vector<std::string>* warnings);
+// The EOS id for a checkpoint whose configs name no usable one, from the places that TokenIdSource names. A warning
+// says what was found, or that answers have no end of their own.
+std::optional<int32_t> FallbackEos(const std::filesystem::path& checkpoint_dir, int64_t vocab_size,
+                                   const TokenIdSource& source, std::vector<std::string>* warnings);
 
 }  // namespace statehouse
