@@ -1,0 +1,211 @@
+#include "clients/cli/chat.h"
+
+#include <atomic>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "clients/cli/generate.h"
+#include "clients/cli/response.h"
+
+namespace statehouse::cli {
+namespace {
+
+constexpr char kHelp[] =
+    "  /help           this list\n"
+    "  /system [TEXT]  set the system message and start afresh; without TEXT: show it\n"
+    "  /reset          forget the conversation\n"
+    "  /retry          drop the last answer and ask for another\n"
+    "  /stats          what this conversation took, and what it holds\n"
+    "  /quit           leave (also Ctrl-D)\n"
+    "  Ctrl-C stops an answer. A line that ends in \\ goes on in the next one.\n";
+
+// Bytes per token of the key/value cache that attention of this shape would need, in bf16.
+int64_t KvBytesPerToken(const v1::Model& model) {
+  constexpr int64_t kKeysAndValues = 2, kBytesPerNumber = 2;
+  return model.num_layers() * model.heads_kv() * model.head_dim() * kKeysAndValues * kBytesPerNumber;
+}
+
+std::string_view Trim(std::string_view text) {
+  while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
+  while (!text.empty() && (text.back() == ' ' || text.back() == '\t')) text.remove_suffix(1);
+  return text;
+}
+
+}  // namespace
+
+Chat::Chat(GenerateBackend& backend, Interrupts& interrupts, ChatOptions options)
+    : backend_(backend), interrupts_(interrupts), options_(std::move(options)), system_(options_.system) {
+  Reset();
+}
+
+void Chat::Put(std::string_view text) {
+  std::fwrite(text.data(), 1, text.size(), options_.out);
+  std::fflush(options_.out);
+}
+
+void Chat::Note(std::string_view text) {
+  if (options_.terminal.is_terminal()) Put(absl::StrCat(options_.terminal.Paint(Style::kDim, text), "\n"));
+}
+
+void Chat::Reset() {
+  messages_.clear_messages();
+  last_usage_.Clear();
+  last_timings_.Clear();
+  if (system_.empty()) return;
+  v1::ChatMessage* message = messages_.add_messages();
+  message->set_role("system");
+  message->set_content(system_);
+}
+
+void Chat::Greet() {
+  const v1::Model& model = options_.model;
+  if (model.name().empty()) return;
+  Note(absl::StrFormat("%s · %s parameters · a conversation is %s of state, however long · /help", model.name(),
+                       model.parameters() >= 1'000'000
+                           ? absl::StrFormat("%.1f M", static_cast<double>(model.parameters()) / 1e6)
+                           : absl::StrCat(model.parameters()),
+                       FormatBytes(static_cast<double>(model.state_bytes_per_sequence()))));
+}
+
+int Chat::Run(LineReader& reader) {
+  Greet();
+  const std::string prompt = options_.terminal.has_colour() ? "\1\033[1;36m\1> \1\033[0m\1" : "> ";
+  std::string message, line;
+  while (true) {
+    const LineReader::Result result = reader.Read(message.empty() ? prompt : "… ", &line);
+    if (result == LineReader::Result::kInterrupted) {
+      message.clear();
+      Note("Ctrl-D or /quit leaves");
+      continue;
+    }
+    if (result == LineReader::Result::kEnd) break;
+    const bool continues = !line.empty() && line.back() == '\\';
+    if (continues) line.back() = '\n';
+    message += line;
+    if (continues) continue;
+    if (!Trim(message).empty() && !Handle(std::exchange(message, {}))) break;
+    message.clear();
+  }
+  return failed_ && !options_.terminal.is_terminal() ? 1 : 0;
+}
+
+bool Chat::Handle(const std::string& line) {
+  if (line.front() == '/') {
+    const std::string_view text = line;
+    const size_t space = text.find(' ');
+    return HandleCommand(text.substr(0, space), space == std::string_view::npos ? "" : Trim(text.substr(space)));
+  }
+  v1::ChatMessage* message = messages_.add_messages();
+  message->set_role("user");
+  message->set_content(line);
+  Answer();
+  return true;
+}
+
+bool Chat::HandleCommand(std::string_view command, std::string_view argument) {
+  if (command == "/quit" || command == "/exit" || command == "/q") return false;
+  if (command == "/help" || command == "/?") {
+    Put(kHelp);
+  } else if (command == "/reset") {
+    Reset();
+    Note("forgotten");
+  } else if (command == "/system") {
+    if (argument.empty()) {
+      Put(absl::StrCat(system_.empty() ? "(no system message)" : system_, "\n"));
+    } else {
+      system_ = std::string(argument);
+      Reset();
+      Note("system message set; the conversation starts afresh");
+    }
+  } else if (command == "/retry") {
+    Retry();
+  } else if (command == "/stats") {
+    PrintStats();
+  } else {
+    PrintError(options_.err, absl::InvalidArgumentError(
+                                 absl::StrCat("there is no command ", std::string(command), "; /help lists them")));
+  }
+  return true;
+}
+
+void Chat::Retry() {
+  const int count = messages_.messages_size();
+  if (count >= 2 && messages_.messages(count - 1).role() == "assistant") {
+    messages_.mutable_messages()->RemoveLast();
+    Answer();
+  } else {
+    PrintError(options_.err, absl::FailedPreconditionError("there is no answer to retry"));
+  }
+}
+
+void Chat::Answer() {
+  v1::GenerateRequest request = options_.request;
+  *request.mutable_chat() = messages_;
+  request.set_return_token_ids(false);
+  ResponseCollector collector;
+  std::atomic<bool> interrupted{false};
+  absl::Status status;
+  {
+    Interrupts::Watch watch(interrupts_, [&] {
+      interrupted = true;
+      backend_.Cancel();
+    });
+    status = backend_.Generate(request, [&](const v1::GenerateEvent& event) {
+      collector.Add(event);
+      if (event.has_delta()) Put(options_.terminal.Harmless(event.delta().text()));
+      if (event.has_finished()) Put(options_.terminal.Harmless(event.finished().text()));
+    });
+  }
+  const v1::GenerateResponse& response = collector.response();
+  last_usage_ = response.usage();
+  last_timings_ = response.timings();
+  const std::string text = response.outputs().empty() ? "" : response.outputs(0).text();
+  Put(status.ok() || !text.empty() ? "\n" : "");
+  Settle(status, text, interrupted);
+  if (status.ok() && response.outputs_size() > 0 && response.outputs(0).reason() == v1::FINISH_REASON_LENGTH) {
+    Note("the answer reached its most tokens; --max-tokens sets that");
+  }
+}
+
+// Keeps the conversation one that can go on: an answer that broke off stays as far as it came, a question without any
+// answer is taken back.
+void Chat::Settle(const absl::Status& status, const std::string& text, bool interrupted) {
+  if (status.ok() || !text.empty()) {
+    v1::ChatMessage* message = messages_.add_messages();
+    message->set_role("assistant");
+    message->set_content(text);
+  } else {
+    messages_.mutable_messages()->RemoveLast();
+  }
+  if (interrupted) {
+    Note("stopped");
+  } else if (!status.ok()) {
+    failed_ = true;
+    PrintError(options_.err, status);
+  } else {
+    ++answers_;
+    tokens_generated_ += last_usage_.completion_tokens();
+    Note(absl::StrFormat("%s · context %d tokens · state %s, constant", SpeedLine(last_usage_, last_timings_),
+                         last_usage_.total_tokens(),
+                         FormatBytes(static_cast<double>(options_.model.state_bytes_per_sequence()))));
+  }
+}
+
+void Chat::PrintStats() {
+  const v1::Model& model = options_.model;
+  const int64_t context = last_usage_.total_tokens();
+  std::string text = absl::StrFormat("model       %s (%s, %s weights)\n", model.name(), model.family(), model.dtype());
+  absl::StrAppend(&text, absl::StrFormat("answers     %d, %d tokens\n", answers_, tokens_generated_));
+  absl::StrAppend(&text, absl::StrFormat("context     %d tokens in %d messages\n", context, messages_.messages_size()));
+  absl::StrAppend(&text, absl::StrFormat("state       %s, constant\n",
+                                         FormatBytes(static_cast<double>(model.state_bytes_per_sequence()))));
+  absl::StrAppend(&text,
+                  absl::StrFormat("KV cache    attention of this shape would hold %s now, %s at 1 M tokens (bf16)\n",
+                                  FormatBytes(static_cast<double>(context * KvBytesPerToken(model))),
+                                  FormatBytes(1e6 * static_cast<double>(KvBytesPerToken(model)))));
+  if (answers_ > 0) absl::StrAppend(&text, "last answer ", SpeedLine(last_usage_, last_timings_), "\n");
+  Put(text);
+}
+
+}  // namespace statehouse::cli

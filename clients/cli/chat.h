@@ -1,0 +1,68 @@
+// `statehouse chat`: a conversation in a terminal or a pipe. The client holds the messages and sends all of them each
+// turn.
+//
+// Thread-safety: one thread; Ctrl-C arrives through Interrupts.
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+#include <string>
+#include <string_view>
+
+#include "clients/cli/generate_backend.h"
+#include "clients/cli/interrupts.h"
+#include "clients/cli/line_reader.h"
+#include "clients/cli/terminal.h"
+#include "statehouse/v1/generation.pb.h"
+#include "statehouse/v1/models.pb.h"
+
+namespace statehouse::cli {
+
+struct ChatOptions {
+  v1::GenerateRequest request;  // sampling, stop and model of every turn; its input is replaced
+  std::string system;           // system message; empty: none
+  v1::Model model;              // what is served, for the figures
+  Terminal terminal;            // of `out`; figures and greetings appear on a terminal only
+  std::FILE* out = stdout;
+  std::FILE* err = stderr;
+};
+
+class Chat {
+ public:
+  // `backend` and `interrupts` must outlive this object.
+  Chat(GenerateBackend& backend, Interrupts& interrupts, ChatOptions options);
+
+  // Reads and answers lines until the reader ends or the user quits. Returns the program's exit status: in a pipe 1 if
+  // an answer failed, else 0.
+  int Run(LineReader& reader);
+  // Answers one message or obeys one slash command; false: leave.
+  bool Handle(const std::string& line);
+
+  // The messages so far, the system message first if there is one.
+  const v1::Chat& messages() const { return messages_; }
+
+ private:
+  bool HandleCommand(std::string_view command, std::string_view argument);
+  void Greet();
+  void Answer();
+  void Settle(const absl::Status& status, const std::string& text, bool interrupted);
+  void Reset();
+  void PrintStats();
+  void Retry();
+  // A line on `out`, dim, on a terminal only.
+  void Note(std::string_view text);
+  void Put(std::string_view text);
+
+  GenerateBackend& backend_;
+  Interrupts& interrupts_;
+  const ChatOptions options_;
+  std::string system_;
+  v1::Chat messages_;
+  v1::Usage last_usage_;
+  v1::Timings last_timings_;
+  int64_t answers_ = 0;
+  int64_t tokens_generated_ = 0;
+  bool failed_ = false;
+};
+
+}  // namespace statehouse::cli

@@ -1,0 +1,27 @@
+// The commands that speak to a server: chat, generate, status, models, tokenize, detokenize, cancel, health, bench
+// load.
+//
+// Thread-safety: one thread, once per process.
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "clients/cli/command_tree.h"
+#include "clients/cli/generate_backend.h"
+
+namespace statehouse::cli {
+
+// What `generate --offline` runs on. The composition root brings it; this folder knows only the wire.
+struct OfflineGeneration {
+  std::function<void(CLI::App& generate)> add_flags;                       // --model and the like
+  std::function<absl::StatusOr<std::unique_ptr<GenerateBackend>>()> open;  // after parsing; loads the model
+};
+
+// `offline` may hold empty functions: then there is no --offline.
+void AddClientCommands(CLI::App& root, const OfflineGeneration& offline, Actions* actions);
+// `load`, under the `bench` command that somebody else made.
+void AddLoadBenchmark(CLI::App& bench, Actions* actions);
+
+}  // namespace statehouse::cli

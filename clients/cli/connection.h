@@ -1,0 +1,46 @@
+// How a client command reaches a server: address, TLS, token, time limit; and what to tell the user when it does not.
+//
+// Thread-safety: a Connection may be shared between threads.
+#pragma once
+
+#include <grpcpp/grpcpp.h>
+
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace statehouse::cli {
+
+inline constexpr char kDefaultAddress[] = "127.0.0.1:50051";
+
+struct ConnectionOptions {
+  std::string address = kDefaultAddress;  // host:port, [v6]:port, or unix:PATH
+  bool tls = false;                       // also switched on by tls_ca and tls_cert
+  std::string tls_ca;                     // PEM file of the authority; empty: the system's
+  std::string tls_cert, tls_key;          // PEM files of this client, for mutual TLS
+  std::string tls_server_name;            // name to expect in the server's certificate; empty: the address's host
+  std::string token;                      // bearer token; empty: none is sent
+  double timeout_s = 0;                   // deadline of each call in seconds; 0: none
+};
+
+class Connection {
+ public:
+  // Reads the files; connects only when the first call is made. INVALID_ARGUMENT or NOT_FOUND names flag and file.
+  static absl::StatusOr<std::unique_ptr<Connection>> Open(const ConnectionOptions& options);
+
+  const std::shared_ptr<grpc::Channel>& channel() const { return channel_; }
+  const ConnectionOptions& options() const { return options_; }
+  // Sets deadline, token and, unless empty, `x-request-id` on a fresh context.
+  void Prepare(grpc::ClientContext* context, const std::string& request_id = "") const;
+  // The same status as absl::Status, its message completed by what the user can do about it.
+  absl::Status Explain(const grpc::Status& status) const;
+
+ private:
+  Connection() = default;
+  ConnectionOptions options_;
+  std::shared_ptr<grpc::Channel> channel_;
+};
+
+}  // namespace statehouse::cli

@@ -1,0 +1,151 @@
+#include "clients/cli/generate.h"
+
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <iostream>
+#include <sstream>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "clients/cli/response.h"
+
+namespace statehouse::cli {
+namespace {
+
+constexpr int kExitInterrupted = 130;
+
+absl::Status ReadText(const std::string& file, std::string* text) {
+  std::ostringstream contents;
+  if (file == "-") {
+    contents << std::cin.rdbuf();
+  } else {
+    std::ifstream stream(file, std::ios::binary);
+    if (!stream) return absl::NotFoundError(absl::StrFormat("--file: cannot read %s: %s", file, std::strerror(errno)));
+    contents << stream.rdbuf();
+  }
+  *text = contents.str();
+  if (!text->empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("the prompt is empty: ", file == "-" ? "standard input" : file, " had no text"));
+}
+
+// The text of a single output can be shown as it comes; several would run into each other.
+class TextPrinter {
+ public:
+  TextPrinter(int num_outputs, std::FILE* out)
+      : streams_(num_outputs == 1), terminal_(Terminal::Detect(fileno(out))), out_(out) {}
+
+  void Show(const v1::GenerateEvent& event) {
+    if (!streams_) return;
+    Put(terminal_.Harmless(event.has_delta()      ? event.delta().text()
+                           : event.has_finished() ? event.finished().text()
+                                                  : std::string()));
+  }
+  void End(const v1::GenerateResponse& response) {
+    if (!streams_) {
+      for (const v1::Output& output : response.outputs()) {
+        Put(absl::StrFormat("--- output %d (%s)\n%s\n", output.index(), FinishReasonName(output.reason()),
+                            terminal_.Harmless(output.text())));
+      }
+    } else if (ends_inside_line_ && terminal_.is_terminal()) {
+      Put("\n");
+    }
+  }
+
+ private:
+  void Put(const std::string& text) {
+    if (text.empty()) return;
+    std::fwrite(text.data(), 1, text.size(), out_);
+    std::fflush(out_);
+    ends_inside_line_ = text.back() != '\n';
+  }
+  const bool streams_;
+  const Terminal terminal_;
+  std::FILE* out_;
+  bool ends_inside_line_ = false;
+};
+
+}  // namespace
+
+absl::Status ReadPrompt(const PromptSource& source, v1::GenerateRequest* request) {
+  const int sources = (source.text ? 1 : 0) + (source.file.empty() ? 0 : 1) + (source.prompt_ids ? 1 : 0);
+  if (sources > 1) {
+    return absl::InvalidArgumentError("give the prompt once: as an argument, with --file, or with --prompt-ids");
+  }
+  if (source.prompt_ids) {
+    request->mutable_token_ids()->mutable_ids()->Add(source.prompt_ids->begin(), source.prompt_ids->end());
+    return absl::OkStatus();
+  }
+  if (source.text && *source.text != "-") {
+    request->set_text(*source.text);
+    return absl::OkStatus();
+  }
+  if (sources == 0 && isatty(STDIN_FILENO) == 1) {
+    return absl::InvalidArgumentError(
+        "there is no prompt: give it as an argument, with --file or --prompt-ids, or pipe it in");
+  }
+  return ReadText(source.file.empty() ? "-" : source.file, request->mutable_text());
+}
+
+void PrintError(std::FILE* err, const absl::Status& status) {
+  const Terminal terminal = Terminal::Detect(fileno(err));
+  const std::string line =
+      absl::StrCat(terminal.Paint(Style::kRed, "statehouse:"), " ", std::string(status.message()), "\n");
+  std::fwrite(line.data(), 1, line.size(), err);
+  std::fflush(err);
+}
+
+std::string SpeedLine(const v1::Usage& usage, const v1::Timings& timings) {
+  std::string line =
+      absl::StrFormat("%d token%s", usage.completion_tokens(), usage.completion_tokens() == 1 ? "" : "s");
+  // The first token belongs to the prefill: the rate is that of the ones after it.
+  if (usage.completion_tokens() > 1 && timings.decode() > 0) {
+    absl::StrAppend(
+        &line, absl::StrFormat(" · %.1f tok/s", static_cast<double>(usage.completion_tokens() - 1) / timings.decode()));
+  }
+  absl::StrAppend(&line, " · first token ", FormatSeconds(timings.time_to_first_token()));
+  return line;
+}
+
+int Generate(GenerateBackend& backend, const v1::GenerateRequest& request, const GenerateOptions& options,
+             Interrupts& interrupts, std::FILE* out, std::FILE* err) {
+  ResponseCollector collector;
+  TextPrinter printer(request.has_n() ? request.n() : 1, out);
+  std::atomic<bool> interrupted{false};
+  absl::Status status;
+  {
+    Interrupts::Watch watch(interrupts, [&] {
+      interrupted = true;
+      backend.Cancel();
+    });
+    status = backend.Generate(request, [&](const v1::GenerateEvent& event) {
+      collector.Add(event);
+      if (!options.json) printer.Show(event);
+    });
+  }
+  if (options.json) {
+    const std::string json = ResponseJson(collector.response(), status) + "\n";
+    std::fwrite(json.data(), 1, json.size(), out);
+    std::fflush(out);
+  } else {
+    printer.End(collector.response());
+  }
+  if (interrupted) return kExitInterrupted;
+  if (!status.ok()) {
+    PrintError(err, status);
+    return 1;
+  }
+  if (options.verbose) {
+    const v1::GenerateResponse& response = collector.response();
+    const std::string line =
+        absl::StrFormat("%s · seed %u\n", SpeedLine(response.usage(), response.timings()), response.seed());
+    std::fputs(Terminal::Detect(fileno(err)).Paint(Style::kDim, line).c_str(), err);
+  }
+  return 0;
+}
+
+}  // namespace statehouse::cli

@@ -1,0 +1,22 @@
+// Where a generation runs: a server, or an engine in this process. Both speak the wire's own messages.
+#pragma once
+
+#include <functional>
+
+#include "absl/status/status.h"
+#include "statehouse/v1/generation.pb.h"
+
+namespace statehouse::cli {
+
+class GenerateBackend {
+ public:
+  using OnEvent = std::function<void(const v1::GenerateEvent&)>;
+
+  virtual ~GenerateBackend() = default;
+  // Runs one request and hands over its events in order; blocks until it ended. CANCELLED after Cancel().
+  virtual absl::Status Generate(const v1::GenerateRequest& request, const OnEvent& on_event) = 0;
+  // Ends the running Generate() soon. From any thread; nothing happens if none runs.
+  virtual void Cancel() = 0;
+};
+
+}  // namespace statehouse::cli

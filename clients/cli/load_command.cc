@@ -1,0 +1,81 @@
+// The flags of `statehouse bench load`.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <fstream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "clients/cli/client_commands.h"
+#include "clients/cli/connection_flags.h"
+#include "clients/cli/list_flags.h"
+#include "clients/cli/load_bench.h"
+#include "clients/cli/progress.h"
+#include "clients/cli/request_flags.h"
+
+namespace statehouse::cli {
+namespace {
+
+struct LoadFlags {
+  LoadOptions options;
+  std::vector<std::string> goals;
+  std::string model;
+  std::string json_file;
+};
+
+int RunLoadBenchmark(const Connection& connection, LoadFlags& flags) {
+  if (absl::Status status = ParseGoals(flags.goals, &flags.options.goals); !status.ok()) return Fail(status);
+  flags.options.request.set_model(flags.model);
+  Progress progress(stderr);
+  absl::StatusOr<LoadReport> report =
+      RunLoad(connection, flags.options, [&](int64_t done, int64_t total) { progress.Show("requests", done, total); });
+  progress.Clear();
+  if (!report.ok()) return Fail(report.status());
+  std::fputs(LoadReportText(flags.options, *report).c_str(), stdout);
+  if (!flags.json_file.empty()) {
+    std::ofstream file(flags.json_file);
+    file << LoadReportJson(flags.options, flags.model, *report);
+    file.close();
+    if (!file) return Fail(absl::PermissionDeniedError(absl::StrCat("--json: cannot write ", flags.json_file)));
+  }
+  return report->failed == 0 ? 0 : 1;
+}
+
+}  // namespace
+
+void AddLoadBenchmark(CLI::App& bench, Actions* actions) {
+  constexpr char kLoad[] = "Load";
+  CLI::App* command = bench.add_subcommand(
+      "load", "Send requests to a running server and measure it, with the definitions of `vllm bench serve`.");
+  auto flags = std::make_shared<LoadFlags>();
+  LoadOptions& options = flags->options;
+  const auto add = [&](const char* name, auto& value, const char* help, const char* type) {
+    command->add_option(name, value, help)->group(kLoad)->type_name(type)->capture_default_str();
+  };
+  add("--num-prompts", options.num_prompts, "Requests to send", "INT");
+  add("--request-rate", options.request_rate, "Requests per second; 0 sends all at once", "NUMBER");
+  add("--burstiness", options.burstiness,
+      "Shape of the gamma-distributed gaps; 1 is a Poisson process, smaller is burstier", "NUMBER");
+  add("--max-concurrency", options.max_concurrency, "Requests under way at once; 0: no limit", "INT");
+  add("--input-len", options.input_len, "Tokens of a prompt, drawn at random", "INT");
+  add("--output-len", options.output_len, "Tokens of an answer; end-of-sequence is ignored", "INT");
+  add("--range-ratio", options.range_ratio, "Lengths vary by this share to both sides, 0 or more and below 1",
+      "NUMBER");
+  add("--num-warmups", options.num_warmups, "Requests before the clock starts", "INT");
+  add("--random-seed", options.random_seed, "Of prompts, lengths and gaps", "INT");
+  AddTexts(*command, kLoad, "--goodput",
+           "Count requests that keep ttft:MS, tpot:MS, e2el:MS; may be given several times", "GOAL",
+           [flags](const std::vector<std::string>& goals) { flags->goals = goals; });
+  command->add_option("--json", flags->json_file, "Write every figure to this file")->group(kLoad)->type_name("FILE");
+  AddSamplingFlags(*command, &options.request);
+  AddModelNameFlag(*command, &flags->model);
+  AddServerCommand(*command, actions,
+                   [flags](const Connection& connection) { return RunLoadBenchmark(connection, *flags); });
+  command->footer(
+      "Examples:\n"
+      "  statehouse bench load --num-prompts 200 --max-concurrency 32\n"
+      "  statehouse bench load --request-rate 4 --goodput ttft:500 --goodput tpot:60 --json load.json");
+}
+
+}  // namespace statehouse::cli

@@ -1,0 +1,59 @@
+// What a load benchmark makes of its requests, by the definitions of `vllm bench serve`:
+//   TTFT  request sent to first event with output, even if its text is still empty
+//   TPOT  (latency - TTFT) / (output tokens - 1), of requests with more than one output token
+//   ITL   every gap between events with output
+//   E2EL  request sent to last event with output
+// beside the two other conventions in use, so that figures can be compared: time to the first non-empty text, and
+// latency / output tokens (which includes the TTFT). Pure arithmetic. Thread-safety: plain data.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace statehouse::cli {
+
+// One request. Times in seconds since the benchmark began.
+struct RequestRecord {
+  bool ok = false;
+  std::string error;  // of one that is not ok
+  double sent = 0;
+  std::vector<double> outputs;  // arrival of each event with output
+  double first_text = -1;       // arrival of the first non-empty text; -1: there was none
+  int64_t prompt_tokens = 0;
+  int64_t output_tokens = 0;
+};
+
+// Service levels in milliseconds; a request is good if it keeps all that are set.
+struct Goals {
+  std::optional<double> ttft_ms, tpot_ms, e2el_ms;
+  bool any() const { return ttft_ms || tpot_ms || e2el_ms; }
+};
+
+// Seconds.
+struct Distribution {
+  int64_t count = 0;
+  double mean = 0, stddev = 0, min = 0, p50 = 0, p90 = 0, p99 = 0, max = 0;
+};
+
+struct LoadReport {
+  int64_t completed = 0, failed = 0;
+  double duration = 0;  // seconds, first request sent to last event
+  int64_t prompt_tokens = 0, output_tokens = 0;
+  double requests_per_s = 0, output_tokens_per_s = 0, total_tokens_per_s = 0;
+  int64_t peak_concurrency = 0;
+  std::optional<double> goodput;  // good requests per second
+  Distribution ttft, tpot, itl, e2el;
+  Distribution first_text, per_token_with_first;  // the other conventions
+  std::vector<std::string> errors;                // distinct, at most five
+};
+
+// The value below which `percent` of `values` lie, by linear interpolation between neighbours (numpy's default); 0 for
+// none. REQUIRES: values ascending, 0 <= percent <= 100.
+double Percentile(const std::vector<double>& values, double percent);
+// Standard deviation of the population, as numpy's.
+Distribution Summarize(std::vector<double> values);
+LoadReport MakeReport(const std::vector<RequestRecord>& records, const Goals& goals);
+
+}  // namespace statehouse::cli

@@ -1,0 +1,35 @@
+#include "clients/cli/wire_backend.h"
+
+#include <utility>
+
+namespace statehouse::cli {
+
+WireBackend::WireBackend(const Connection* connection, std::string request_id)
+    : connection_(connection),
+      request_id_(std::move(request_id)),
+      stub_(v1::Generation::NewStub(connection->channel())) {}
+
+absl::Status WireBackend::Generate(const v1::GenerateRequest& request, const OnEvent& on_event) {
+  grpc::ClientContext context;
+  connection_->Prepare(&context, request_id_);
+  {
+    std::lock_guard lock(mu_);
+    running_ = &context;
+  }
+  std::unique_ptr<grpc::ClientReader<v1::GenerateEvent>> reader = stub_->Generate(&context, request);
+  v1::GenerateEvent event;
+  while (reader->Read(&event)) on_event(event);
+  const grpc::Status status = reader->Finish();
+  {
+    std::lock_guard lock(mu_);
+    running_ = nullptr;
+  }
+  return connection_->Explain(status);
+}
+
+void WireBackend::Cancel() {
+  std::lock_guard lock(mu_);
+  if (running_ != nullptr) running_->TryCancel();
+}
+
+}  // namespace statehouse::cli
