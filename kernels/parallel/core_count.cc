@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <string>
@@ -11,6 +12,8 @@
 
 namespace statehouse::kernels {
 namespace {
+
+namespace fs = std::filesystem;
 
 int AffinityCores() {
   cpu_set_t set;
@@ -20,8 +23,8 @@ int AffinityCores() {
 }
 
 // Cores that `quota` out of every `period` microseconds amount to; 0 if the files state no limit.
-double QuotaV2(const std::string& folder) {
-  std::ifstream file(folder + "/cpu.max");
+double QuotaV2(const fs::path& folder) {
+  std::ifstream file(folder / "cpu.max");
   std::string quota;
   double period = 0;
   if (!(file >> quota >> period) || quota == "max" || period <= 0) return 0;
@@ -30,9 +33,9 @@ double QuotaV2(const std::string& folder) {
   return (text >> value) && value > 0 ? value / period : 0;
 }
 
-double QuotaV1(const std::string& folder) {
-  std::ifstream quota_file(folder + "/cpu.cfs_quota_us");
-  std::ifstream period_file(folder + "/cpu.cfs_period_us");
+double QuotaV1(const fs::path& folder) {
+  std::ifstream quota_file(folder / "cpu.cfs_quota_us");
+  std::ifstream period_file(folder / "cpu.cfs_period_us");
   double quota = 0;
   double period = 0;
   if (!(quota_file >> quota) || !(period_file >> period) || quota <= 0 || period <= 0) return 0;
@@ -61,15 +64,13 @@ double CgroupQuota() {
     const std::string controllers = line.substr(first + 1, second - first - 1);
     const bool v2 = controllers.empty();
     if (!v2 && !HasController(controllers, "cpu")) continue;
-    const std::string root = v2 ? "/sys/fs/cgroup" : "/sys/fs/cgroup/cpu";
-    std::string path = line.substr(second + 1);
-    if (path.find("..") != std::string::npos) path = "/";  // outside our namespace: only the root can be read
-    for (;;) {
-      const std::string folder = root + (path == "/" ? "" : path);
-      consider(v2 ? QuotaV2(folder) : QuotaV1(folder));
-      if (path.empty() || path == "/") break;
-      path = path.substr(0, path.rfind('/'));
-      if (path.empty()) path = "/";
+    const fs::path root = v2 ? "/sys/fs/cgroup" : "/sys/fs/cgroup/cpu";
+    // Relative to our own mount; a path with ".." lies outside our namespace, then only the root can be read.
+    fs::path folder = fs::path(line.substr(second + 1)).relative_path();
+    if (std::find(folder.begin(), folder.end(), "..") != folder.end()) folder.clear();
+    for (;; folder = folder.parent_path()) {
+      consider(v2 ? QuotaV2(root / folder) : QuotaV1(root / folder));
+      if (folder.empty()) break;
     }
   }
   return tightest;
