@@ -1,0 +1,32 @@
+// The wire's Admin service: GetStatus answers also while the model loads. Thread-safety: any thread, as gRPC calls it.
+#pragma once
+
+#include <string>
+
+#include "absl/time/clock.h"
+#include "server/call_environment.h"
+#include "statehouse/v1/admin.grpc.pb.h"
+
+namespace statehouse {
+
+class AdminService final : public v1::Admin::CallbackService {
+ public:
+  // `environment` must outlive all calls. `device` as in Build.device.
+  AdminService(const CallEnvironment* environment, std::string device)
+      : environment_(environment), device_(std::move(device)) {}
+
+  grpc::ServerUnaryReactor* GetStatus(grpc::CallbackServerContext* context, const v1::GetStatusRequest* request,
+                                      v1::GetStatusResponse* response) override;
+
+ private:
+  void Fill(v1::GetStatusResponse* response) const;
+
+  const CallEnvironment* const environment_;
+  const std::string device_;
+  const absl::Time start_ = absl::Now();
+};
+
+// Bytes of this process that are in memory now; 0 if the system does not say.
+int64_t ResidentBytes();
+
+}  // namespace statehouse

@@ -1,0 +1,25 @@
+// What every call of every service needs. Made once by the server; outlives all calls.
+#pragma once
+
+#include "server/auth.h"
+#include "server/event_pump.h"
+#include "server/log.h"
+#include "server/metrics.h"
+#include "server/served_model.h"
+#include "server/work_queue.h"
+
+namespace statehouse {
+
+struct CallEnvironment {
+  ModelHandle* model = nullptr;
+  Authenticator* auth = nullptr;
+  EventPump* pump = nullptr;
+  WorkQueue* work = nullptr;
+  ServerMetrics* metrics = nullptr;
+  Log* log = nullptr;
+  bool log_prompts = false;  // --log-prompts
+  absl::Duration stuck_write_timeout =
+      absl::Minutes(1);  // a message that the client's window does not take for so long ends the call
+};
+
+}  // namespace statehouse

@@ -1,0 +1,70 @@
+// From the engine to the wire: a stream of engine events as GenerateEvents, with text.
+//
+// Decodes each output's ids with a Detokenizer of its own and releases as much text as the engine calls final. Tokens
+// of one output that wait together become one Delta. Thread-safety: one thread at a time.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/event_stream.h"
+#include "models/tokenizer/detokenizer.h"
+#include "server/served_model.h"
+#include "statehouse/v1/generation.pb.h"
+
+namespace statehouse {
+
+class EventConverter {
+ public:
+  enum class Result { kNothing, kEvent, kDone };
+
+  // Copies what it needs of `request`; takes the prompt for Started. `model` must outlive this object.
+  EventConverter(const v1::GenerateRequest& request, const ServedModel* model, std::shared_ptr<EventStream> stream,
+                 std::vector<int32_t> prompt);
+
+  // Fills `out` with the next event of the wire, taking engine events as needed. kDone: the stream has ended and `out`
+  // holds Done; see stream()->status() for how. kNothing: `out` is empty; ask again when events have arrived.
+  Result Take(v1::GenerateEvent* out);
+
+  EventStream* stream() const { return stream_.get(); }
+  // Tokens of all outputs that Take() has passed on.
+  int64_t num_tokens() const { return num_tokens_; }
+
+ private:
+  struct Output {
+    Output(const Vocabulary* vocabulary, bool show_special) : detokenizer(vocabulary, show_special) {}
+    Detokenizer detokenizer;
+    std::string pending;         // decoded, not yet released
+    int64_t released_bytes = 0;  // of the whole text
+    int64_t num_tokens = 0;
+  };
+
+  bool Peek();  // is there an event in next_?
+  void Start(const Event& event, v1::Started* out);
+  void AddToken(const Event& event, v1::Delta* out);
+  void FinishOutput(const Event& event, v1::Finished* out);
+  void Release(Output* output, int64_t text_bytes, std::string* text);
+  void AddLogprobs(const Event& event, v1::TokenLogprobs* out) const;
+  std::string TokenText(int32_t id) const;
+
+  const ServedModel* const model_;
+  const std::shared_ptr<EventStream> stream_;
+  const std::vector<std::string> stop_strings_;
+  const bool return_token_ids_;
+  const bool logprobs_;
+  const bool show_special_;
+  std::vector<int32_t> prompt_;
+  std::vector<Output> outputs_;
+  std::optional<Event> next_;
+  int64_t num_tokens_ = 0;
+};
+
+// Adds a streamed event to the single answer of GenerateOnce.
+void Fold(const v1::GenerateEvent& event, v1::GenerateResponse* response);
+
+v1::FinishReason ToProto(FinishReason reason);
+
+}  // namespace statehouse

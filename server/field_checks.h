@@ -1,0 +1,54 @@
+// Range checks of wire fields: each returns InvalidField(path, value, what is allowed). Thread-safety: functions
+// without state.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "engine/errors.h"
+#include "server/utf8.h"
+
+namespace statehouse {
+
+// [low, high]; NaN is in no range.
+template <typename T>
+auto InRange(T low, T high) {
+  return [low, high](std::string_view field, T value) {
+    if (value >= low && value <= high) return absl::OkStatus();
+    return InvalidField(field, absl::StrCat(value), absl::StrCat("a value from ", low, " to ", high));
+  };
+}
+
+// (low, high].
+template <typename T>
+auto InRangeAbove(T low, T high) {
+  return [low, high](std::string_view field, T value) {
+    if (value > low && value <= high) return absl::OkStatus();
+    return InvalidField(field, absl::StrCat(value), absl::StrCat("a value above ", low, ", up to ", high));
+  };
+}
+
+template <typename T>
+auto AtLeast(T low) {
+  return [low](std::string_view field, T value) {
+    if (value >= low) return absl::OkStatus();
+    return InvalidField(field, absl::StrCat(value), absl::StrCat("a value of at least ", low));
+  };
+}
+
+inline absl::Status CheckTokenId(std::string_view field, int32_t id, int64_t vocab_size) {
+  if (id >= 0 && id < vocab_size) return absl::OkStatus();
+  return InvalidField(field, absl::StrCat(id), absl::StrCat("a token id from 0 to ", vocab_size - 1));
+}
+
+// proto3 refuses invalid UTF-8 while it parses, but not every client's library is protobuf's own.
+inline absl::Status CheckUtf8(std::string_view field, std::string_view text) {
+  const size_t valid = ValidUtf8Prefix(text);
+  if (valid == text.size()) return absl::OkStatus();
+  return InvalidField(field, absl::StrCat("a text whose byte ", valid, " is not UTF-8"), "UTF-8");
+}
+
+}  // namespace statehouse

@@ -1,0 +1,62 @@
+// One generation request from its message to its log line: what Generate and GenerateOnce have in common.
+// Thread-safety: one thread at a time, except Cancel().
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "engine/event_stream.h"
+#include "grpcpp/support/status.h"
+#include "server/call_environment.h"
+#include "server/call_info.h"
+#include "server/convert_event.h"
+#include "statehouse/v1/generation.pb.h"
+
+namespace statehouse {
+
+class GenerationRun {
+ public:
+  // `method` is the call's name for log and metrics. `environment` must outlive this object.
+  GenerationRun(const CallEnvironment* environment, const char* method);
+  ~GenerationRun();
+
+  // Reads the call's metadata; quick.
+  absl::Status Identify(grpc::CallbackServerContext* context);
+  // Converts and submits; may take long. From then on `listener` hears of events, until Detach().
+  absl::Status Submit(const v1::GenerateRequest& request, EventStream::Listener* listener);
+  // No call of the listener happens after this returns.
+  void Detach();
+  // The next event of the wire; REQUIRES: Submit() returned OK.
+  EventConverter::Result Take(v1::GenerateEvent* event);
+  // How the request ended. REQUIRES: Take() returned kDone.
+  absl::Status status() const { return stream_->status(); }
+  // Asks the engine to stop. Any thread, once Submit() has returned OK.
+  void Cancel() { stream_->Cancel(); }
+
+  // Writes the log line and counts the call, once; returns the status for the wire.
+  grpc::Status Conclude(const absl::Status& status);
+
+ private:
+  void ObserveTokens();
+  void AddUsage(Log::Fields* fields) const;
+
+  const CallEnvironment* const environment_;
+  const char* const method_;
+  const absl::Time start_ = absl::Now();
+  CallInfo info_;
+  const ServedModel* model_ = nullptr;
+  std::shared_ptr<EventStream> stream_;
+  std::optional<EventConverter> converter_;
+  int64_t prompt_tokens_ = 0;
+  int32_t num_outputs_ = 1;
+  int64_t tokens_seen_ = 0;
+  absl::Time last_token_;
+  std::string finish_reasons_;  // "stop", or one per output: "stop,length"
+  std::string prompt_text_;     // kept only for --log-prompts
+  bool done_ = false;
+};
+
+}  // namespace statehouse

@@ -1,0 +1,69 @@
+#include "server/metrics_server.h"
+
+#include <httplib.h>
+
+#include <chrono>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace statehouse {
+namespace {
+
+class HttplibMetricsServer final : public MetricsServer {
+ public:
+  ~HttplibMetricsServer() override {
+    server_.stop();
+    if (thread_.joinable()) thread_.join();
+  }
+  int port() const override { return port_; }
+
+  absl::Status Listen(const std::string& host, int port, std::function<std::string()> metrics,
+                      std::function<bool()> healthy) {
+    server_.new_task_queue = [] { return new httplib::ThreadPool(2); };  // owned by httplib
+    // The default shares a port between processes; a port that is taken must be an error.
+    server_.set_socket_options([](socket_t socket) {
+      const int yes = 1;
+      setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
+    });
+    server_.set_read_timeout(5);
+    server_.set_write_timeout(5);
+    server_.set_payload_max_length(1024);
+    server_.Get("/metrics", [metrics = std::move(metrics)](const httplib::Request&, httplib::Response& response) {
+      response.set_content(metrics(), "text/plain; version=0.0.4; charset=utf-8");
+    });
+    server_.Get("/health", [healthy = std::move(healthy)](const httplib::Request&, httplib::Response& response) {
+      const bool ok = healthy();
+      response.status = ok ? 200 : 503;
+      response.set_content(ok ? "serving\n" : "not serving\n", "text/plain");
+    });
+    port_ = port == 0 ? server_.bind_to_any_port(host) : server_.bind_to_port(host, port) ? port : -1;
+    if (port_ <= 0) {
+      return absl::UnavailableError(
+          absl::StrCat("--metrics-port: cannot listen on ", host, ":", port, "; choose another port, or 0 for none"));
+    }
+    thread_ = std::thread([this] { server_.listen_after_bind(); });
+    // stop() before the loop has begun would be lost.
+    while (!server_.is_running()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    return absl::OkStatus();
+  }
+
+ private:
+  httplib::Server server_;
+  int port_ = 0;
+  std::thread thread_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(const std::string& host, int port,
+                                                                    std::function<std::string()> metrics,
+                                                                    std::function<bool()> healthy) {
+  auto server = std::make_unique<HttplibMetricsServer>();
+  if (absl::Status status = server->Listen(host, port, std::move(metrics), std::move(healthy)); !status.ok())
+    return status;
+  return std::unique_ptr<MetricsServer>(std::move(server));
+}
+
+}  // namespace statehouse

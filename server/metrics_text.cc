@@ -1,0 +1,104 @@
+#include "server/metrics_text.h"
+
+#include "absl/strings/str_cat.h"
+#include "server/admin_service.h"  // ResidentBytes
+#include "server/metrics_writer.h"
+
+namespace statehouse {
+namespace {
+
+double Load(const std::atomic<int64_t>& counter) {
+  return static_cast<double>(counter.load(std::memory_order_relaxed));
+}
+
+// Meanings as in vLLM; a slot is what a sequence's blocks are there.
+void AddVllmNow(const EngineStatus& now, MetricsWriter* out) {
+  out->Gauge("vllm:num_requests_running", "Requests that hold a slot.", static_cast<double>(now.requests_running));
+  out->Gauge("vllm:num_requests_waiting", "Requests that wait for a slot.", static_cast<double>(now.requests_queued));
+  const int64_t taken = now.slots_used + now.slots_zeroing;
+  out->Gauge("vllm:kv_cache_usage_perc",
+             "Slots in use, 0 to 1. There is no KV cache: a slot is a sequence's whole memory.",
+             now.slots_total == 0 ? 0.0 : static_cast<double>(taken) / static_cast<double>(now.slots_total));
+  out->Gauge("vllm:engine_healthy", "1 unless a step has failed.", now.healthy ? 1 : 0);
+  out->Counter("vllm:num_preemptions_total", "Always 0: a running sequence is never pushed out.", 0);
+}
+
+void AddVllmCounters(const ServerMetrics& metrics, const EngineStats& stats, MetricsWriter* out) {
+  out->Counter("vllm:prompt_tokens_total", "Prompt tokens of admitted requests.", Load(metrics.prompt_tokens));
+  out->Counter("vllm:generation_tokens_total", "Tokens generated and passed on.", Load(metrics.generation_tokens));
+  out->Family("vllm:request_success_total", "Outputs that ended, by reason.", "counter");
+  const auto finished = [&](FinishReason reason) { return Load(stats.finished[static_cast<size_t>(reason)]); };
+  out->Sample("vllm:request_success_total", "finished_reason=\"stop\"", finished(FinishReason::kStop));
+  out->Sample("vllm:request_success_total", "finished_reason=\"length\"", finished(FinishReason::kLength));
+  out->Sample("vllm:request_success_total", "finished_reason=\"abort\"",
+              finished(FinishReason::kCancelled) + finished(FinishReason::kDeadline));
+  out->Sample("vllm:request_success_total", "finished_reason=\"error\"", finished(FinishReason::kError));
+}
+
+void AddVllmHistograms(const ServerMetrics& metrics, MetricsWriter* out) {
+  out->Add("vllm:time_to_first_token_seconds", "Submission to the first token.", metrics.time_to_first_token);
+  out->Add("vllm:inter_token_latency_seconds", "Time between tokens of an output, as passed on.",
+           metrics.inter_token_latency);
+  out->Add("vllm:request_time_per_output_token_seconds", "Mean time per token after the first, by request.",
+           metrics.time_per_output_token);
+  out->Add("vllm:e2e_request_latency_seconds", "Submission to the end.", metrics.e2e_latency);
+  out->Add("vllm:request_queue_time_seconds", "Submission to admission.", metrics.queue_time);
+  out->Add("vllm:request_prefill_time_seconds", "Admission to the first token.", metrics.prefill_time);
+  out->Add("vllm:request_decode_time_seconds", "First token to the end.", metrics.decode_time);
+  out->Add("vllm:request_inference_time_seconds", "Admission to the end.", metrics.inference_time);
+  out->Add("vllm:request_prompt_tokens", "Prompt tokens by request.", metrics.request_prompt_tokens);
+  out->Add("vllm:request_generation_tokens", "Generated tokens by request.", metrics.request_generation_tokens);
+}
+
+void AddEngine(const EngineStatus& now, const EngineStats& stats, MetricsWriter* out) {
+  out->Gauge("statehouse_slots_total", "Sequences that can run at once, whatever their length.",
+             static_cast<double>(now.slots_total));
+  out->Gauge("statehouse_slots_used", "Slots held by running sequences.", static_cast<double>(now.slots_used));
+  out->Gauge("statehouse_slots_zeroing", "Slots freed and not yet zeroed.", static_cast<double>(now.slots_zeroing));
+  out->Gauge("statehouse_slot_bytes", "Memory of one sequence.", static_cast<double>(now.slot_bytes));
+  out->Gauge("statehouse_state_bytes", "Memory of all slots.", static_cast<double>(now.state_bytes));
+  out->Gauge("statehouse_weight_bytes", "Memory of the weights.", static_cast<double>(now.weight_bytes));
+  out->Gauge("statehouse_workspace_bytes", "Memory of step buffers.", static_cast<double>(now.workspace_bytes));
+  out->Gauge("statehouse_queued_tokens", "Prompt tokens that wait for a slot.", static_cast<double>(now.tokens_queued));
+  out->Gauge("statehouse_accepting", "1 unless draining.", now.accepting ? 1 : 0);
+  out->Counter("statehouse_steps_total", "Forward passes.", Load(stats.steps));
+  out->Counter("statehouse_folds_total", "Chunks folded into states.", Load(stats.folds));
+  out->Counter("statehouse_switch_overs_total", "Sequences whose rows became a state.", Load(stats.switch_overs));
+  out->Counter("statehouse_forks_total", "Sequences forked from a prompt.", Load(stats.forks));
+  out->Counter("statehouse_slow_reader_pauses_total", "Times a sequence paused because its events were not read.",
+               Load(stats.slow_reader_pauses));
+  out->Family("statehouse_rejected_total", "Requests refused for overload, by reason.", "counter");
+  out->Sample("statehouse_rejected_total", "reason=\"queue_full\"", Load(stats.rejected_queue_full));
+  out->Sample("statehouse_rejected_total", "reason=\"principal_limit\"", Load(stats.rejected_principal_limit));
+  out->Family("statehouse_tokens_total", "Rows computed, by phase.", "counter");
+  out->Sample("statehouse_tokens_total", "phase=\"prefill\"", Load(stats.prefill_tokens));
+  out->Sample("statehouse_tokens_total", "phase=\"decode\"", Load(stats.decode_tokens));
+  out->Family("statehouse_step_seconds", "Time of a step, by what its rows were.", "histogram");
+  out->Sample("statehouse_step_seconds", "phase=\"decode\"", stats.step_decode_seconds);
+  out->Sample("statehouse_step_seconds", "phase=\"prefill\"", stats.step_prefill_seconds);
+  out->Sample("statehouse_step_seconds", "phase=\"mixed\"", stats.step_mixed_seconds);
+}
+
+}  // namespace
+
+std::string MetricsText(const ServerMetrics& metrics, const ServedModel* model) {
+  MetricsWriter out(
+      model == nullptr ? "" : absl::StrCat("model_name=\"", MetricsWriter::Escape(model->name), "\",engine=\"0\""));
+  out.Gauge("statehouse_ready", "1 once the model is loaded.", model == nullptr ? 0 : 1);
+  out.Gauge("statehouse_live_calls", "Generate and GenerateOnce calls in progress.", Load(metrics.live_calls));
+  out.Gauge("process_resident_memory_bytes", "Resident memory of the process.", static_cast<double>(ResidentBytes()));
+  out.Family("statehouse_calls_total", "Calls that ended, by method and status.", "counter");
+  for (const auto& [key, count] : metrics.calls()) {
+    out.Sample("statehouse_calls_total", absl::StrCat("method=\"", key.first, "\",status=\"", key.second, "\""),
+               static_cast<double>(count));
+  }
+  if (model == nullptr) return out.text();
+  const EngineStatus now = model->engine->GetStatus();
+  AddVllmNow(now, &out);
+  AddVllmCounters(metrics, model->engine->stats(), &out);
+  AddVllmHistograms(metrics, &out);
+  AddEngine(now, model->engine->stats(), &out);
+  return out.text();
+}
+
+}  // namespace statehouse

@@ -1,0 +1,45 @@
+// What the services know of the model that is served, and the place where it appears once it is loaded.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+#include "engine/engine.h"
+#include "models/config.h"
+#include "models/tokenizer/chat_template.h"
+#include "models/tokenizer/tokenizer.h"
+#include "statehouse/v1/models.pb.h"
+
+namespace statehouse {
+
+// Immutable while calls use it; the pointers' targets outlive it.
+struct ServedModel {
+  std::string name;                      // --served-model-name
+  int64_t vocab_size = 0;                // of the model: ids are in [0, vocab_size)
+  const Tokenizer* tokenizer = nullptr;  // null: token ids only
+  std::string why_no_tokenizer;
+  std::optional<ChatTemplate> chat_template;
+  std::string why_no_chat_template;
+  GenerationDefaults defaults;
+  v1::Model card;  // the answer of GetModel
+  Engine* engine = nullptr;
+};
+
+// Empty while the model loads. Thread-safety: any thread.
+class ModelHandle {
+ public:
+  void Set(const ServedModel* model) { model_.store(model, std::memory_order_release); }
+  // Null until loaded.
+  const ServedModel* get() const { return model_.load(std::memory_order_acquire); }
+  // The model of that name ("" is the only one). UNAVAILABLE while loading; NOT_FOUND lists the names.
+  absl::StatusOr<const ServedModel*> Find(std::string_view name) const;
+
+ private:
+  std::atomic<const ServedModel*> model_{nullptr};
+};
+
+}  // namespace statehouse
