@@ -58,6 +58,8 @@ elseif(STATEHOUSE_SANITIZE STREQUAL "thread")
   list(APPEND STATEHOUSE_TEST_ENVIRONMENT "TSAN_OPTIONS=${tsan_options}")
 endif()
 
+# A package that one folder looks for is known to the tests of that folder, too.
+set(CMAKE_FIND_PACKAGE_TARGETS_GLOBAL ON)
 find_package(Threads REQUIRED)
 find_package(absl CONFIG REQUIRED)
 
