@@ -1,0 +1,17 @@
+// What this machine's memory delivers: the ceiling that decoding is measured against.
+//
+// Every thread of the pool reads its share of one buffer, all of it, as fast as it can. A buffer smaller than a cache
+// measures that cache: ask with as many bytes as the work in question reads. Thread-safety: as the pool's.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/parallel/thread_pool.h"
+
+namespace statehouse::kernels {
+
+// Bytes per second of the fastest of `runs` passes over `num_bytes` (at least one page per thread is read); 0 if the
+// memory cannot be had.
+double MeasureReadBandwidth(int64_t num_bytes, ThreadPool& pool, int runs = 20);
+
+}  // namespace statehouse::kernels
