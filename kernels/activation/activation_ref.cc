@@ -9,7 +9,8 @@ void GeluTanhRef(float* x, int64_t size) {
   const double c = std::sqrt(2 / 3.14159265358979323846);
   for (int64_t i = 0; i < size; ++i) {
     const double v = x[i];
-    x[i] = static_cast<float>(0.5 * v * (1 + std::tanh(c * (v + 0.044715 * v * v * v))));
+    // (1 + tanh u) / 2 = 1 / (1 + e^-2u), which does not cancel where tanh u is near -1.
+    x[i] = static_cast<float>(v / (1 + std::exp(-2 * c * (v + 0.044715 * v * v * v))));
   }
 }
 

@@ -134,9 +134,10 @@ SinCosResult SinCos(double angle) {
   return SinCosTurns(FractionOfProduct(angle, {0x1.45f306dc9c883p-3, -0x1.6b01ec5417056p-57}));  // 1 / 2π
 }
 
-DoubleDouble PowOverTwoPi(double base, double exponent) {
+DoubleDouble PowOverTwoPi(double base, double numerator, double denominator) {
   constexpr DoubleDouble kInverseTwoPi = {0x1.45f306dc9c883p-3, -0x1.6b01ec5417056p-57};
-  return Multiply(ExpDoubleDouble(Multiply(LogDoubleDouble(base), {exponent, 0})), kInverseTwoPi);
+  const DoubleDouble exponent = Divide({numerator, 0}, denominator);
+  return Multiply(ExpDoubleDouble(Multiply(LogDoubleDouble(base), exponent)), kInverseTwoPi);
 }
 
 double FractionOfProduct(double multiplier, DoubleDouble x) {

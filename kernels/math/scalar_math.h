@@ -24,8 +24,8 @@ struct DoubleDouble {
   double hi = 0;
   double lo = 0;
 };
-// base^exponent / 2π to about 1e-28 relative. base in [1e-3, 1e12], |exponent| <= 1.
-DoubleDouble PowOverTwoPi(double base, double exponent);
+// base^(numerator / denominator) / 2π to about 1e-28 relative. base in [1e-3, 1e12], |numerator / denominator| <= 1.
+DoubleDouble PowOverTwoPi(double base, double numerator, double denominator);
 // The fraction in [-0.5, 0.5] of multiplier · x, right to about 1e-16 absolute for |multiplier| < 2^53, |x| <= 1e3.
 double FractionOfProduct(double multiplier, DoubleDouble x);
 

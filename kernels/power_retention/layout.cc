@@ -128,7 +128,7 @@ int64_t RetentionLayout::UsedHeadFloats(int64_t position) const {
 
 RetentionHeader RetentionLayout::ReadHeader(const float* layer, int head) const {
   RetentionHeader header;
-  std::memcpy(&header, layer + head * head_floats_, sizeof(header));
+  std::memcpy(static_cast<void*>(&header), layer + head * head_floats_, sizeof(header));
   return header;
 }
 

@@ -40,7 +40,7 @@ namespace statehouse::kernels {
 HWY_EXPORT(RotateRow);
 
 RopeFrequencies::RopeFrequencies(int head_dim, double theta) : head_dim_(head_dim), turns_(head_dim / 2) {
-  for (int i = 0; i < head_dim / 2; ++i) turns_[i] = PowOverTwoPi(theta, -2.0 * i / head_dim);
+  for (int i = 0; i < head_dim / 2; ++i) turns_[i] = PowOverTwoPi(theta, -2.0 * i, head_dim);
 }
 
 void RopeFrequencies::Angles(int64_t position, float* cos, float* sin) const {
