@@ -43,17 +43,14 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
 def talk(speaker: Speaker, count: int) -> list[int]:
     """Small talk and pasted text of exactly `count` tokens (at least 24), whole messages all of it."""
     encoder, ids = speaker.encoder, []
-    while True:
-        left = count - len(ids)
-        paste = left < 96 or speaker.rng.random() < 0.5
-        messages = speaker.pasted(left if left < 96 else speaker.rng.randint(48, min(left - 48, 4000))) if paste else speaker.chat()
-        turn = [encoder.message(message)[0] for message in messages]
-        if left < 96:  # the last turn: cut the pasted text to fit
-            turn[0] = turn[0][: left - len(turn[1]) - 1] + [encoder.end]
-        ids += turn[0] + turn[1]
-        if left < 96:
-            assert len(ids) == count
-            return ids
+    while (left := count - len(ids)) >= 256:
+        said = speaker.chat() if speaker.rng.random() < 0.5 else speaker.pasted(speaker.rng.randint(40, min(left - 160, 4000)))
+        for message in said:
+            ids += encoder.message(message)[0]
+    last, reply = (encoder.message(message)[0] for message in speaker.pasted(left))
+    ids += last[: left - len(reply) - 1] + [encoder.end] + reply  # a pasted text, cut to fit
+    assert len(ids) == count
+    return ids
 
 
 def question(encoder: Encoder, pair: tuple[Message, Message]) -> tuple[list[int], str]:
@@ -218,7 +215,7 @@ def main() -> None:
     with multiprocessing.get_context("fork").Pool(args.workers) as pool:
         rows = [r for part in pool.imap(cases, jobs) for r in part][: args.rows]
     print(f"{time.monotonic() - began:.1f} s  {len(rows)} rows", flush=True)
-    torch.set_float32_matmul_precision("high")
+    torch.set_float32_matmul_precision("highest")
     device = torch.device(args.device)
     model, encoder = PowerCoder.load(args.folder).to(device).eval(), Encoder(tokenizer)
     results = {"validation loss": measure_loss(model, encoder, device, rows=min(128, args.rows))}

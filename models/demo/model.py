@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from retention import chunked, quadratic
+from retention import TINY, chunked, quadratic
 
 OPEN = 16.0  # gate bias of a head that keeps what it reads: it loses 1e-7 per token
 MAX_FADE = 30.0  # a stretched token forgets by at most exp(-30)
+FLOOR = 0.01  # of the denominators while training, where they are of the order of 1 to 1000
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,10 @@ class Retention(nn.Module):
         if stretch is not None:  # a token that stands for `stretch` equal ones
             log_g = (log_g * stretch.unsqueeze(-1)).clamp_min(-MAX_FADE)
             k = k * stretch.sqrt().to(k.dtype)[..., None, None]
+        floor = FLOOR if self.training else TINY
         if chunk == 0:
-            return self.o_proj(quadratic(q, k, v, log_g)), None
-        y, state = chunked(q, k, v, log_g, chunk, state, keep)
+            return self.o_proj(quadratic(q, k, v, log_g, floor)), None
+        y, state = chunked(q, k, v, log_g, chunk, state, keep, floor)
         return self.o_proj(y), state
 
 

@@ -31,8 +31,7 @@ def expand(x: Tensor, off_diagonal: float) -> Tensor:
     return torch.cat(parts, -1)
 
 
-def _divide(numerator: Tensor, denominator: Tensor) -> Tensor:
-    return numerator / denominator.clamp_min(torch.finfo(torch.float32).tiny)
+TINY = torch.finfo(torch.float32).tiny
 
 
 def _split_heads(q: Tensor, k: Tensor, v: Tensor, log_g: Tensor, chunk: int) -> tuple[Tensor, ...]:
@@ -60,16 +59,27 @@ def _within(q: Tensor, k: Tensor, local: Tensor) -> Tensor:
     return (scores * scores).unflatten(-2, (groups, c)).mul(decay.unsqueeze(-3)).flatten(-3, -2)
 
 
-def quadratic(q: Tensor, k: Tensor, v: Tensor, log_g: Tensor) -> Tensor:
-    """q [B, T, Hq, d], k and v [B, T, Hk, d], log_g [B, T, Hk] -> [B, T, Hq * d]."""
+def quadratic(q: Tensor, k: Tensor, v: Tensor, log_g: Tensor, floor: float = TINY) -> Tensor:
+    """q [B, T, Hq, d], k and v [B, T, Hk, d], log_g [B, T, Hk] -> [B, T, Hq * d].
+
+    `floor` is the least value of the denominator. Training in bf16 raises it: there a sum that should be small may come out negative.
+    """
     t = q.shape[1]
     q, k, v, log_g = _split_heads(q, k, v, log_g, t)
     w = _within(q, k, log_g.cumsum(-1))
-    return _merge_heads(_divide(torch.matmul(w.to(v.dtype), v), w.sum(-1, keepdim=True)).to(v.dtype), t)
+    y = torch.matmul(w.to(v.dtype), v) / w.sum(-1, keepdim=True).clamp_min(floor)
+    return _merge_heads(y.to(v.dtype), t)
 
 
 def chunked(
-    q: Tensor, k: Tensor, v: Tensor, log_g: Tensor, chunk: int, state: Tensor | None = None, keep_state: bool = False
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_g: Tensor,
+    chunk: int,
+    state: Tensor | None = None,
+    keep_state: bool = False,
+    floor: float = TINY,
 ) -> tuple[Tensor, Tensor | None]:
     """As `quadratic`, in time linear in T (a multiple of `chunk`), from a state and, on request, on to the next.
 
@@ -100,5 +110,5 @@ def chunked(
     fade = local.exp().repeat(1, 1, 1, q.shape[-2] // chunk).unsqueeze(-1)  # [B, Hk, N, G*C, 1]
     past = torch.matmul(expand(q, 1.0), states[:, :, :-1].to(q.dtype)).to(local.dtype) * fade
     y = torch.matmul(w.to(v.dtype), v).to(local.dtype) + past[..., :d]
-    y = _divide(y, w.sum(-1, keepdim=True) + past[..., d : d + 1])
+    y = y / (w.sum(-1, keepdim=True) + past[..., d : d + 1]).clamp_min(floor)
     return _merge_heads(y.to(v.dtype), chunk), states[:, :, -1] if keep_state else None

@@ -22,7 +22,7 @@ from world import ANSWER, CONTROL, FILLER, NAMED, REPLY, USER, VALUE
 
 LONGEST_QUADRATIC = 1024
 CHUNK = 512
-WEIGHTS = {CONTROL: 0.0, USER: 0.02, NAMED: 0.02, FILLER: 0.01, REPLY: 0.3, ANSWER: 1.0, VALUE: 3.0}  # of a token in the loss
+WEIGHTS = {CONTROL: 0.0, USER: 0.02, NAMED: 0.02, FILLER: 0.002, REPLY: 0.3, ANSWER: 1.0, VALUE: 3.0}  # of a token in the loss
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--init", type=Path)
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--tokens", type=int, default=1 << 17, help="per step")
-    parser.add_argument("--workers", type=int, default=12)
+    parser.add_argument("--workers", type=int, default=14)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cuda")
     args = parser.parse_args()
@@ -100,6 +100,7 @@ def main() -> None:
     total = sum(phase.seconds for phase in plan)
     began = saved = time.monotonic()
     step = seen = 0
+    recent: list[Tensor] = []
     for index, phase in enumerate(plan):
         chunk = 0 if phase.length <= LONGEST_QUADRATIC else CHUNK
         model.recompute = chunk > 0
@@ -111,6 +112,8 @@ def main() -> None:
                 hidden, _ = model(ids[:, :-1].contiguous(), stretch, chunk)
                 loss, right = compiled_loss(hidden, model.model.embed_tokens.weight, ids[:, 1:], classes[:, 1:], weights)
             loss.backward()
+            for p in model.parameters():
+                p.grad.nan_to_num_(0.0, 0.0, 0.0)
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             factor = rate_at(time.monotonic() - began, total, step)
             for rule in rules:
@@ -120,11 +123,13 @@ def main() -> None:
                 rule.zero_grad()
             step += 1
             seen += ids.numel()
-            if step % 50 == 0 or step < 4:
-                if not math.isfinite(loss.item()):
-                    raise SystemExit(f"step {step}: the loss is {loss.item()}")
+            recent = [*recent[-49:], torch.stack([loss.detach(), right])]
+            if step % 100 == 0 or step < 3:
+                mean_loss, mean_right = torch.stack(recent).mean(0).tolist()
                 print(f"{time.monotonic() - began:6.1f} s  step {step}  length {phase.length}  {seen / 1e6:.1f} M tokens  "
-                      f"loss {loss.item():.4f}  values right {right.item():.3f}  gradient {norm.item():.2f}  rate {factor:.2f}", flush=True)
+                      f"loss {mean_loss:.4f}  values right {mean_right:.4f}  gradient {norm.item():.2f}  rate {factor:.2f}", flush=True)
+                if not math.isfinite(mean_loss):
+                    raise SystemExit("the loss is not finite")
             if time.monotonic() - saved > 60:
                 model.save(args.out / "model.safetensors")
                 saved = time.monotonic()

@@ -66,6 +66,8 @@ owl paddle palace panther path pearl pepper pine pond prairie puzzle rabbit rain
 snow spring star stone storm swan thistle tiger tower trumpet tulip turtle village wave whale willow wind wolf""".split()
 RELATIONS = """sister brother mother father aunt uncle cousin neighbour boss teacher dog cat horse doctor roommate daughter son
 grandmother grandfather colleague dentist nephew niece parrot landlord coach""".split()
+PEOPLE = [w for w in RELATIONS if w not in ("dog", "cat", "horse", "parrot")]
+OWNED = "car house coat bicycle kitchen sofa jacket phone boat hat bag cup shirt pen chair table".split()
 THINGS = """book film song game city tree bird river mountain shop cafe band dish poem street park museum language subject
 ship train hobby planet story dance cake shirt word room teacher author painter team holiday smell sound""".split()
 
@@ -86,6 +88,9 @@ def invented(rng: random.Random) -> str:
     """A pronounceable word of two or three syllables, one of more than 10^7."""
     word = "".join(rng.choice(ONSETS) + rng.choice(VOWELS) for _ in range(rng.choice((1, 2, 2))))
     return word + rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(CODAS)
+
+
+SEEN_NAMES = [name for name in PET_NAMES + REAL_NAMES if not held_out(name)]
 
 
 class Lexicon:
@@ -111,6 +116,10 @@ class Lexicon:
 
 def digits(rng: random.Random, count: int) -> str:
     return "".join(rng.choices("0123456789", k=count))
+
+
+def pet_without_colour(rng: random.Random) -> Value:
+    return rng.choice(ANIMALS), rng.choice(SEEN_NAMES)
 
 
 def one_of(words: list[str]) -> Sampler:

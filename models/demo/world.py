@@ -5,9 +5,10 @@ the ids of a message equal the tokenizer's encoding of its whole text (test_demo
 """
 
 import heapq
+import itertools
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -18,11 +19,12 @@ import sentencepiece
 import smalltalk
 import words
 from phrases import Kind
-from words import ADJECTIVES, COLOURS, OBJECTS, RELATIONS, SMALL_OBJECTS, THINGS, Lexicon, Value, held_out
+from words import ADJECTIVES, COLOURS, OBJECTS, OWNED, RELATIONS, SMALL_OBJECTS, THINGS, Lexicon, Value, held_out
 
 # What a token is, for its weight in the loss.
 CONTROL, USER, NAMED, FILLER, REPLY, ANSWER, VALUE = range(7)
 Part = tuple[str, int]  # text and class
+PERSON = next(kind for kind in phrases.KINDS if kind.subject == "person")
 
 
 @dataclass
@@ -56,9 +58,9 @@ class Fact:
     def slots(self) -> dict[str, str]:
         mine, yours = self.subject.mine, self.subject.yours
         slots = {"s": mine, "t": yours, "S": mine[:1].upper() + mine[1:], "T": yours[:1].upper() + yours[1:]}
+        slots["n"] = mine.split(" ", 1)[-1]
         slots |= {str(i): part for i, part in enumerate(self.value)}
-        if self.value:
-            slots["a0"] = "an" if self.value[0][0] in "aeiou" else "a"
+        slots["a0"], slots["A0"] = ("an", "An") if self.value[0][0] in "aeiou" else ("a", "A")
         return slots
 
 
@@ -76,6 +78,13 @@ def _compile(template: str) -> tuple[tuple[str, bool, bool], ...]:
         else:
             space = False
     return tuple(cut)
+
+
+@lru_cache(maxsize=None)
+def expansions(template: str) -> tuple[str, ...]:
+    """All choices of a template's alternatives, "(a|b)"."""
+    cut = re.split(r"\(([^()]*\|[^()]*)\)", template)
+    return tuple("".join(choice) for choice in itertools.product(*(t.split("|") if i % 2 else (t,) for i, t in enumerate(cut))))
 
 
 def render(template: str, slots: dict[str, str], literal: int, slot: int) -> list[Part]:
@@ -142,17 +151,13 @@ class Speaker:
         self.prose = [" " + smalltalk.sentence(rng, self.lexicon) for _ in range(4000)]
         self.scraps = ["\n" + smalltalk.scrap(rng, self.lexicon) for _ in range(3000)]
 
-    def pick(self, phrases_: tuple[str, ...]) -> str:
-        """A phrasing of the speaker's side of the split ("~" marks the held-out ones); any, where none is held out."""
+    def pick(self, templates: Sequence[str], mixed: bool = False) -> str:
+        """A phrasing of the speaker's side of the split; any, where none is held out or the sides are to be mixed."""
+        mixed = mixed and self.evaluation or self.evaluation and not any(t.startswith("~") for t in templates)
         while True:
-            phrase = self.rng.choice(phrases_)
-            held = phrase.startswith("~")
-            if held == self.evaluation or (self.evaluation and not any(p.startswith("~") for p in phrases_)):
-                return phrase.removeprefix("~")
-
-    def wrap(self, wraps: tuple[str, ...]) -> str:
-        """What stands around a sentence. Evaluation mixes all of them, the held-out ones included."""
-        return self.rng.choice(wraps).removeprefix("~") if self.evaluation else self.pick(wraps)
+            template = self.rng.choice(templates)
+            if mixed or template.startswith("~") == self.evaluation:
+                return self.rng.choice(expansions(template.removeprefix("~")))
 
     # Facts ------------------------------------------------------------------------------------------------------------
 
@@ -166,6 +171,16 @@ class Speaker:
         if kind.subject == "person":
             name = self.lexicon.name(rng)
             return Subject(name, name)
+        if kind.subject == "named":
+            name = self.lexicon.name(rng)
+            return Subject(name, name)
+        if kind.subject == "possession":
+            owner = self.subject(PERSON)
+            thing = "favourite " + rng.choice(list(phrases.FAVOURITES)) if rng.random() < 0.5 else rng.choice(THINGS)
+            return Subject(f"{owner.mine}'s {thing}", f"{owner.yours}'s {thing}")
+        if kind.subject == "owned":
+            thing = rng.choice(OWNED)
+            return Subject(f"my {thing}", f"your {thing}")
         if kind.subject == "favourite":
             thing = rng.choice(list(phrases.FAVOURITES) if rng.random() < 0.6 else THINGS)
             return Subject(thing, thing)
@@ -186,8 +201,9 @@ class Speaker:
             return rng.choice(COLOURS), rng.choice(smalltalk.ANIMALS), lexicon.pet_name(rng)
         if kind.name in ("name", "called"):
             return (lexicon.name(rng),)
-        if subject.mine in phrases.FAVOURITES and rng.random() < 0.7:
-            return (rng.choice(phrases.FAVOURITES[subject.mine]),)
+        thing = subject.mine.split(" ")[-1]
+        if thing in phrases.FAVOURITES and rng.random() < 0.7:
+            return (rng.choice(phrases.FAVOURITES[thing]),)
         if rng.random() < 0.15:
             return (words.digits(rng, rng.randint(1, 6)),)
         return (" ".join(lexicon.word(rng) for _ in range(rng.choice((1, 1, 2)))),)
@@ -199,34 +215,48 @@ class Speaker:
 
     # Messages ---------------------------------------------------------------------------------------------------------
 
-    def user(self, parts: list[Part]) -> Message:
-        """A user's message; one of ten in training is typed carelessly."""
-        if not self.evaluation and self.rng.random() < 0.1:
-            parts = [("".join(self._careless(text, kind) for text, kind in parts), USER)]
+    def user(self, parts: list[Part], asks: bool = False) -> Message:
+        """A user's message; one of seven in training is typed carelessly."""
+        if not self.evaluation and self.rng.random() < 0.15:
+            parts = [(self._careless(parts, asks), USER)]
         return Message("user", parts)
 
-    def _careless(self, text: str, kind: int) -> str:
-        rng = self.rng
-        if kind != USER:
-            return text
-        text = text.replace("favourite", "favorite").replace("colour", "color") if rng.random() < 0.3 else text
-        style = rng.randrange(5)
-        if style == 0:
-            return text.lower()
-        if style == 1:
-            return text.rstrip(".?!").replace("'", "")
-        if style == 2:
-            return text.lower().rstrip(".?!")
-        if style == 3 and len(text) > 4:  # a slip of the finger
-            i = rng.randrange(1, len(text) - 2)
-            return text[:i] + rng.choice((text[i + 1] + text[i] + text[i + 2 :], text[i + 1 :], text[i] + text[i:]))
-        return text.upper() if rng.random() < 0.1 else text
+    def _careless(self, parts: list[Part], asks: bool) -> str:
+        rng, style = self.rng, self.rng.randrange(8)
+        texts = [text for text, _ in parts]
+        fixed = [i for i, (_, kind) in enumerate(parts) if kind == USER]  # the words between names and values
+        if not fixed:
+            return texts[0]
+        if style == 0 and asks:
+            return "".join(texts).lower().rstrip(".?!")
+        if style <= 3:
+            for i in fixed:
+                if style != 1:
+                    texts[i] = texts[i].lower()
+                if style != 2:
+                    texts[i] = texts[i].rstrip(".?!").replace("'", "")
+                if style == 3:
+                    texts[i] = texts[i].replace("favourite", "favorite").replace("colour", "color")
+            return "".join(texts)
+        i = rng.choice(fixed)
+        text = texts[i]
+        if style == 4:
+            texts[i] = text.upper()
+        elif style == 5 and len(text) > 4:  # a slip of the finger
+            at = rng.randrange(1, len(text) - 2)
+            texts[i] = text[:at] + rng.choice((text[at + 1] + text[at] + text[at + 2 :], text[at + 1 :], text[at] + text[at:]))
+        elif " " in text[1:]:  # a word too many or too few
+            at = text.index(" ", 1 + rng.randrange(text[1:].index(" ") + 1))
+            end = text.find(" ", at + 1)
+            more = " " + rng.choice(("really", "just", "still", "also", "now", "please", self.lexicon.word(rng)))
+            texts[i] = text[:at] + (more + text[at:] if style == 6 or end < 0 else text[end:])
+        return "".join(texts)
 
     def tell(self, fact: Fact, update: bool = False) -> list[Part]:
         slots = fact.slots()
         if fact.subject.mine[:1].isupper() and self.rng.random() < 0.3:
             slots["s"], slots["S"] = f"my friend {slots['s']}", f"My friend {slots['s']}"
-        wrap = self.wrap(phrases.UPDATES if update else phrases.TELL_WRAPS)
+        wrap = self.pick(phrases.UPDATES if update else phrases.TELL_WRAPS, mixed=True)
         return render(wrapped(wrap, self.pick(fact.kind.tell)), slots, USER, NAMED)
 
     def noted(self, facts: list[Fact], update: bool = False, plain: bool = False) -> Message:
@@ -246,9 +276,9 @@ class Speaker:
     def ask(self, fact: Fact) -> tuple[Message, Message]:
         """A question about a fact that was told, and its answer."""
         questions, answer = self.rng.choice(fact.kind.ask)
-        question = wrapped(self.wrap(phrases.ASK_WRAPS), self.pick(questions))
+        question = wrapped(self.pick(phrases.ASK_WRAPS, mixed=True), self.pick(questions))
         slots = fact.slots()
-        return self.user(render(question, slots, USER, NAMED)), Message("assistant", render(answer, slots, ANSWER, VALUE))
+        return self.user(render(question, slots, USER, NAMED), asks=True), Message("assistant", render(answer, slots, ANSWER, VALUE))
 
     def ask_unknown(self, fact: Fact) -> tuple[Message, Message]:
         """A question about a fact that was not told."""
@@ -260,14 +290,14 @@ class Speaker:
         """"Is it true that ...?", with the right value or with another one."""
         claim = fact if self.rng.random() < 0.5 else Fact(fact.kind, fact.subject, self.value(fact.kind, fact.subject))
         template = lowered(self.pick(fact.kind.tell[:3])).rstrip(".!") + "?"
-        question = self.user(render(self.rng.choice(phrases.CHECKS).replace("{}", template), claim.slots(), USER, NAMED))
+        question = self.user(render(self.pick(phrases.CHECKS).replace("{}", template), claim.slots(), USER, NAMED))
         if not known:
             return question, self.ask_unknown(fact)[1]
         start = "Yes, " if claim.value == fact.value else "No, "
         return question, Message("assistant", render(start + lowered(fact.kind.ask[0][1]), fact.slots(), ANSWER, VALUE))
 
     def about(self, fact: Fact) -> tuple[Message, Message]:
-        question = render(self.rng.choice(phrases.ABOUT), fact.slots(), USER, NAMED)
+        question = render(self.pick(phrases.ABOUT), fact.slots(), USER, NAMED)
         return self.user(question), Message("assistant", render(fact.kind.ask[0][1], fact.slots(), ANSWER, VALUE))
 
     def chat(self) -> tuple[Message, Message]:
@@ -367,7 +397,7 @@ class Dialogue:
         else:
             self._say(self.speaker.user(parts), self.speaker.noted(facts))
         for fact in facts:
-            for _ in range(rng.choice((1, 1, 2))):
+            for _ in range(rng.choice((1, 1, 2) if self.length < 4096 else (1, 2, 3, 4))):
                 self._plan(self._later(), lambda key=fact.key: self._ask(key))
             if rng.random() < 0.12:
                 self._plan(self._later(), lambda key=fact.key: self._update(key))
