@@ -1,9 +1,15 @@
 // Named, built-in chat templates: how messages become token ids.
 //
 // A template writes role markers as special-token *ids* and message text as plain text, so that a user's text can never
-// forge a marker. Names: "demo", "chatml", "plain". Thread-safety: immutable.
+// forge a marker. Thread-safety: immutable.
+//
+//   demo     <s> then, for each message, <|system|>, <|user|> or <|assistant|>, its text, <|end|>
+//   chatml   <|im_start|>ROLE\nTEXT<|im_end|>\n for each message
+//   plain    for models without markers: TEXT\n\n of the system, "User: TEXT\n", "Assistant: TEXT\n"; after BOS if the
+//            tokenizer puts it before texts. Such an answer ends at EOS or, better, at the stop string "\nUser:".
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <span>
 #include <string>
@@ -34,21 +40,22 @@ class ChatTemplate {
   static absl::StatusOr<ChatTemplate> ForCheckpoint(const std::filesystem::path& checkpoint_dir,
                                                     const Tokenizer& tokenizer);
 
-  std::string_view name() const { return name_; }
+  std::string_view name() const;
   // Token ids at which an answer in this template ends (in addition to the model's EOS).
   std::span<const int32_t> stop_ids() const { return stop_ids_; }
 
   // Appends the ids of `messages`. With add_generation_prompt the next token is the assistant's first. A last message
   // of the role "assistant" without add_generation_prompt is left open, to be continued. INVALID_ARGUMENT names message
-  // and role.
+  // and field; `ids` is then as before. `tokenizer` is the one this was made with.
   absl::Status Render(std::span<const ChatMessage> messages, bool add_generation_prompt, const Tokenizer& tokenizer,
                       std::vector<int32_t>* ids) const;
 
  private:
   struct Format;
-  std::string_view name_;
+  static std::span<const Format> Formats();
+
   const Format* format_ = nullptr;
-  std::vector<int32_t> marker_ids_;
+  std::vector<int32_t> marker_ids_;  // of format_->markers
   std::vector<int32_t> stop_ids_;
 };
 

@@ -1,34 +1,11 @@
 #include "models/tokenizer/detokenizer.h"
 
+#include "models/tokenizer/utf8.h"
+
 namespace statehouse {
 namespace {
 
 constexpr std::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD
-
-// Number of bytes of the character that starts with `lead`; 0 if none does.
-int CharacterLength(unsigned char lead) {
-  if (lead < 0x80) return 1;
-  if (lead < 0xC2) return 0;  // a continuation byte, or an overlong form
-  if (lead < 0xE0) return 2;
-  if (lead < 0xF0) return 3;
-  return lead < 0xF5 ? 4 : 0;
-}
-
-// Whether `byte` may follow `lead` as the second byte (Unicode 15, table 3-7).
-bool IsSecondByte(unsigned char lead, unsigned char byte) {
-  switch (lead) {
-    case 0xE0:
-      return byte >= 0xA0 && byte <= 0xBF;  // no overlong forms
-    case 0xED:
-      return byte >= 0x80 && byte <= 0x9F;  // no surrogates
-    case 0xF0:
-      return byte >= 0x90 && byte <= 0xBF;  // no overlong forms
-    case 0xF4:
-      return byte >= 0x80 && byte <= 0x8F;  // nothing above U+10FFFF
-    default:
-      return byte >= 0x80 && byte <= 0xBF;
-  }
-}
 
 }  // namespace
 

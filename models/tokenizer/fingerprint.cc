@@ -1,0 +1,9 @@
+#include "models/tokenizer/fingerprint.h"
+
+#include <xxhash.h>
+
+namespace statehouse {
+
+uint64_t Fingerprint::Value() const { return XXH3_64bits(bytes_.data(), bytes_.size()); }
+
+}  // namespace statehouse
