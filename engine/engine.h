@@ -5,8 +5,9 @@
 //   auto stream = (*engine)->Submit(std::move(request));
 //   for (Event event; (*stream)->Next(&event) && event.kind != Event::Kind::kDone;) { ... }
 //
-// A step takes one row per decoding sequence first, then prompt chunks up to max_num_batched_tokens, in priority and arrival
-// order, fairly. Thread-safety: every public method may be called from any thread, unless it says otherwise.
+// A step takes one row per decoding sequence first, then prompt chunks up to max_num_batched_tokens, in priority and
+// arrival order, fairly (scheduler.h says how; core_slots.cc who gets a slot). Thread-safety: every public method may
+// be called from any thread, unless it says otherwise.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +18,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "engine/clock.h"
 #include "engine/event_stream.h"
 #include "engine/request.h"
 #include "engine/stats.h"
@@ -25,18 +27,10 @@
 
 namespace statehouse {
 
-// Time as the engine sees it; tests move it by hand.
-class Clock {
- public:
-  virtual ~Clock() = default;
-  virtual absl::Time Now() = 0;
-  static Clock* Real();
-};
-
 struct EngineOptions {
-  int64_t state_memory_bytes = 0;       // --state-memory: all slots together; 0: from max_num_seqs
-  int64_t max_num_seqs = 0;             // --max-num-seqs: slots; 0: from state_memory_bytes (both 0: 16 slots)
-  int64_t max_num_batched_tokens = 512; // rows of one step, 1 … 65536; at least one per slot
+  int64_t state_memory_bytes = 0;        // --state-memory: all slots together; 0: from max_num_seqs
+  int64_t max_num_seqs = 0;              // --max-num-seqs: slots; 0: from state_memory_bytes (both 0: 16 slots)
+  int64_t max_num_batched_tokens = 512;  // rows of one step, 1 … 65536; at least one per slot
   int64_t max_num_queued_reqs = 1024;
   int64_t max_num_queued_tokens = 16 << 20;
   int64_t max_requests_per_principal = 0;  // running and queued; 0: no limit
@@ -44,13 +38,14 @@ struct EngineOptions {
   int64_t max_output_tokens = 0;           // 0: no limit
   int64_t event_capacity = 256;            // undelivered events per call before its sequences pause
   absl::Duration slow_reader_timeout = absl::Seconds(30);
-  Clock* clock = nullptr;                  // null: Clock::Real()
+  Clock* clock = nullptr;  // null: Clock::Real()
 };
 
 class Engine {
  public:
-  // Allocates every slot and buffer. `model` and `vocabulary` must outlive the engine. INVALID_ARGUMENT names the option;
-  // RESOURCE_EXHAUSTED says how many bytes are needed.
+  // Allocates every slot and buffer. `model` and `vocabulary` must outlive the engine; without a vocabulary (null)
+  // there is no text, and stop strings are refused. INVALID_ARGUMENT names the option; RESOURCE_EXHAUSTED says how many
+  // bytes are needed.
   static absl::StatusOr<std::unique_ptr<Engine>> Create(Model* model, const Vocabulary* vocabulary,
                                                         const EngineOptions& options);
   // Ends running requests as cancelled and joins the thread.

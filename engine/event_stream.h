@@ -1,9 +1,11 @@
 // What comes back for one request: a bounded queue of events from the engine thread to one consumer.
 //
-// Events carry token ids and how many bytes of each output's text are final; the consumer decodes the same ids with its own
-// Detokenizer and shows that many bytes (stop strings hold text back). So the engine never allocates to emit.
-// When the queue is full the sequence pauses and keeps its slot; see EngineOptions::slow_reader_timeout.
-// Thread-safety: the engine thread produces; one consumer thread at a time takes; Cancel() from anywhere.
+// Events carry token ids and how many bytes of each output's text are final; the consumer decodes the same ids with its
+// own Detokenizer and shows that many bytes (stop strings hold text back). So the engine never allocates to emit. When
+// the queue is full the sequence pauses and keeps its slot; see EngineOptions::slow_reader_timeout. Taking an event and
+// cancelling wake a sleeping engine. To show an output's text: Append() its ids, Flush() at kOutputFinished, and show
+// the first `text_bytes` bytes of what came out. Thread-safety: the engine thread produces; one consumer thread at a
+// time takes; Cancel() from anywhere.
 #pragma once
 
 #include <array>
@@ -18,6 +20,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "engine/request.h"
+#include "engine/waker.h"
 
 namespace statehouse {
 
@@ -51,6 +54,24 @@ struct Timings {
   double total = 0;
 };
 
+// How a request ended early, as numbers: EventStream::status() words it on the consumer's side, so that the engine
+// thread does not allocate.
+struct Ending {
+  enum class Why : uint8_t {
+    kFinished,    // OK
+    kCancelled,   // CANCELLED
+    kShutDown,    // CANCELLED: the engine was destroyed
+    kDeadline,    // DEADLINE_EXCEEDED
+    kSlowReader,  // DEADLINE_EXCEEDED
+  };
+  Why why = Why::kFinished;
+  int64_t prompt_tokens = 0;
+  int64_t prompt_tokens_done = 0;
+  int64_t completion_tokens = 0;  // all outputs
+  int64_t position = 0;           // tokens held by the sequence that had come furthest
+  absl::Duration timeout;         // kSlowReader
+};
+
 struct Event {
   enum class Kind : uint8_t {
     kStarted,         // once, at admission; `seed`
@@ -61,29 +82,30 @@ struct Event {
   };
   Kind kind = Kind::kToken;
   FinishReason reason = FinishReason::kNone;
-  int32_t output = 0;         // 0 … n-1
+  int32_t output = 0;  // 0 … n-1
   int32_t token = 0;
   float logprob = 0;
-  int32_t num_top = 0;        // entries used in `top`
-  int32_t stop_index = -1;    // kOutputFinished: which of StopConditions::stop matched
-  int32_t stop_token = -1;    // kOutputFinished: the EOS or stop token that ended it (it is not emitted as kToken)
-  int64_t position = 0;       // kToken, kPromptLogprob: the token's position in its sequence
-  int64_t text_bytes = 0;     // kToken, kOutputFinished: this output's text is final up to this many bytes
-  uint64_t seed = 0;          // kStarted
+  int32_t num_top = 0;      // entries used in `top`
+  int32_t stop_index = -1;  // kOutputFinished: which of StopConditions::stop matched
+  int32_t stop_token = -1;  // kOutputFinished: the EOS or stop token that ended it (it is not emitted as kToken)
+  int64_t position = 0;     // kToken, kPromptLogprob: the token's position in its sequence
+  int64_t text_bytes = 0;   // kToken, kOutputFinished: this output's text is final up to this many bytes
+  uint64_t seed = 0;        // kStarted
   std::array<TokenLogprob, kMaxLogprobs> top;
 };
 
 class EventStream {
  public:
-  // Tells a consumer that events are waiting: called by the engine thread at most once per step, must be quick and must not
-  // block or allocate. Never called after Detach().
+  // Tells a consumer that events are waiting: called by the engine thread at most once per step, must be quick, must
+  // not block or allocate, and must not call SetListener().
   class Listener {
    public:
     virtual ~Listener() = default;
     virtual void OnEvents() = 0;
   };
 
-  EventStream(std::string request_id, int32_t n, int64_t capacity);
+  // Holds `capacity` events, and n + 1 more places for kOutputFinished and kDone. `waker` may be null.
+  EventStream(std::string request_id, int32_t n, int64_t capacity, std::shared_ptr<Waker> waker = nullptr);
 
   const std::string& request_id() const { return request_id_; }
   int32_t n() const { return n_; }
@@ -91,7 +113,7 @@ class EventStream {
   // --- consumer ---
   // Takes the oldest event; false if none waits.
   bool TryNext(Event* event);
-  // Waits until an event is there or `until` passes.
+  // Waits until an event is there; false if `until` passed first, and at once when kDone was taken.
   bool Next(Event* event, absl::Time until = absl::InfiniteFuture());
   // After kDone: how it ended. OK also for outputs that reached a stop or length.
   absl::Status status() const;
@@ -99,31 +121,45 @@ class EventStream {
   Timings timings() const;
   void SetListener(Listener* listener);  // null: none. Once it returns, the old listener is not called any more.
   // Asks the engine to stop within one step; events up to kDone still come.
-  void Cancel() { cancelled_.store(true, std::memory_order_release); }
+  void Cancel();
   bool cancelled() const { return cancelled_.load(std::memory_order_acquire); }
 
   // --- engine thread ---
   // Free places, less the n + 1 that are kept for kOutputFinished and kDone.
   int64_t room() const;
+  // Number of events the consumer has taken.
+  int64_t taken() const { return head_.load(std::memory_order_acquire); }
+  // Is room() >= needed? If not, the engine is woken when the consumer takes an event.
+  bool HasRoomOrWake(int64_t needed);
   void Push(const Event& event);  // REQUIRES: room() > 0, or kind is kOutputFinished or kDone
-  void Finish(absl::Status status, const Usage& usage, const Timings& timings);  // pushes kDone
-  void NotifyListener();          // once per step, if anything was pushed
+  // Both push kDone, whose reason says in one word what status() tells.
+  void Finish(const Ending& ending, const Usage& usage, const Timings& timings);
+  void Finish(absl::Status status, const Usage& usage, const Timings& timings);
+  // Once per step, if anything was pushed.
+  void NotifyListener();
 
  private:
+  void PushDone(FinishReason reason);
+
   const std::string request_id_;
   const int32_t n_;
-  std::vector<Event> ring_;  // single producer, single consumer
+  const std::shared_ptr<Waker> waker_;
+  std::vector<Event> ring_;  // single producer, single consumer; indices below count events since the start
   std::atomic<int64_t> head_{0};
   std::atomic<int64_t> tail_{0};
   std::atomic<bool> cancelled_{false};
+  std::atomic<bool> wants_room_{false};
+  bool dirty_ = false;       // owned by the engine thread
+  bool done_taken_ = false;  // owned by the consumer
   // std, not absl: Debian's Abseil is not instrumented, so under ThreadSanitizer an absl::Mutex orders nothing.
   mutable std::mutex mu_;
   std::condition_variable arrived_;  // for Next()
-  Listener* listener_ = nullptr;     // guarded by mu_, as are the three below
-  absl::Status status_;
+  absl::Status status_;              // guarded by mu_, as are the three below
+  Ending ending_;
   Usage usage_;
   Timings timings_;
-  bool dirty_ = false;  // owned by the engine thread
+  std::mutex listener_mu_;  // apart from mu_, so that a listener may ask for status()
+  Listener* listener_ = nullptr;
 };
 
 }  // namespace statehouse

@@ -1,5 +1,5 @@
-// What the engine counts, for GetStatus and /metrics. Written by the engine thread with relaxed atomics, read from anywhere;
-// single figures are exact, a set of them may be one step apart.
+// What the engine counts, for GetStatus and /metrics. Written by the engine thread with relaxed atomics, read from
+// anywhere; single figures are exact, a set of them may be one step apart.
 #pragma once
 
 #include <array>
@@ -12,7 +12,7 @@ namespace statehouse {
 class Histogram {
  public:
   static constexpr std::array<double, 18> kBounds = {.0005, .001, .0025, .005, .01, .025, .05, .075, .1,
-                                                     .25,   .5,   .75,   1.0,  2.5, 5.0,  7.5,  10,  30};
+                                                     .25,   .5,   .75,   1.0,  2.5, 5.0,  7.5, 10,   30};
   void Observe(double seconds);
   int64_t bucket(int idx) const { return buckets_[idx].load(std::memory_order_relaxed); }  // not cumulative
   int64_t count() const { return count_.load(std::memory_order_relaxed); }
@@ -26,30 +26,30 @@ class Histogram {
 
 struct EngineStats {
   std::atomic<int64_t> steps{0};
-  std::atomic<int64_t> prefill_tokens{0};    // prompt rows computed
-  std::atomic<int64_t> decode_tokens{0};     // decode rows computed
-  std::atomic<int64_t> folds{0};             // chunks folded into states, all layers and heads of a sequence counted once
+  std::atomic<int64_t> prefill_tokens{0};  // prompt rows computed
+  std::atomic<int64_t> decode_tokens{0};   // decode rows computed
+  std::atomic<int64_t> folds{0};           // chunks folded into states, all layers and heads of a sequence counted once
   std::atomic<int64_t> switch_overs{0};
   std::atomic<int64_t> forks{0};
   std::atomic<int64_t> slow_reader_pauses{0};
   std::atomic<int64_t> rejected_queue_full{0};
   std::atomic<int64_t> rejected_principal_limit{0};
   std::array<std::atomic<int64_t>, 6> finished{};  // outputs, by FinishReason
-  Histogram step_decode_seconds;   // steps that held decode rows only
-  Histogram step_prefill_seconds;  // steps that held prompt rows only
+  Histogram step_decode_seconds;                   // steps that held decode rows only
+  Histogram step_prefill_seconds;                  // steps that held prompt rows only
   Histogram step_mixed_seconds;
 };
 
 // A picture of now.
 struct EngineStatus {
   int64_t slots_total = 0;
-  int64_t slots_used = 0;      // held by running sequences
-  int64_t slots_zeroing = 0;   // freed, not yet zeroed
+  int64_t slots_used = 0;     // held by running sequences
+  int64_t slots_zeroing = 0;  // freed, not yet zeroed
   int64_t requests_running = 0;
   int64_t requests_queued = 0;
   int64_t tokens_queued = 0;
   int64_t slot_bytes = 0;
-  int64_t state_bytes = 0;      // all slots
+  int64_t state_bytes = 0;  // all slots
   int64_t weight_bytes = 0;
   int64_t workspace_bytes = 0;  // step buffers
   bool accepting = true;

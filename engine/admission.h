@@ -1,0 +1,22 @@
+// What can be said of a request before it waits: the operator's caps, and whether it can ever fit. Pure functions.
+#pragma once
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/engine.h"
+#include "engine/request.h"
+#include "kernels/power_retention/layout.h"
+
+namespace statehouse {
+
+// Fills in what the options leave open (slot count, bytes, clock) and checks the rest. `slot_bytes` is one slot's size.
+absl::StatusOr<EngineOptions> ResolveOptions(const EngineOptions& options, int64_t slot_bytes);
+
+// Refuses what is over a cap, or can never run here: INVALID_ARGUMENT names the field and shows the arithmetic.
+absl::Status CheckLimits(const Request& request, const EngineOptions& options, const kernels::RetentionLayout& layout);
+// max_tokens as it will hold: the request's, else the operator's cap, else 1024 (less where the tail is shorter).
+int64_t ResolveMaxTokens(const Request& request, const EngineOptions& options, const kernels::RetentionLayout& layout);
+
+}  // namespace statehouse

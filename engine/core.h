@@ -1,0 +1,137 @@
+// The step loop's mind: owns slots and sequences, and takes every request from the queue to its last event, step by
+// step.
+//
+// A step: end what was cancelled or is late · zero a slice of released slots · hand out slots (queue and forks, by
+// priority and arrival) · copy a slice of forks · plan rows · run them · choose and emit tokens. Nothing in it
+// allocates, except where the device fails. Thread-safety: the engine thread, except slot_counts().
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "engine/engine.h"
+#include "engine/generation.h"
+#include "engine/output_writer.h"
+#include "engine/roster.h"
+#include "engine/sampling/token_counts.h"
+#include "engine/scheduler.h"
+#include "engine/sequence.h"
+#include "engine/state/slot_pool.h"
+#include "engine/stats.h"
+#include "engine/step_batch.h"
+#include "engine/waker.h"
+#include "models/model.h"
+
+namespace statehouse {
+
+class Core {
+ public:
+  struct Dependencies {
+    Model* model = nullptr;
+    const Vocabulary* vocabulary = nullptr;  // may be null
+    Clock* clock = nullptr;
+    Roster* roster = nullptr;
+    Waker* waker = nullptr;
+    EngineStats* stats = nullptr;
+  };
+  // `options` are resolved. Allocates slots and buffers.
+  static absl::StatusOr<std::unique_ptr<Core>> Create(const Dependencies& dependencies, const EngineOptions& options);
+
+  // One step; false if there was nothing to do.
+  bool Step();
+  // When the next step has something to do although nobody wakes the engine: a deadline, or a reader that is too slow.
+  absl::Time NextEvent() const;
+  // Ends everything that runs or waits.
+  void EndAll(Ending::Why why);
+
+  struct SlotCounts {
+    int64_t used = 0;
+    int64_t zeroing = 0;
+  };
+  SlotCounts slot_counts() const;
+  int64_t slot_bytes() const { return slots_->slot_bytes(); }
+  int64_t workspace_bytes() const;
+
+ private:
+  Core(const Dependencies& dependencies, const EngineOptions& options, std::unique_ptr<SlotPool> slots);
+  absl::Status Reserve();
+
+  // --- core_ending.cc: what ends a request ---
+  bool EndDue();
+  bool IsSlowReader(Generation* generation);
+  void EndQueued(Generation* generation, Ending::Why why);
+  void EndRunning(Generation* generation, Ending::Why why);
+  void Retire(Generation* generation);  // common end: slots, bookkeeping; before the stream's last event
+  void FailStep(const absl::Status& error);
+  Ending EndingOf(const Generation& generation, Ending::Why why) const;
+  Usage UsageOf(const Generation& generation) const;
+  Timings TimingsOf(const Generation& generation) const;
+
+  // --- core_slots.cc: who holds a slot ---
+  bool HandOutSlots();
+  bool Admit(Generation* front);
+  bool StartOutputs(Generation* generation, bool* exhausted);
+  bool TakeSlot(Generation* generation, bool* exhausted, int32_t* slot);
+  Sequence* StartSequence(Generation* generation, int32_t slot, Sequence::Phase phase, int32_t output);
+  void StartPrompt(Generation* generation, int32_t slot);
+  void BeginDecoding(Sequence* sequence);
+  bool CopyForks();
+  void ReleaseSequence(Sequence* sequence);
+  void DropReservation(Generation* generation, int32_t keep);
+  void InsertActive(Sequence* sequence);
+  void EraseActive(Sequence* sequence);
+  int64_t NumUnreserved() const { return slots_->num_free() - reserved_; }
+
+  // --- core_step.cc: what a step computes ---
+  void CollectWork();
+  Work WorkOf(const Sequence& sequence);
+  int64_t PromptRows(const Sequence& sequence);
+  bool TakeRoom(Generation* generation, int64_t events);
+  bool NeedsSwitchOver(const Sequence& sequence) const;
+  bool RunWork();
+  void AddRows(Sequence* sequence, int64_t num_rows);
+  void RunSwitchUnits(Sequence* sequence, int64_t num_units);
+  void Advance(Sequence* sequence, int64_t num_rows);
+  void HandleLogits(const LogitRow& row, std::span<const float> logits);
+  void FinishPrompt(Sequence* sequence, std::span<const float> logits);
+  void RecordStep(absl::Time began);
+  void PublishCounts();
+
+  // Constant after construction.
+  const Dependencies deps_;
+  const EngineOptions options_;
+  const kernels::RetentionLayout layout_;
+
+  // Owned by the engine thread.
+  const std::unique_ptr<SlotPool> slots_;
+  std::vector<Sequence> sequences_;       // by slot
+  std::vector<Sequence*> active_;         // those that hold a slot, in scheduling order
+  std::vector<Generation*> running_;      // in scheduling order
+  int64_t reserved_ = 0;                  // slots promised to running requests
+  kernels::AlignedBuffer counts_memory_;  // [slots, vocab] of uint32, touched only where a request has penalties
+  std::vector<TokenCounts> counts_;       // by slot
+  Scheduler scheduler_;
+  StepBuffers buffers_;
+  OutputWriter writer_;
+  std::vector<Work> work_;  // this step's, parallel to the two below
+  std::vector<Sequence*> workers_;
+  std::vector<int64_t> granted_;
+  int64_t step_ = 0;
+  int64_t decode_rows_ = 0;  // of this step
+  int64_t prompt_rows_ = 0;
+  bool look_again_ = false;  // something changed while this step was planned: do not sleep after it
+  absl::Time now_;
+  uint64_t cancels_seen_ = 0;
+
+  std::atomic<int64_t> num_used_{0};
+  std::atomic<int64_t> num_zeroing_{0};
+};
+
+}  // namespace statehouse

@@ -1,0 +1,116 @@
+#include "engine/output_writer.h"
+
+#include <algorithm>
+#include <optional>
+
+#include "engine/sampling/logprobs.h"
+
+namespace statehouse {
+namespace {
+
+// Most bytes that one token can add to a text: its own, each as U+FFFD, and what was held back before it.
+int64_t MostTokenBytes(const Vocabulary* vocabulary) {
+  if (vocabulary == nullptr) return 0;
+  size_t most = 0;
+  for (int32_t id = 0; id < vocabulary->size(); ++id) {
+    most = std::max({most, vocabulary->TokenBytes(id).size(), vocabulary->TokenName(id).size()});
+  }
+  return static_cast<int64_t>(3 * (most + 4));
+}
+
+}  // namespace
+
+OutputWriter::OutputWriter(int64_t vocab_size, const Vocabulary* vocabulary, EngineStats* stats)
+    : sampler_(vocab_size), stats_(stats) {
+  text_.reserve(MostTokenBytes(vocabulary));
+}
+
+bool OutputWriter::WriteToken(Generation* generation, int32_t output, const TokenCounts* counts,
+                              std::span<const float> logits, int64_t position) {
+  Output& state = generation->outputs[output];
+  const StopConditions& stop = generation->request->stop;
+  ChoiceContext context;
+  context.key = {generation->seed, output, position};
+  context.counts = counts;
+  context.output = state.tokens;
+  if (state.num_tokens < stop.min_tokens) context.forbidden = generation->end_tokens;
+  const int32_t token = sampler_.Choose(generation->sampling, context, logits);
+
+  Event end;
+  end.kind = Event::Kind::kOutputFinished;
+  end.output = output;
+  end.reason = FinishReason::kStop;
+  if (token < 0 || std::binary_search(generation->end_tokens.begin(), generation->end_tokens.end(), token)) {
+    end.stop_token = token;
+    end.text_bytes = state.text.Finish(&text_);
+    Finish(generation, output, end);
+    return false;
+  }
+
+  state.token = token;
+  ++state.num_tokens;
+  ++generation->completion_tokens;
+  if (generation->sampling.params.mask != nullptr) state.tokens.push_back(token);
+  const bool may_match = state.num_tokens >= stop.min_tokens;
+  const std::optional<StopMatcher::Match> match = state.text.Append(token, may_match, &text_);
+  const int64_t match_bytes = match.has_value() ? (stop.include_stop ? match->end : match->begin) : 0;
+
+  Event event;
+  event.kind = Event::Kind::kToken;
+  event.output = output;
+  event.token = token;
+  event.position = position;
+  event.text_bytes = match.has_value() ? match_bytes : state.text.final_bytes();
+  if (generation->request->num_logprobs >= 0) {
+    FillLogprobs(logits, token, generation->request->num_logprobs, &event);
+  }
+  generation->stream->Push(event);
+
+  if (match.has_value()) {
+    end.stop_index = match->pattern;
+    end.text_bytes = match_bytes;
+  } else if (state.num_tokens >= generation->max_tokens) {
+    end.reason = FinishReason::kLength;
+    end.text_bytes = state.text.Finish(&text_);
+  } else {
+    return true;
+  }
+  Finish(generation, output, end);
+  return false;
+}
+
+void OutputWriter::WritePromptLogprob(Generation* generation, std::span<const float> logits, int64_t position) {
+  Event event;
+  event.kind = Event::Kind::kPromptLogprob;
+  event.token = generation->request->prompt[position];
+  event.position = position;
+  FillLogprobs(logits, event.token, generation->request->num_prompt_logprobs, &event);
+  generation->stream->Push(event);
+}
+
+void OutputWriter::Abandon(Generation* generation, int32_t output, FinishReason reason) {
+  Event end;
+  end.kind = Event::Kind::kOutputFinished;
+  end.output = output;
+  end.reason = reason;
+  end.text_bytes = generation->outputs[output].text.Finish(&text_);
+  Finish(generation, output, end);
+}
+
+void OutputWriter::Finish(Generation* generation, int32_t output, const Event& event) {
+  Output& state = generation->outputs[output];
+  if (state.state == Output::State::kWaiting) --generation->num_waiting;
+  if (state.state == Output::State::kRunning) --generation->num_running;
+  state.state = Output::State::kFinished;
+  --generation->num_unfinished;
+  stats_->finished[static_cast<size_t>(event.reason)].fetch_add(1, std::memory_order_relaxed);
+  generation->stream->Push(event);
+}
+
+void OutputWriter::FillLogprobs(std::span<const float> logits, int32_t token, int32_t num_top, Event* event) {
+  const double log_sum_exp = LogSumExp(logits);
+  event->logprob = LogprobOf(logits[token], log_sum_exp);
+  event->num_top = TopLogprobs(logits, log_sum_exp, std::span<TokenLogprob>(event->top).first(num_top));
+}
+
+}  // namespace statehouse

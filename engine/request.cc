@@ -1,0 +1,145 @@
+#include "engine/request.h"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <string_view>
+
+#include "absl/strings/str_cat.h"
+#include "engine/errors.h"
+
+namespace statehouse {
+namespace {
+
+constexpr int64_t kMaxTokens = int64_t{1} << 53;  // leaves room to add a prompt; also exact as a JSON number
+constexpr size_t kMaxStopStrings = 16;
+constexpr size_t kMaxStopBytes = 256;
+constexpr size_t kMaxIdBytes = 256;
+
+struct Range {
+  double low;
+  double high;
+  bool low_is_open = false;
+};
+
+// Written so that NaN is out of every range.
+absl::Status CheckRange(std::string_view field, double value, Range range) {
+  const bool above = range.low_is_open ? value > range.low : value >= range.low;
+  if (above && value <= range.high) return absl::OkStatus();
+  return InvalidField(field, absl::StrCat(value),
+                      absl::StrCat("a number in ", range.low_is_open ? "(" : "[", range.low, ", ", range.high, "]"));
+}
+
+absl::Status CheckIds(std::string_view field, const std::vector<int32_t>& ids, int64_t vocab_size) {
+  for (size_t idx = 0; idx < ids.size(); ++idx) {
+    if (ids[idx] < 0 || ids[idx] >= vocab_size) {
+      return InvalidField(absl::StrCat(std::string(field), "[", idx, "]"), absl::StrCat(ids[idx]),
+                          absl::StrCat("a token id in [0, ", vocab_size, ")"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// At least one token must be left to choose from.
+absl::Status CheckSomethingAllowed(const SamplingParams& sampling, int64_t vocab_size) {
+  if (sampling.banned_token_ids.empty()) return absl::OkStatus();
+  std::vector<int32_t> banned = sampling.banned_token_ids;
+  std::sort(banned.begin(), banned.end());
+  banned.erase(std::unique(banned.begin(), banned.end()), banned.end());
+  const auto is_banned = [&banned](int32_t id) { return std::binary_search(banned.begin(), banned.end(), id); };
+  const std::vector<int32_t>& allowed = sampling.allowed_token_ids;
+  const bool nothing_left = allowed.empty() ? static_cast<int64_t>(banned.size()) == vocab_size
+                                            : std::all_of(allowed.begin(), allowed.end(), is_banned);
+  if (!nothing_left) return absl::OkStatus();
+  return InvalidField("sampling.banned_token_ids", absl::StrCat(banned.size(), " ids"),
+                      "at least one allowed token id that is not banned");
+}
+
+absl::Status CheckSampling(const SamplingParams& sampling, int64_t vocab_size) {
+  for (const absl::Status& status : {
+           CheckRange("sampling.temperature", sampling.temperature, {0, 100}),
+           CheckRange("sampling.top_p", sampling.top_p, {0, 1, true}),
+           CheckRange("sampling.min_p", sampling.min_p, {0, 1}),
+           CheckRange("sampling.typical_p", sampling.typical_p, {0, 1, true}),
+           CheckRange("sampling.repetition_penalty", sampling.repetition_penalty, {0, 10, true}),
+           CheckRange("sampling.presence_penalty", sampling.presence_penalty, {-2, 2}),
+           CheckRange("sampling.frequency_penalty", sampling.frequency_penalty, {-2, 2}),
+           CheckIds("sampling.allowed_token_ids", sampling.allowed_token_ids, vocab_size),
+           CheckIds("sampling.banned_token_ids", sampling.banned_token_ids, vocab_size),
+           CheckSomethingAllowed(sampling, vocab_size),
+       }) {
+    if (!status.ok()) return status;
+  }
+  if (sampling.top_k < 0) {
+    return InvalidField("sampling.top_k", absl::StrCat(sampling.top_k), "a number >= 1, or 0 for no limit");
+  }
+  for (const auto& [id, bias] : sampling.logit_bias) {
+    if (id < 0 || id >= vocab_size) {
+      return InvalidField("sampling.logit_bias", absl::StrCat(id), absl::StrCat("token ids in [0, ", vocab_size, ")"));
+    }
+    if (!(bias >= -100 && bias <= 100)) {
+      return InvalidField(absl::StrCat("sampling.logit_bias[", id, "]"), absl::StrCat(bias), "a number in [-100, 100]");
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckStop(const StopConditions& stop, int64_t vocab_size) {
+  if (stop.max_tokens < 0 || stop.max_tokens > kMaxTokens) {
+    return InvalidField("stop.max_tokens", absl::StrCat(stop.max_tokens),
+                        absl::StrCat("a number in [1, ", kMaxTokens, "], or 0 for the default"));
+  }
+  if (stop.min_tokens < 0 || stop.min_tokens > kMaxTokens) {
+    return InvalidField("stop.min_tokens", absl::StrCat(stop.min_tokens),
+                        absl::StrCat("a number in [0, ", kMaxTokens, "]"));
+  }
+  if (stop.max_tokens > 0 && stop.min_tokens > stop.max_tokens) {
+    return InvalidField("stop.min_tokens", absl::StrCat(stop.min_tokens),
+                        absl::StrCat("at most stop.max_tokens, which is ", stop.max_tokens));
+  }
+  if (stop.stop.size() > kMaxStopStrings) {
+    return InvalidField("stop.strings", absl::StrCat(stop.stop.size(), " strings"),
+                        absl::StrCat("at most ", kMaxStopStrings));
+  }
+  for (size_t idx = 0; idx < stop.stop.size(); ++idx) {
+    const size_t size = stop.stop[idx].size();
+    if (size < 1 || size > kMaxStopBytes) {
+      return InvalidField(absl::StrCat("stop.strings[", idx, "]"), absl::StrCat("a string of ", size, " bytes"),
+                          absl::StrCat("1 to ", kMaxStopBytes, " bytes"));
+    }
+  }
+  return CheckIds("stop.token_ids", stop.stop_token_ids, vocab_size);
+}
+
+absl::Status CheckLogprobs(std::string_view field, int32_t count) {
+  if (count >= -1 && count <= kMaxLogprobs) return absl::OkStatus();
+  return InvalidField(field, absl::StrCat(count), absl::StrCat("a number in [0, ", kMaxLogprobs, "]"));
+}
+
+}  // namespace
+
+absl::Status ValidateRequest(const Request& request, int64_t vocab_size) {
+  if (request.id.size() > kMaxIdBytes) {
+    return InvalidField("request_id", absl::StrCat("an id of ", request.id.size(), " bytes"),
+                        absl::StrCat("at most ", kMaxIdBytes, " bytes"));
+  }
+  if (request.prompt.empty()) return InvalidField("prompt", "an empty prompt", "at least one token");
+  if (request.n < 1 || request.n > kMaxOutputs) {
+    return InvalidField("n", absl::StrCat(request.n), absl::StrCat("a number in [1, ", kMaxOutputs, "]"));
+  }
+  if (request.priority < -1000 || request.priority > 1000) {
+    return InvalidField("priority", absl::StrCat(request.priority), "a number in [-1000, 1000]");
+  }
+  for (const absl::Status& status : {
+           CheckIds("prompt", request.prompt, vocab_size),
+           CheckSampling(request.sampling, vocab_size),
+           CheckStop(request.stop, vocab_size),
+           CheckLogprobs("logprobs", request.num_logprobs),
+           CheckLogprobs("prompt_logprobs", request.num_prompt_logprobs),
+       }) {
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace statehouse

@@ -1,0 +1,109 @@
+#include "engine/state/slot_pool.h"
+
+#include <algorithm>
+#include <cstring>
+#include <optional>
+
+#include "absl/strings/str_cat.h"
+#include "engine/state/host_memory.h"
+
+namespace statehouse {
+namespace {
+
+constexpr int64_t kFloatBytes = sizeof(float);
+
+// Walks over `count` floats from `start`, both counted over the used parts of all regions, as contiguous stretches:
+// fn(offset within the slot, number of floats).
+template <typename Fn>
+void ForEachStretch(int64_t used_floats, int64_t region_floats, int64_t start, int64_t count, const Fn& fn) {
+  while (count > 0) {
+    const int64_t region = start / used_floats;
+    const int64_t within = start % used_floats;
+    const int64_t stretch = std::min(count, used_floats - within);
+    fn(region * region_floats + within, stretch);
+    start += stretch;
+    count -= stretch;
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<SlotPool>> SlotPool::Create(const SlotShape& shape, int64_t num_slots) {
+  std::unique_ptr<SlotPool> pool(new SlotPool(shape));
+  const auto shortage = [&](const std::string& available) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("state memory: ", num_slots, " slots of ", shape.bytes(), " bytes need ",
+                     static_cast<double>(num_slots) * static_cast<double>(shape.bytes()), " bytes, and the host has ",
+                     available, "; lower --max-num-seqs or --state-memory"));
+  };
+  // Pages are given on first use, so the promise is checked here and not by the allocation.
+  const std::optional<int64_t> available = AvailableHostBytes();
+  if (available.has_value() && num_slots > *available / shape.bytes()) {
+    return shortage(absl::StrCat(*available, " bytes available"));
+  }
+  if (!pool->buffer_.Allocate(num_slots * shape.bytes())) return shortage("too few");
+  pool->slots_.resize(num_slots);
+  pool->dirty_.reserve(num_slots);
+  pool->free_.reserve(num_slots);
+  // Slot 0 comes first off the stack.
+  for (int64_t slot = num_slots - 1; slot >= 0; --slot) pool->free_.push_back(static_cast<int32_t>(slot));
+  return pool;
+}
+
+int32_t SlotPool::Take() {
+  const int32_t slot = free_.back();
+  free_.pop_back();
+  slots_[slot] = Slot{};
+  return slot;
+}
+
+float* SlotPool::memory(int32_t slot) { return reinterpret_cast<float*>(buffer_.data() + slot * shape_.bytes()); }
+
+void SlotPool::NoteUse(int32_t slot, int64_t position) {
+  slots_[slot].used_floats = std::max(slots_[slot].used_floats, shape_.layout.UsedHeadFloats(position));
+}
+
+void SlotPool::NoteFullUse(int32_t slot) { slots_[slot].used_floats = shape_.region_floats(); }
+
+void SlotPool::Release(int32_t slot) {
+  if (slots_[slot].used_floats == 0) {
+    free_.push_back(slot);
+  } else {
+    dirty_.push_back(slot);
+  }
+}
+
+int64_t SlotPool::ZeroSlice(int64_t max_bytes) {
+  int64_t left = max_bytes / kFloatBytes;
+  size_t done = 0;
+  while (done < dirty_.size() && left > 0) {
+    Slot& slot = slots_[dirty_[done]];
+    float* const base = memory(dirty_[done]);
+    const int64_t all = slot.used_floats * shape_.num_regions();
+    const int64_t count = std::min(left, all - slot.zeroed);
+    ForEachStretch(slot.used_floats, shape_.region_floats(), slot.zeroed, count,
+                   [base](int64_t offset, int64_t floats) { std::memset(base + offset, 0, floats * kFloatBytes); });
+    slot.zeroed += count;
+    left -= count;
+    if (slot.zeroed < all) break;
+    free_.push_back(dirty_[done++]);
+  }
+  dirty_.erase(dirty_.begin(), dirty_.begin() + static_cast<int64_t>(done));
+  return max_bytes / kFloatBytes * kFloatBytes - left * kFloatBytes;
+}
+
+int64_t SlotPool::CopySlice(int32_t from, int32_t to, int64_t position, int64_t max_bytes, int64_t* progress) {
+  NoteUse(to, position);
+  const int64_t used = shape_.layout.UsedHeadFloats(position);
+  const int64_t all = used * shape_.num_regions();
+  const int64_t count = std::min(std::max<int64_t>(1, max_bytes / kFloatBytes), all - *progress);
+  const float* const source = memory(from);
+  float* const target = memory(to);
+  ForEachStretch(used, shape_.region_floats(), *progress, count, [source, target](int64_t offset, int64_t floats) {
+    std::memcpy(target + offset, source + offset, floats * kFloatBytes);
+  });
+  *progress = *progress + count == all ? kCopied : *progress + count;
+  return count * kFloatBytes;
+}
+
+}  // namespace statehouse

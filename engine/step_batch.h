@@ -1,0 +1,50 @@
+// One step's rows on their way into the model, and the logits that come out. All memory is taken at construction.
+// Thread-safety: owned by the engine thread.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "engine/sequence.h"
+#include "kernels/math/aligned_buffer.h"
+#include "models/model.h"
+
+namespace statehouse {
+
+// A row whose logits are wanted: the token at `position` of a sequence was its input.
+struct LogitRow {
+  Sequence* sequence;
+  int64_t position;
+};
+
+class StepBuffers {
+ public:
+  // RESOURCE_EXHAUSTED says how many bytes are needed.
+  absl::Status Reserve(int64_t max_rows, int64_t max_sequences, int64_t max_logit_rows, int64_t vocab_size);
+  int64_t bytes() const { return logits_.size(); }
+
+  void Clear();
+  // Adds rows of one sequence: the inputs at its next positions. Logits are wanted from row `first_logit` on (counted
+  // within these rows; tokens.size() for none).
+  void Add(Sequence* sequence, float* memory, std::span<const int32_t> tokens, int64_t first_logit);
+  int64_t num_rows() const { return static_cast<int64_t>(tokens_.size()); }
+
+  // Runs all rows.
+  absl::Status Forward(Model* model);
+  std::span<const LogitRow> logit_rows() const { return logit_rows_; }
+  std::span<const float> logits(int64_t logit_row) const {
+    return {logits_.as<float>() + logit_row * vocab_size_, static_cast<size_t>(vocab_size_)};
+  }
+
+ private:
+  int64_t vocab_size_ = 0;
+  std::vector<int32_t> tokens_;
+  std::vector<StepSequence> sequences_;
+  std::vector<int32_t> wanted_;       // row of each logit row
+  std::vector<LogitRow> logit_rows_;  // parallel to wanted_
+  kernels::AlignedBuffer logits_;     // [logit rows, vocab]
+};
+
+}  // namespace statehouse
