@@ -7,7 +7,8 @@ set -euo pipefail
 statehouse="$1"
 checkpoint="$(dirname "$0")/../models/demo/checkpoint"
 work="$(mktemp -d)"
-address="unix:$work/grpc.sock"
+socket="$work/grpc.sock"
+address="unix:$socket"
 
 stop_server() {
   if [[ -n "${server:-}" ]] && kill -TERM "$server" 2>/dev/null; then
@@ -17,7 +18,7 @@ stop_server() {
 }
 trap stop_server EXIT
 
-"$statehouse" serve --model "$checkpoint" --grpc "$address" --metrics-port 0 >"$work/log" 2>&1 &
+"$statehouse" serve --model "$checkpoint" --unix-socket "$socket" --port -1 --metrics-port 0 >"$work/log" 2>&1 &
 server=$!
 for ((tries = 0; tries < 300; ++tries)); do
   "$statehouse" health --address "$address" >/dev/null 2>&1 && break
@@ -28,6 +29,9 @@ for ((tries = 0; tries < 300; ++tries)); do
   fi
   sleep 0.1
 done
+
+grep -E '^(model|capacity|memory|address) ' "$work/log" || true
+echo
 
 lines=(
   "Hi! My name is Petra and I work as a gardener."
