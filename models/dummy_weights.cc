@@ -55,7 +55,7 @@ absl::Status FillMatrix(const TensorSpec& spec, uint64_t seed, LoadOptions::DTyp
   });
   kernels::WeightType type = kernels::WeightType::kBF16;
   if (dtype == LoadOptions::DType::kF32) type = kernels::WeightType::kF32;
-  if (dtype == LoadOptions::DType::kInt8 && !spec.keep_stored_type) type = kernels::WeightType::kInt8;
+  if (dtype == LoadOptions::DType::kInt8 && spec.int8_mode == Int8Mode::kQuantise) type = kernels::WeightType::kInt8;
   auto packed = kernels::PackedMatrix::Pack({out, kernels::SourceType::kBF16, rows, cols}, type, pool);
   if (!packed.ok()) {
     return absl::Status(packed.status().code(),

@@ -51,8 +51,10 @@ class Model {
   virtual int64_t step_weight_bytes() const { return weight_bytes(); }
   // Parameters, embeddings counted once.
   virtual int64_t num_parameters() const = 0;
+  // The type that most parameters are held in.
   virtual kernels::WeightType weight_type() const = 0;
-  // Identity of the weights: a hash over config and tensors (power-retention.md §5.6), stable across hosts and dtypes.
+  // Identity of the weights: a hash over config and tensors (docs/retention.md, "Identity and numeric mode"), stable
+  // across hosts and dtypes.
   virtual uint64_t fingerprint() const = 0;
 
   // Makes room for steps of up to max_rows rows with up to max_logit_rows logits. Call before Forward(), once or to
@@ -73,8 +75,9 @@ class Model {
 
 struct LoadOptions {
   enum class DType { kAuto, kF32, kBF16, kInt8 };
-  DType dtype = DType::kAuto;  // kAuto: as stored (F16 is kept as f32; dummy weights are bf16)
-  bool dummy = false;          // random weights from config.json alone
+  // kAuto: as stored (F16 is kept as f32; dummy weights are bf16). kInt8: the embedding is bf16, gates stay as stored.
+  DType dtype = DType::kAuto;
+  bool dummy = false;  // random weights from config.json alone
   uint64_t dummy_seed = 0;
   int64_t switch_over = kernels::kSwitchOverAuto;  // --switch-over
   int64_t max_tail_tokens = 0;                     // --max-tail-tokens: bound for shapes without a state form

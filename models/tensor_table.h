@@ -11,13 +11,20 @@
 
 namespace statehouse {
 
+// What --dtype int8 makes of a matrix.
+enum class Int8Mode {
+  kQuantise,
+  kBF16,      // embeddings: about half of int8's error, measured on the golden models, came from theirs
+  kAsStored,  // gates: their error compounds over everything that is remembered through them, and they are tiny
+};
+
 struct TensorSpec {
   std::string name;                         // "model.layers.0.self_attn.q_proj.weight"
   std::vector<int64_t> shape;               // [rows, cols] or [size]
   kernels::PackedMatrix* matrix = nullptr;  // exactly one of the two destinations is set
   std::vector<float>* vector = nullptr;     // norms and biases stay float32
   bool optional = false;                    // may be missing: the destination then stays empty
-  bool keep_stored_type = false;            // never quantised
+  Int8Mode int8_mode = Int8Mode::kQuantise;
   float dummy = 0;  // matrix: standard deviation of dummy weights · sqrt(cols); vector: the value
 
   int64_t num_elements() const { return shape.size() == 2 ? shape[0] * shape[1] : shape[0]; }

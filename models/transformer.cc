@@ -1,5 +1,7 @@
 #include "models/transformer.h"
 
+#include <algorithm>
+#include <array>
 #include <bit>
 
 #include "models/content_hash.h"
@@ -35,6 +37,15 @@ void Transformer::FinishLoading(const TensorTable& table, uint64_t weights_hash)
     weight_bytes_ +=
         spec.matrix != nullptr ? spec.matrix->bytes() : static_cast<int64_t>(spec.vector->size() * sizeof(float));
   }
+  // The type that holds most parameters: embedding and gates may be kept wider.
+  std::array<int64_t, 3> parameters_by_type{};
+  for (const TensorSpec& spec : table.specs()) {
+    if (spec.matrix != nullptr && spec.matrix->rows() > 0) {
+      parameters_by_type[static_cast<size_t>(spec.matrix->type())] += spec.num_elements();
+    }
+  }
+  weight_type_ = static_cast<kernels::WeightType>(
+      std::max_element(parameters_by_type.begin(), parameters_by_type.end()) - parameters_by_type.begin());
   ContentHash hash;
   HashConfig(config_, layout_, &hash);
   hash.AddNumber(weights_hash);

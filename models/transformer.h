@@ -35,7 +35,7 @@ class Transformer : public Model {
   int64_t weight_bytes() const final { return weight_bytes_; }
   int64_t step_weight_bytes() const final { return weight_bytes_ - (lm_head_.rows() > 0 ? embedding_.bytes() : 0); }
   int64_t num_parameters() const final { return num_parameters_; }
-  kernels::WeightType weight_type() const final { return head().type(); }
+  kernels::WeightType weight_type() const final { return weight_type_; }
   uint64_t fingerprint() const final { return fingerprint_; }
   absl::Status Reserve(int64_t max_rows, int64_t max_logit_rows) final;
   int64_t workspace_bytes() const final { return workspace_.bytes(); }
@@ -71,6 +71,7 @@ class Transformer : public Model {
 
   int64_t weight_bytes_ = 0;
   int64_t num_parameters_ = 0;
+  kernels::WeightType weight_type_ = kernels::WeightType::kF32;
   uint64_t fingerprint_ = 0;
 };
 

@@ -31,7 +31,9 @@ std::optional<SourceType> SourceTypeOf(const std::string& dtype) {
 
 WeightType TargetType(const TensorSpec& spec, SourceType source, LoadOptions::DType dtype) {
   const WeightType stored = source == SourceType::kBF16 ? WeightType::kBF16 : WeightType::kF32;
-  if (spec.keep_stored_type && dtype == LoadOptions::DType::kInt8) return stored;
+  if (dtype == LoadOptions::DType::kInt8 && spec.int8_mode != Int8Mode::kQuantise) {
+    return spec.int8_mode == Int8Mode::kBF16 ? WeightType::kBF16 : stored;
+  }
   switch (dtype) {
     case LoadOptions::DType::kAuto:
       return stored;
@@ -130,8 +132,10 @@ absl::Status LoadMatrix(const WeightFiles::Tensor& tensor, const TensorSpec& spe
                         kernels::ThreadPool& pool) {
   auto packed = kernels::PackedMatrix::Pack({tensor.view.data, type, spec.shape[0], spec.shape[1]}, target, pool);
   if (!packed.ok()) {
-    return absl::Status(packed.status().code(),
-                        absl::StrCat(TensorAt(tensor.file, spec.name), ": ", std::string(packed.status().message())));
+    // Shapes were checked before, so an invalid argument is an invalid value.
+    const char* expectation = absl::IsInvalidArgument(packed.status()) ? "; expected finite values" : "";
+    return absl::Status(packed.status().code(), absl::StrCat(TensorAt(tensor.file, spec.name), ": ",
+                                                             std::string(packed.status().message()), expectation));
   }
   *spec.matrix = *std::move(packed);
   return absl::OkStatus();

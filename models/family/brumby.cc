@@ -44,7 +44,7 @@ void Brumby::DeclareTensors(TensorTable& table) {
   // Two additions per layer to the residual stream: keeps its variance near 1 over the depth.
   const float residual_gain = 1.0f / std::sqrt(2.0f * static_cast<float>(config_.num_layers));
 
-  table.Matrix("model.embed_tokens.weight", config_.vocab_size, hidden, &embedding_);
+  table.Matrix("model.embed_tokens.weight", config_.vocab_size, hidden, &embedding_).int8_mode = Int8Mode::kBF16;
   for (int64_t i = 0; i < config_.num_layers; ++i) {
     Layer& layer = layers_[i];
     const std::string at = absl::StrCat("model.layers.", i, ".");
@@ -52,8 +52,8 @@ void Brumby::DeclareTensors(TensorTable& table) {
     table.Matrix(at + "self_attn.q_proj.weight", q_width, hidden, &layer.q.weight);
     table.Matrix(at + "self_attn.k_proj.weight", kv_width, hidden, &layer.k.weight);
     table.Matrix(at + "self_attn.v_proj.weight", kv_width, hidden, &layer.v.weight);
-    // A gate's error compounds over everything that is remembered through it; its matrix is tiny.
-    table.Matrix(at + "self_attn.g_proj.weight", config_.heads_kv, hidden, &layer.g.weight).keep_stored_type = true;
+    table.Matrix(at + "self_attn.g_proj.weight", config_.heads_kv, hidden, &layer.g.weight).int8_mode =
+        Int8Mode::kAsStored;
     table.Matrix(at + "self_attn.o_proj.weight", hidden, q_width, &layer.o.weight, residual_gain);
     table.Vector(at + "self_attn.q_norm.weight", config_.head_dim, &layer.q_norm.weight, /*dummy_value=*/1);
     table.Vector(at + "self_attn.k_norm.weight", config_.head_dim, &layer.k_norm.weight, /*dummy_value=*/1);

@@ -61,7 +61,7 @@ void PowerCoder::DeclareTensors(TensorTable& table) {
   // Two additions per layer to the residual stream: keeps its variance near 1 over the depth.
   const float residual_gain = 1.0f / std::sqrt(2.0f * static_cast<float>(config_.num_layers));
 
-  table.Matrix("model.embed_tokens.weight", config_.vocab_size, hidden, &embedding_);
+  table.Matrix("model.embed_tokens.weight", config_.vocab_size, hidden, &embedding_).int8_mode = Int8Mode::kBF16;
   for (int64_t i = 0; i < config_.num_layers; ++i) {
     Layer& layer = layers_[i];
     const std::string at = absl::StrCat("model.layers.", i, ".");
@@ -69,8 +69,8 @@ void PowerCoder::DeclareTensors(TensorTable& table) {
     DeclareLinear(table, at + "self_attn.q_proj", q_width, hidden, &layer.q);
     DeclareLinear(table, at + "self_attn.k_proj", kv_width, hidden, &layer.k);
     DeclareLinear(table, at + "self_attn.v_proj", kv_width, hidden, &layer.v);
-    // A gate's error compounds over everything that is remembered through it; its matrix is tiny.
-    table.Matrix(at + "self_attn.g_proj.weight", config_.heads_kv, hidden, &layer.g.weight).keep_stored_type = true;
+    table.Matrix(at + "self_attn.g_proj.weight", config_.heads_kv, hidden, &layer.g.weight).int8_mode =
+        Int8Mode::kAsStored;
     if (config_.use_bias) table.Vector(at + "self_attn.g_proj.bias", config_.heads_kv, &layer.g.bias, kDummyGateBias);
     DeclareLinear(table, at + "self_attn.o_proj", hidden, q_width, &layer.o, residual_gain);
     DeclareNorm(table, at + "post_attention_layernorm", &layer.post_norm);
