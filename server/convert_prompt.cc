@@ -16,6 +16,18 @@ absl::Status NeedTokenizer(std::string_view field, const ServedModel& model) {
                                                     model.why_no_tokenizer, "); send token_ids instead"));
 }
 
+absl::Status ConvertGap(const std::string& prefix, const std::string& suffix, const ServedModel& model,
+                        std::vector<int32_t>* ids) {
+  if (absl::Status status = NeedTokenizer("suffix", model); !status.ok()) return status;
+  if (!model.fim.has_value()) {
+    return absl::FailedPreconditionError(absl::StrCat("suffix: this model cannot fill in the middle (",
+                                                      model.why_no_fim, "); send the text before the gap alone"));
+  }
+  if (absl::Status status = CheckUtf8("text", prefix); !status.ok()) return status;
+  if (absl::Status status = CheckUtf8("suffix", suffix); !status.ok()) return status;
+  return model.fim->Render(prefix, suffix, *model.tokenizer, ids);
+}
+
 }  // namespace
 
 absl::Status ConvertText(const std::string& text, bool add_special_tokens, bool parse_special_tokens,
@@ -57,6 +69,7 @@ absl::Status ConvertPrompt(const v1::GenerateRequest& request, const ServedModel
   }
   switch (request.input_case()) {
     case v1::GenerateRequest::kText: {
+      if (request.has_suffix()) return ConvertGap(request.text(), request.suffix(), model, ids);
       if (absl::Status status =
               ConvertText(request.text(), !request.has_add_special_tokens() || request.add_special_tokens(),
                           request.parse_special_tokens(), model, ids);

@@ -11,6 +11,7 @@
 #include "engine/engine.h"
 #include "models/config.h"
 #include "models/tokenizer/chat_template.h"
+#include "models/tokenizer/fim.h"
 #include "models/tokenizer/tokenizer.h"
 #include "statehouse/v1/models.pb.h"
 
@@ -24,6 +25,8 @@ struct ServedModel {
   std::string why_no_tokenizer;
   std::optional<ChatTemplate> chat_template;
   std::string why_no_chat_template;
+  std::optional<FillInTheMiddle> fim;
+  std::string why_no_fim;
   GenerationDefaults defaults;
   v1::Model card;  // the answer of GetModel
   Engine* engine = nullptr;

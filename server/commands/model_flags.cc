@@ -1,0 +1,161 @@
+#include "server/commands/model_flags.h"
+
+#include <CLI/CLI.hpp>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "kernels/power_retention/layout.h"
+
+namespace statehouse {
+namespace {
+
+std::string TemplateNames() {
+  std::string names;
+  for (const std::string_view name : ChatTemplate::Names()) {
+    absl::StrAppend(&names, names.empty() ? "" : ", ", std::string(name));
+  }
+  return names;
+}
+
+absl::StatusOr<int64_t> ParseSwitchOver(const std::string& text) {
+  if (text == "auto") return kernels::kSwitchOverAuto;
+  if (text == "never") return kernels::kNeverSwitch;
+  int64_t tokens = 0;
+  if (absl::SimpleAtoi(text, &tokens) && tokens >= 0) return tokens;
+  return absl::InvalidArgumentError(absl::StrCat(
+      "--switch-over: ", text, "; expected auto, never, or tokens (0 or a multiple of the model's chunk)"));
+}
+
+// Plain numbers are seconds.
+bool ParseSeconds(const std::string& text, absl::Duration* value) {
+  double seconds = 0;
+  if (absl::SimpleAtod(text, &seconds)) {
+    *value = absl::Seconds(seconds);
+  } else if (!absl::ParseDuration(text, value)) {
+    return false;
+  }
+  return *value >= absl::ZeroDuration() && *value <= absl::Hours(24 * 365);
+}
+
+}  // namespace
+
+CLI::Option* AddDurationFlag(CLI::App& command, const std::string& name, absl::Duration* value,
+                             const std::string& help) {
+  const auto parse = [name, value](const std::string& text) {
+    if (!ParseSeconds(text, value))
+      throw CLI::ValidationError(name, text + "; expected a time such as 30s, 2m or 500ms");
+  };
+  return command.add_option_function<std::string>(name, parse, help)
+      ->type_name("TIME")
+      ->default_str(absl::FormatDuration(*value));
+}
+
+CLI::Option* AddBytesFlag(CLI::App& command, const std::string& name, int64_t* value, const std::string& help) {
+  const auto parse = [name, value](const std::string& text) {
+    uint64_t bytes = 0;
+    std::string copy = text;
+    const std::string problem = CLI::AsSizeValue(/*kb_is_1000=*/false)(copy);
+    if (!problem.empty() || !absl::SimpleAtoi(copy, &bytes) || bytes > uint64_t{INT64_MAX}) {
+      throw CLI::ValidationError(name, text + "; expected bytes such as 65536, 64MiB or 2GiB");
+    }
+    *value = static_cast<int64_t>(bytes);
+  };
+  return command.add_option_function<std::string>(name, parse, help)
+      ->type_name("BYTES")
+      ->default_str(absl::StrCat(*value));
+}
+
+void AddModelFlags(CLI::App& command, ModelFlags* flags) {
+  constexpr char kGroup[] = "Model";
+  command
+      .add_option("--model", flags->model,
+                  "Checkpoint directory: config.json, safetensors files and tokenizer, as on Hugging Face")
+      ->required()
+      ->check(CLI::ExistingDirectory)
+      ->type_name("DIR")
+      ->group(kGroup);
+  command
+      .add_option("--dtype", flags->dtype,
+                  "How weights are held: auto (as stored), f32, bf16, or int8 (quantised while loading)")
+      ->check(CLI::IsMember({"auto", "f32", "bf16", "int8"}))
+      ->capture_default_str()
+      ->group(kGroup);
+  command
+      .add_option("--load-format", flags->load_format,
+                  "auto reads the weights; dummy makes random ones from config.json alone, for sizing and benchmarks")
+      ->check(CLI::IsMember({"auto", "dummy"}))
+      ->capture_default_str()
+      ->group(kGroup);
+  command
+      .add_option(
+          "--switch-over", flags->switch_over,
+          "Tokens from which on a sequence is held as a state: auto (the most whose rows fit in the state's memory), "
+          "never, 0, or a multiple of the chunk")
+      ->type_name("TOKENS")
+      ->capture_default_str()
+      ->group(kGroup);
+  command
+      .add_option(
+          "--max-tail-tokens", flags->max_tail_tokens,
+          "Most tokens of a sequence that has no state form (--switch-over never, or degree 4 with large heads)")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 32))
+      ->type_name("TOKENS")
+      ->capture_default_str()
+      ->group(kGroup);
+  command
+      .add_option("--chat-template", flags->chat_template,
+                  "How messages become a prompt: " + TemplateNames() + "; by default what the checkpoint names")
+      ->type_name("NAME")
+      ->group(kGroup);
+  command.add_option("--threads", flags->threads, "Threads of the forward pass; 0: one per available core")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str()
+      ->group(kGroup);
+}
+
+void AddEngineFlags(CLI::App& command, EngineOptions* options) {
+  constexpr char kGroup[] = "Capacity";
+  AddBytesFlag(
+      command, "--state-memory", &options->state_memory_bytes,
+      "Memory for sequences' states; each running sequence takes the same, whatever its length. 0: from --max-num-seqs")
+      ->group(kGroup);
+  command
+      .add_option("--max-num-seqs", options->max_num_seqs,
+                  "Sequences that run at once; 0: as many as --state-memory holds (16 if that is 0 too)")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 20))
+      ->capture_default_str()
+      ->group(kGroup);
+  command
+      .add_option(
+          "--max-num-batched-tokens", options->max_num_batched_tokens,
+          "Rows of one step: decoding sequences first, then prompt chunks. More is faster prefill and longer gaps")
+      ->check(CLI::Range(int64_t{1}, int64_t{65536}))
+      ->capture_default_str()
+      ->group(kGroup);
+}
+
+absl::StatusOr<CheckpointOptions> ToCheckpointOptions(const ModelFlags& flags,
+                                                      std::function<void(int64_t, int64_t)> progress) {
+  CheckpointOptions options;
+  using DType = LoadOptions::DType;
+  if (flags.dtype == "f32") {
+    options.load.dtype = DType::kF32;
+  } else if (flags.dtype == "bf16") {
+    options.load.dtype = DType::kBF16;
+  } else if (flags.dtype == "int8") {
+    options.load.dtype = DType::kInt8;
+  } else if (flags.dtype != "auto") {
+    return absl::InvalidArgumentError(absl::StrCat("--dtype: ", flags.dtype, "; expected auto, f32, bf16 or int8"));
+  }
+  options.load.dummy = flags.load_format == "dummy";
+  const absl::StatusOr<int64_t> switch_over = ParseSwitchOver(flags.switch_over);
+  if (!switch_over.ok()) return switch_over.status();
+  options.load.switch_over = *switch_over;
+  options.load.max_tail_tokens = flags.max_tail_tokens;
+  options.load.progress = std::move(progress);
+  options.chat_template = flags.chat_template;
+  return options;
+}
+
+}  // namespace statehouse

@@ -1,0 +1,97 @@
+#include "server/commands/serve.h"
+
+#include <unistd.h>
+
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/commands/command_error.h"
+#include "server/commands/load_progress.h"
+#include "server/commands/startup_summary.h"
+#include "server/hosted_model.h"
+#include "server/log.h"
+#include "server/server.h"
+#include "server/signals.h"
+
+namespace statehouse {
+namespace {
+
+bool ColourOn(int fd) {
+  const char* no_colour = std::getenv("NO_COLOR");
+  return isatty(fd) != 0 && (no_colour == nullptr || *no_colour == '\0');
+}
+
+absl::StatusOr<std::unique_ptr<HostedModel>> LoadModelToServe(const ServeOptions& options, Log* log) {
+  LoadProgress progress(log);
+  HostedModelOptions hosted;
+  auto checkpoint =
+      ToCheckpointOptions(options.model, [&progress](int64_t done, int64_t all) { progress.Show(done, all); });
+  if (!checkpoint.ok()) return checkpoint.status();
+  hosted.checkpoint = *std::move(checkpoint);
+  hosted.directory = options.model.model;
+  hosted.served_name = options.served_model_name;
+  hosted.engine = options.engine;
+  hosted.threads = options.model.threads;
+  auto model = HostedModel::Load(hosted);
+  progress.Clear();
+  if (model.ok()) {
+    for (const std::string& warning : (*model)->checkpoint().warnings) log->Warning(warning);
+  }
+  return model;
+}
+
+}  // namespace
+
+int RunServe(const ServeOptions& options) {
+  const bool json = options.log_format == "json";
+  Log log(json ? Log::Format::kJson : Log::Format::kText, stderr, ColourOn(STDERR_FILENO));
+  std::unique_ptr<HostedModel> model;  // outlives the server
+  std::unique_ptr<Server> server;
+  // First of all threads, so that the others inherit the blocked signals. The callback waits for the server to exist.
+  std::mutex reload_mu;
+  Signals signals([&] {
+    std::lock_guard<std::mutex> lock(reload_mu);
+    if (server != nullptr) server->Reload();
+  });
+  signals.ExitOnStop(true);  // while loading there is nothing to finish
+
+  ServerOptions server_options;
+  server_options.listen = options.listen;
+  server_options.auth_tokens_file = options.auth_tokens_file;
+  server_options.metrics_host = options.metrics_host;
+  server_options.metrics_port = options.metrics_port;
+  server_options.log_prompts = options.log_prompts;
+  server_options.slow_reader_timeout = options.engine.slow_reader_timeout;
+  server_options.device = DeviceName(options.model.threads);
+  auto started = Server::Start(server_options, &log);
+  if (!started.ok()) return FailCommand(started.status());
+  {
+    std::lock_guard<std::mutex> lock(reload_mu);
+    server = *std::move(started);
+  }
+  log.Info("listening; loading the model", {{"address", server->addresses()}, {"model", options.model.model}});
+
+  auto loaded = LoadModelToServe(options, &log);
+  if (!loaded.ok()) return FailCommand(loaded.status());
+  model = *std::move(loaded);
+  signals.ExitOnStop(false);
+  server->Serve(&model->served());
+  PrintStartupSummary(*model, *server, options, &log);
+
+  const int signal = signals.WaitForStop();
+  log.Info("stopping: finishing requests in flight; a second signal ends at once",
+           {{"signal", int64_t{signal}}, {"timeout_s", absl::ToDoubleSeconds(options.shutdown_timeout)}});
+  const int64_t cancelled = server->Drain(options.shutdown_timeout);
+  if (cancelled > 0) log.Warning("requests were cancelled at the end of --shutdown-timeout", {{"requests", cancelled}});
+  log.Info("stopped");
+  {
+    std::lock_guard<std::mutex> lock(reload_mu);
+    server.reset();
+  }
+  return 0;
+}
+
+}  // namespace statehouse

@@ -1,0 +1,130 @@
+// The flags of `statehouse serve`. Each can also be set by its environment variable and in the config file: main adds
+// those.
+#include <CLI/CLI.hpp>
+#include <memory>
+
+#include "server/commands/serve.h"
+
+namespace statehouse {
+namespace {
+
+void AddListenFlags(CLI::App& command, ListenOptions* listen) {
+  constexpr char kGroup[] = "Address and encryption";
+  command.add_option("--host", listen->host, "Address to listen on")->capture_default_str()->group(kGroup);
+  command.add_option("--port", listen->port, "Port; 0: any free one; -1: none, --unix-socket alone")
+      ->check(CLI::Range(-1, 65535))
+      ->capture_default_str()
+      ->group(kGroup);
+  command
+      .add_option("--unix-socket", listen->unix_socket, "Also listen on this socket file, guarded by its permissions")
+      ->type_name("PATH")
+      ->group(kGroup);
+  command
+      .add_flag("--allow-plaintext", listen->allow_plaintext,
+                "Serve other machines without TLS, for instance behind a proxy that encrypts")
+      ->group(kGroup);
+  command.add_option("--tls-cert,--ssl-certfile", listen->tls_cert, "Certificate chain, PEM; turns TLS on")
+      ->type_name("FILE")
+      ->group(kGroup);
+  command.add_option("--tls-key,--ssl-keyfile", listen->tls_key, "The certificate's private key, PEM")
+      ->type_name("FILE")
+      ->group(kGroup);
+  command
+      .add_option("--tls-client-ca,--ssl-ca-certs", listen->tls_client_ca,
+                  "Mutual TLS: clients must show a certificate of this authority, PEM; its name is then the principal")
+      ->type_name("FILE")
+      ->group(kGroup);
+}
+
+void AddConnectionFlags(CLI::App& command, ListenOptions* listen) {
+  constexpr char kGroup[] = "Connections";
+  AddBytesFlag(command, "--max-message-bytes", &listen->max_message_bytes, "Largest message in either direction")
+      ->group(kGroup);
+  AddDurationFlag(command, "--keepalive-time", &listen->keepalive_time, "Ping a quiet connection after this time")
+      ->group(kGroup);
+  AddDurationFlag(command, "--keepalive-timeout", &listen->keepalive_timeout, "Without an answer to the ping, close it")
+      ->group(kGroup);
+  AddDurationFlag(command, "--min-client-ping-interval", &listen->min_client_ping_interval,
+                  "Clients that ping more often are disconnected")
+      ->group(kGroup);
+  command
+      .add_option("--max-concurrent-streams", listen->max_concurrent_streams,
+                  "Calls at once on one connection; more wait")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str()
+      ->group(kGroup);
+}
+
+void AddLimitFlags(CLI::App& command, EngineOptions* engine) {
+  constexpr char kGroup[] = "Limits";
+  const auto add = [&](const char* name, int64_t* value, const char* help) {
+    command.add_option(name, *value, help)
+        ->check(CLI::Range(int64_t{0}, INT64_MAX))
+        ->capture_default_str()
+        ->group(kGroup);
+  };
+  add("--max-num-queued-reqs", &engine->max_num_queued_reqs,
+      "Requests that may wait for a slot; then RESOURCE_EXHAUSTED");
+  add("--max-num-queued-tokens", &engine->max_num_queued_tokens,
+      "Prompt tokens that may wait; then RESOURCE_EXHAUSTED");
+  add("--max-requests-per-principal", &engine->max_requests_per_principal,
+      "Running and waiting requests of one caller; 0: no limit");
+  add("--max-prompt-tokens", &engine->max_prompt_tokens, "Longest prompt; 0: no limit");
+  add("--max-output-tokens", &engine->max_output_tokens, "Longest output; 0: no limit");
+  AddDurationFlag(
+      command, "--slow-reader-timeout", &engine->slow_reader_timeout,
+      "A sequence whose events are not read pauses, keeps its slot this long, then ends with DEADLINE_EXCEEDED")
+      ->group(kGroup);
+}
+
+void AddOperationFlags(CLI::App& command, ServeOptions* options) {
+  constexpr char kGroup[] = "Operation";
+  command
+      .add_option("--auth-tokens-file", options->auth_tokens_file,
+                  "Ask for bearer tokens: one `<principal> <token>` per line; read again on SIGHUP")
+      ->type_name("FILE")
+      ->group(kGroup);
+  command.add_option("--metrics-port", options->metrics_port, "Port of /metrics (Prometheus) and /health; 0: none")
+      ->check(CLI::Range(0, 65535))
+      ->capture_default_str()
+      ->group(kGroup);
+  command.add_option("--metrics-host", options->metrics_host, "Address of that port")
+      ->capture_default_str()
+      ->group(kGroup);
+  AddDurationFlag(command, "--shutdown-timeout", &options->shutdown_timeout,
+                  "After SIGTERM or SIGINT: how long requests in flight may go on; a second signal ends at once")
+      ->group(kGroup);
+  command.add_option("--log-format", options->log_format, "text, or json: one object per line")
+      ->check(CLI::IsMember({"text", "json"}))
+      ->capture_default_str()
+      ->group(kGroup);
+  command
+      .add_flag("--log-prompts", options->log_prompts,
+                "Write prompts to the log; off, the log never holds what users say")
+      ->group(kGroup);
+}
+
+}  // namespace
+
+void AddServeCommand(CLI::App& root, CommandActions* actions) {
+  auto options = std::make_shared<ServeOptions>();
+  CLI::App* const command = root.add_subcommand("serve", "Serve a model over gRPC");
+  command->footer(
+      "Examples:\n"
+      "  statehouse serve --model models/demo/checkpoint\n"
+      "  statehouse serve --model DIR --state-memory 8GiB --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem\n");
+  AddModelFlags(*command, &options->model);
+  command
+      ->add_option("--served-model-name", options->served_model_name,
+                   "The name clients ask for; by default the directory's")
+      ->type_name("NAME")
+      ->group("Model");
+  AddEngineFlags(*command, &options->engine);
+  AddListenFlags(*command, &options->listen);
+  AddConnectionFlags(*command, &options->listen);
+  AddLimitFlags(*command, &options->engine);
+  AddOperationFlags(*command, options.get());
+  (*actions)[command] = [options] { return RunServe(*options); };
+}
+
+}  // namespace statehouse

@@ -1,0 +1,58 @@
+#include "server/commands/startup_summary.h"
+
+#include <cstdio>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "kernels/parallel/core_count.h"
+#include "server/commands/figures.h"
+
+namespace statehouse {
+namespace {
+
+std::string Bytes(int64_t bytes) { return WithPrefix(static_cast<double>(bytes), "B"); }
+
+std::string Text(const HostedModel& model, const Server& server, const ServeOptions& options) {
+  const v1::Model& card = model.served().card;
+  const EngineStatus now = model.engine().GetStatus();
+  std::string text =
+      absl::StrFormat("model      %s (%s, %s parameters as %s), chat template: %s\n", card.name(), card.family(),
+                      WithPrefix(static_cast<double>(card.parameters()), ""), card.dtype(),
+                      card.chat_template().empty() ? "none, so chat is refused" : card.chat_template().c_str());
+  const std::string length = card.has_max_tail_tokens()
+                                 ? absl::StrCat(", of at most ", card.max_tail_tokens(), " tokens each")
+                                 : ", whatever their length";
+  absl::StrAppendFormat(&text, "capacity   %d sequences%s (%s each)\n", now.slots_total, length, Bytes(now.slot_bytes));
+  absl::StrAppendFormat(&text, "memory     weights %s, states %s, step buffers %s\n", Bytes(now.weight_bytes),
+                        Bytes(now.state_bytes), Bytes(now.workspace_bytes));
+  absl::StrAppendFormat(&text, "address    %s\n", server.addresses());
+  if (server.metrics_port() != 0) {
+    absl::StrAppendFormat(&text, "metrics    http://%s:%d/metrics\n", options.metrics_host, server.metrics_port());
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string DeviceName(int threads) {
+  const int used = threads == 0 ? kernels::AvailableCores() : threads;
+  return absl::StrCat("cpu, ", used, used == 1 ? " thread" : " threads");
+}
+
+void PrintStartupSummary(const HostedModel& model, const Server& server, const ServeOptions& options, Log* log) {
+  const EngineStatus now = model.engine().GetStatus();
+  if (log->format() == Log::Format::kText) {
+    std::fputs(Text(model, server, options).c_str(), stderr);
+    std::fflush(stderr);
+  }
+  log->Info("ready", {{"model", model.served().name},
+                      {"sequences", now.slots_total},
+                      {"slot_bytes", now.slot_bytes},
+                      {"state_bytes", now.state_bytes},
+                      {"weight_bytes", now.weight_bytes},
+                      {"workspace_bytes", now.workspace_bytes},
+                      {"address", server.addresses()},
+                      {"metrics_port", int64_t{server.metrics_port()}}});
+}
+
+}  // namespace statehouse

@@ -1,0 +1,113 @@
+#include "server/hosted_model.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+
+namespace statehouse {
+namespace {
+
+// FNV-1a over what decides an answer beside the weights.
+uint64_t Mix(uint64_t hash, uint64_t value) {
+  for (int byte = 0; byte < 8; ++byte) hash = (hash ^ ((value >> (8 * byte)) & 0xFF)) * 0x100000001b3u;
+  return hash;
+}
+
+std::string Fingerprint(const LoadedCheckpoint& checkpoint) {
+  const kernels::RetentionShape& shape = checkpoint.model->retention().shape();
+  uint64_t hash = Mix(0xcbf29ce484222325u, checkpoint.model->fingerprint());
+  hash = Mix(hash, checkpoint.tokenizer == nullptr ? 0 : checkpoint.tokenizer->fingerprint());
+  hash = Mix(hash, static_cast<uint64_t>(shape.degree));
+  hash = Mix(hash, static_cast<uint64_t>(shape.chunk));
+  hash = Mix(hash, static_cast<uint64_t>(shape.switch_over));
+  return absl::StrFormat("%016x", hash);
+}
+
+ServedModel MakeServed(const std::string& name, const LoadedCheckpoint& checkpoint, Engine* engine) {
+  ServedModel served;
+  served.name = name;
+  served.vocab_size = checkpoint.config.vocab_size;
+  served.tokenizer = checkpoint.tokenizer.get();
+  served.why_no_tokenizer = checkpoint.why_no_tokenizer;
+  served.chat_template = checkpoint.chat_template;
+  served.why_no_chat_template = checkpoint.why_no_chat_template;
+  if (checkpoint.tokenizer != nullptr) {
+    auto fim = FillInTheMiddle::For(*checkpoint.tokenizer);
+    if (fim.ok()) {
+      served.fim = *std::move(fim);
+    } else {
+      served.why_no_fim = std::string(fim.status().message());
+    }
+  }
+  served.defaults = checkpoint.generation;
+  served.card = DescribeModel(name, checkpoint, *engine);
+  served.engine = engine;
+  return served;
+}
+
+}  // namespace
+
+v1::Model DescribeModel(const std::string& name, const LoadedCheckpoint& checkpoint, const Engine& engine) {
+  const ModelConfig& config = checkpoint.config;
+  const kernels::RetentionShape& shape = checkpoint.model->retention().shape();
+  v1::Model card;
+  card.set_name(name);
+  card.set_family(FamilyName(config.family));
+  card.set_parameters(checkpoint.model->num_parameters());
+  card.set_num_layers(config.num_layers);
+  card.set_hidden_size(config.hidden_size);
+  card.set_vocab_size(config.vocab_size);
+  card.set_heads_q(config.heads_q);
+  card.set_heads_kv(config.heads_kv);
+  card.set_head_dim(config.head_dim);
+  card.set_degree(shape.degree);
+  card.set_chunk(shape.chunk);
+  if (checkpoint.model->retention().has_state()) {
+    card.set_switch_over(shape.switch_over);
+  } else {
+    card.set_max_tail_tokens(shape.max_tail_tokens);
+  }
+  card.set_dtype(kernels::WeightTypeName(checkpoint.model->weight_type()));
+  card.set_state_bytes_per_sequence(engine.GetStatus().slot_bytes);
+  card.set_weight_bytes(checkpoint.model->weight_bytes());
+  card.set_max_position_embeddings(config.max_position_embeddings);
+  if (checkpoint.chat_template.has_value()) card.set_chat_template(std::string(checkpoint.chat_template->name()));
+  if (checkpoint.tokenizer != nullptr) card.set_tokenizer(std::string(checkpoint.tokenizer->kind()));
+  card.mutable_eos_token_ids()->Add(config.eos_ids.begin(), config.eos_ids.end());
+  card.set_fingerprint(Fingerprint(checkpoint));
+  return card;
+}
+
+absl::StatusOr<std::unique_ptr<HostedModel>> HostedModel::Load(const HostedModelOptions& options) {
+  std::unique_ptr<HostedModel> hosted(new HostedModel);
+  hosted->pool_ = std::make_unique<kernels::ThreadPool>(options.threads);
+  auto checkpoint = LoadCheckpoint(options.directory, options.checkpoint, hosted->pool_.get());
+  if (!checkpoint.ok()) return checkpoint.status();
+  hosted->checkpoint_ = *std::move(checkpoint);
+  auto engine = Engine::Create(hosted->checkpoint_.model.get(), hosted->checkpoint_.tokenizer.get(), options.engine);
+  if (!engine.ok()) return engine.status();
+  hosted->engine_ = *std::move(engine);
+  hosted->served_ = MakeServed(options.served_name.empty() ? hosted->checkpoint_.name : options.served_name,
+                               hosted->checkpoint_, hosted->engine_.get());
+  hosted->engine_->Start();
+  if (absl::Status status = hosted->WarmUp(); !status.ok()) return status;
+  return hosted;
+}
+
+HostedModel::~HostedModel() = default;
+
+absl::Status HostedModel::WarmUp() {
+  auto request = std::make_unique<Request>();
+  request->prompt = {0};
+  request->sampling.temperature = 0;
+  request->stop.max_tokens = 1;
+  auto stream = engine_->Submit(std::move(request));
+  if (!stream.ok()) return stream.status();
+  Event event;
+  while ((*stream)->Next(&event) && event.kind != Event::Kind::kDone) {
+  }
+  return (*stream)->status();
+}
+
+}  // namespace statehouse
