@@ -60,7 +60,8 @@ absl::Status ChooseChatTemplate(const std::filesystem::path& directory, const st
   }
   auto chosen = name.empty() ? ChatTemplate::ForCheckpoint(directory, *loaded->tokenizer)
                              : ChatTemplate::ByName(name, *loaded->tokenizer);
-  if (name.empty() && absl::IsNotFound(chosen.status())) {
+  // A checkpoint that names none, or one that its own tokenizer cannot speak, still completes text.
+  if (name.empty() && (absl::IsNotFound(chosen.status()) || absl::IsFailedPrecondition(chosen.status()))) {
     loaded->why_no_chat_template = std::string(chosen.status().message());
     return absl::OkStatus();
   }
