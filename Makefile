@@ -8,6 +8,7 @@ JOBS    ?= $(shell nproc)
 INSTALL ?= yes
 SECONDS ?= 600
 PRESET  ?= dev
+WERROR  ?= ON
 TESTS   ?=
 
 install := $(if $(filter yes,$(INSTALL)),cmake/install-packages.sh,@:)
@@ -31,7 +32,7 @@ build: ## Build the optimised binary: build/release/statehouse
 .PHONY: test
 test: .venv/installed ## Install, build with warnings as errors, run every test (PRESET=dev, TESTS=regex)
 	$(install) build test
-	cmake --preset $(PRESET) -DSTATEHOUSE_TESTS=ON -DSTATEHOUSE_WERROR=ON -DSTATEHOUSE_SOAK_SECONDS=0
+	cmake --preset $(PRESET) -DSTATEHOUSE_TESTS=ON -DSTATEHOUSE_WERROR=$(WERROR) -DSTATEHOUSE_SOAK_SECONDS=0
 	cmake --build --preset $(PRESET) -j $(JOBS)
 	cmake --build --preset $(PRESET) -j $(JOBS) --target all_verify_interface_header_sets
 	ctest --preset $(PRESET) -j $(JOBS) $(if $(TESTS),-R '$(TESTS)')
