@@ -1,4 +1,5 @@
 // What holds of every forward pass: no allocation, and bits that depend on a sequence's own tokens alone.
+#include <cmath>
 #include <cstring>
 #include <deque>
 #include <memory>
@@ -186,6 +187,40 @@ TEST_P(Forward, PrefillSwitchOverFoldAndDecode_AllocateNothing) {
   EXPECT_EQ(AllocationCount() - before, 0);
   EXPECT_GT(first.position(), 6 * kChunk);
   EXPECT_GT(second.position(), 6 * kChunk);
+}
+
+// Degree 4 with small heads has both forms; they are the same function of the tokens.
+TEST(ForwardSteps, Degree4StateAndTailAlone_Agree) {
+  kernels::ThreadPool pool(2);
+  const std::vector<int32_t> tokens = RandomTokens(120, 4);
+  TempDir dir;
+  nlohmann::json config = SmallConfig("brumby");
+  config["p"] = 4;
+  WriteFile(dir / "config.json", config.dump());
+  std::vector<std::vector<float>> logits;
+  for (const int64_t switch_over : {int64_t{0}, kChunk, kernels::kNeverSwitch}) {
+    LoadOptions options;
+    options.dummy = true;
+    options.dtype = LoadOptions::DType::kF32;
+    options.chunk = kChunk;
+    options.switch_over = switch_over;
+    options.max_tail_tokens = 128;
+    auto model = LoadModel(dir.path(), options, &pool);
+    ASSERT_TRUE(model.ok()) << model.status();
+    ASSERT_TRUE((*model)->Reserve(128, 128).ok());
+    logits.push_back(SequenceRunner(model->get()).Append(tokens, 128));
+    EXPECT_TRUE(SameBits(logits.back(), SequenceRunner(model->get()).Append(tokens, 1))) << "token by token differs";
+  }
+  const std::vector<float>& tail_alone = logits.back();
+  for (const std::vector<float>& state : logits) {
+    double difference = 0;
+    double reference = 0;
+    for (size_t i = 0; i < state.size(); ++i) {
+      difference += (state[i] - tail_alone[i]) * (state[i] - tail_alone[i]);
+      reference += tail_alone[i] * tail_alone[i];
+    }
+    EXPECT_LE(std::sqrt(difference / reference), 1e-4);
+  }
 }
 
 TEST(ForwardSteps, LargerThanReserved_AreAnErrorAndNotACrash) {

@@ -78,5 +78,15 @@ TEST(RetentionPlan, Degree4WithLargeHeads_NeedsABoundOnItsTail) {
   EXPECT_EQ(layout->shape().max_tail_tokens, 100);
 }
 
+TEST(RetentionPlan, LengthsBeyondAnyMemory_AreRefusedBeforeTheyOverflow) {
+  ExpectRefused(Config(64, 4, 16), {.max_tail_tokens = int64_t{1} << 40},
+                "--max-tail-tokens 1099511627776: expected at most");
+  ExpectRefused(Config(64, 2, 16), {.switch_over = int64_t{1} << 40}, "--switch-over 1099511627776: expected at most");
+  ModelConfig huge = Config(256, 4, 16);
+  huge.heads_q = huge.heads_kv = 4096;
+  huge.num_layers = 4096;
+  ExpectRefused(huge, {.max_tail_tokens = int64_t{1} << 32}, "more than 2^63 bytes");
+}
+
 }  // namespace
 }  // namespace statehouse
