@@ -119,7 +119,9 @@ class EventStream {
   absl::Status status() const;
   Usage usage() const;
   Timings timings() const;
-  void SetListener(Listener* listener);  // null: none. Once it returns, the old listener is not called any more.
+  // Null: none. Once it returns, the old listener is not called any more. The new one is told of events to come: what
+  // came before must be looked for once.
+  void SetListener(Listener* listener);
   // Asks the engine to stop within one step; events up to kDone still come.
   void Cancel();
   bool cancelled() const { return cancelled_.load(std::memory_order_acquire); }

@@ -9,7 +9,7 @@ Scheduler::Scheduler(const SchedulerLimits& limits, int64_t max_work) : limits_(
 void Scheduler::Plan(std::span<const Work> work, std::span<int64_t> granted) {
   rows_left_ = limits_.max_rows;
   logits_left_ = limits_.max_prompt_logits;
-  any_granted_ = false;
+  rows_given_ = 0;
   for (size_t idx = 0; idx < work.size(); ++idx) {
     const bool runs = work[idx].kind == Work::Kind::kDecode && rows_left_ > 0;
     granted[idx] = runs ? 1 : 0;
@@ -45,19 +45,21 @@ int64_t Scheduler::Turn(const Work& work, int64_t already) {
   const int64_t wanted = work.available - already;
   if (wanted <= 0 || rows_left_ <= 0) return 0;
   int64_t turn = 0;
+  int64_t cost = 0;
   if (work.kind == Work::Kind::kSwitchOver) {
-    const int64_t cost = limits_.switch_unit_rows;
-    turn = std::min({wanted, std::max<int64_t>(1, limits_.chunk / cost), rows_left_ / cost});
-    if (turn == 0 && !any_granted_) turn = 1;
-    rows_left_ -= std::min(rows_left_, turn * cost);
+    const int64_t unit = limits_.switch_unit_rows;
+    turn = std::min({wanted, std::max<int64_t>(1, limits_.chunk / unit), rows_left_ / unit});
+    if (turn == 0 && rows_given_ == 0) turn = 1;
+    cost = std::min(rows_left_, turn * unit);
   } else {
     turn = std::min(wanted, limits_.chunk - (work.position + already) % limits_.chunk);
     if (work.wants_logits) turn = std::min(turn, logits_left_);
-    if (turn > rows_left_) turn = any_granted_ ? 0 : rows_left_;
-    rows_left_ -= turn;
+    if (turn > rows_left_) turn = rows_left_ > rows_given_ ? rows_left_ : 0;
     if (work.wants_logits) logits_left_ -= turn;
+    cost = turn;
   }
-  any_granted_ = any_granted_ || turn > 0;
+  rows_left_ -= cost;
+  rows_given_ += cost;
   return turn;
 }
 

@@ -7,9 +7,10 @@
 // 3. Within a priority it goes round in pieces of one chunk, those first who were served longest ago, then in order of
 // arrival.
 //    So a long prompt takes what others leave, and a short one behind it waits for at most one round.
-// 4. Pieces end at a multiple of the chunk, or where the prompt (or what may run of it now) ends. Only a step that
-// would
-//    otherwise hold no prompt row takes a piece that the budget cuts short: an unaligned piece saves nothing.
+// 4. Pieces end at a multiple of the chunk, or where the prompt (or what may run of it now) ends. A piece that the
+// budget
+//    would cut short runs only if it is more than all that the step holds of prompts so far: an unaligned piece saves
+//    nothing.
 // 5. A switch-over unit costs its arithmetic in rows. Thread-safety: one thread at a time; Plan() does not allocate.
 #pragma once
 
@@ -54,7 +55,7 @@ class Scheduler {
   std::vector<size_t> order_;  // scratch
   int64_t rows_left_ = 0;
   int64_t logits_left_ = 0;
-  bool any_granted_ = false;  // to prompts or switch-overs
+  int64_t rows_given_ = 0;  // to prompts and switch-overs
 };
 
 }  // namespace statehouse

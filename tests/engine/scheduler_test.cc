@@ -54,6 +54,19 @@ TEST(Scheduler, BudgetBelowAChunk_IsStillUsed) {
   EXPECT_EQ(Plan(limits, {Prompt(10000, 0, 2), Prompt(10000, 0, 1)}), (Rows{0, 50}));
 }
 
+// With 120 rows and pieces that end with their chunk, a step of 8 rows would follow each of 120.
+TEST(Scheduler, LonePromptWithAnyBudget_FillsMoreThanHalfOfEveryStep) {
+  for (const int64_t max_rows : {50, 100, 120, 127, 129, 200, 504}) {
+    SchedulerLimits limits = kLimits;
+    limits.max_rows = max_rows;
+    for (int64_t position = 0; position < 10000;) {
+      const int64_t rows = Plan(limits, {Prompt(100000, position)})[0];
+      ASSERT_GE(2 * rows, max_rows) << "at " << position;
+      position += rows;
+    }
+  }
+}
+
 TEST(Scheduler, ShortPromptBehindALongOne_ComesInTheSameStep) {
   EXPECT_EQ(Plan(kLimits, {Prompt(100000), Prompt(60)}), (Rows{3 * 128, 60}));
   EXPECT_EQ(Plan(kLimits, {Prompt(100000), Prompt(100000)}), (Rows{256, 256}));
