@@ -24,9 +24,7 @@ struct GeluTanhOp {
 };
 
 struct SiluOp {
-  HWY_INLINE VF operator()(VF x) const {
-    return hn::Div(x, hn::Add(hn::Set(DF(), 1.0f), Exp(hn::Neg(x))));
-  }
+  HWY_INLINE VF operator()(VF x) const { return hn::Div(x, hn::Add(hn::Set(DF(), 1.0f), Exp(hn::Neg(x)))); }
 };
 
 struct LogSigmoidOp {
@@ -72,9 +70,8 @@ int64_t NumBlocks(int64_t size) { return (size + kBlock - 1) / kBlock; }
 
 void GeluTanh(float* x, int64_t size, ThreadPool& pool) {
   const auto range = &HWY_DYNAMIC_DISPATCH(GeluTanhRange);
-  pool.Run(NumBlocks(size), [&](int64_t block, int) {
-    range(x + block * kBlock, std::min(kBlock, size - block * kBlock));
-  });
+  pool.Run(NumBlocks(size),
+           [&](int64_t block, int) { range(x + block * kBlock, std::min(kBlock, size - block * kBlock)); });
 }
 
 void SiluMul(float* gate, const float* up, int64_t size, ThreadPool& pool) {
@@ -87,9 +84,8 @@ void SiluMul(float* gate, const float* up, int64_t size, ThreadPool& pool) {
 
 void LogSigmoid(float* x, int64_t size, ThreadPool& pool) {
   const auto range = &HWY_DYNAMIC_DISPATCH(LogSigmoidRange);
-  pool.Run(NumBlocks(size), [&](int64_t block, int) {
-    range(x + block * kBlock, std::min(kBlock, size - block * kBlock));
-  });
+  pool.Run(NumBlocks(size),
+           [&](int64_t block, int) { range(x + block * kBlock, std::min(kBlock, size - block * kBlock)); });
 }
 
 }  // namespace statehouse::kernels

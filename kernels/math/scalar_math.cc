@@ -70,8 +70,9 @@ double Exp(double x) {
   const double r = (x - n * kLn2Hi) - n * kLn2Lo;
   // Taylor to r^13 / 13!: |r| <= 0.347, so the remainder is below 5e-18.
   double sum = 1.0 / 6227020800.0;
-  constexpr double kInverseFactorials[] = {1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040,
-                                           1.0 / 720,       1.0 / 120,      1.0 / 24,      1.0 / 6,      0.5};
+  constexpr double kInverseFactorials[] = {
+      1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040,
+      1.0 / 720,       1.0 / 120,      1.0 / 24,      1.0 / 6,      0.5};
   for (const double c : kInverseFactorials) sum = sum * r + c;
   const double result = 1.0 + (r + r * r * sum);
   const int half = static_cast<int>(n) / 2;  // two factors: 2^n itself may be subnormal
@@ -112,10 +113,10 @@ SinCosResult SinCosTurns(double turns) {
   const double r = (fraction - quadrant * 0.25) * 6.283185307179586476925;
   const double r2 = r * r;
   // Taylor: r^17/17! and r^18/18! are below 1e-17 at π/4.
-  constexpr double kSin[] = {-1.0 / 1307674368000.0, 1.0 / 6227020800.0, -1.0 / 39916800, 1.0 / 362880, -1.0 / 5040, 1.0 / 120,
-                             -1.0 / 6};
-  constexpr double kCos[] = {1.0 / 20922789888000.0, -1.0 / 87178291200.0, 1.0 / 479001600, -1.0 / 3628800, 1.0 / 40320,
-                             -1.0 / 720,             1.0 / 24};
+  constexpr double kSin[] = {
+      -1.0 / 1307674368000.0, 1.0 / 6227020800.0, -1.0 / 39916800, 1.0 / 362880, -1.0 / 5040, 1.0 / 120, -1.0 / 6};
+  constexpr double kCos[] = {
+      1.0 / 20922789888000.0, -1.0 / 87178291200.0, 1.0 / 479001600, -1.0 / 3628800, 1.0 / 40320, -1.0 / 720, 1.0 / 24};
   double s = 0;
   for (const double c : kSin) s = s * r2 + c;
   double c2 = 0;
@@ -123,10 +124,14 @@ SinCosResult SinCosTurns(double turns) {
   const double sin_r = r + r * (r2 * s);
   const double cos_r = (1.0 - 0.5 * r2) + r2 * r2 * c2;
   switch (static_cast<int>(quadrant) & 3) {
-    case 0: return {sin_r, cos_r};
-    case 1: return {cos_r, -sin_r};
-    case 2: return {-sin_r, -cos_r};
-    default: return {-cos_r, sin_r};
+    case 0:
+      return {sin_r, cos_r};
+    case 1:
+      return {cos_r, -sin_r};
+    case 2:
+      return {-sin_r, -cos_r};
+    default:
+      return {-cos_r, sin_r};
   }
 }
 

@@ -1,13 +1,13 @@
-// Elementary functions in double that give the same bits on every host (libm's do not). Relative error below 1e-15 in the
-// stated ranges. For tables and single values: kernels use the vector forms in vector_math-inl.h. Thread-safe.
+// Elementary functions in double that give the same bits on every host (libm's do not). Relative error below 1e-15 in
+// the stated ranges. For tables and single values: kernels use the vector forms in vector_math-inl.h. Thread-safe.
 #pragma once
 
 #include <cstdint>
 
 namespace statehouse::kernels {
 
-double Exp(double x);  // 0 below -745, infinity above 709.8
-double Log(double x);  // x > 0 and finite; -infinity at 0; NaN below
+double Exp(double x);                      // 0 below -745, infinity above 709.8
+double Log(double x);                      // x > 0 and finite; -infinity at 0; NaN below
 double Pow(double base, double exponent);  // base > 0
 
 // An angle of `turns` whole turns; only its fraction counts. |turns| < 2^51.

@@ -1,6 +1,6 @@
 // Vectors of at most 16 floats, and groups of exactly 16, for files that Highway compiles once per instruction set.
-// Included only by .cc files that define HWY_TARGET_INCLUDE. A group of 16 has the same arithmetic on every machine: one
-// AVX-512 vector, two of AVX2, four of NEON.
+// Included only by .cc files that define HWY_TARGET_INCLUDE. A group of 16 has the same arithmetic on every machine:
+// one AVX-512 vector, two of AVX2, four of NEON.
 
 #if defined(STATEHOUSE_KERNELS_MATH_SIMD_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef STATEHOUSE_KERNELS_MATH_SIMD_INL_H_

@@ -1,5 +1,5 @@
-// exp and log1p over float vectors: our own, because libm's differ from host to host. The same operations in the same order
-// on every instruction set that has fused multiply-add, hence the same bits.
+// exp and log1p over float vectors: our own, because libm's differ from host to host. The same operations in the same
+// order on every instruction set that has fused multiply-add, hence the same bits.
 
 #if defined(STATEHOUSE_KERNELS_MATH_VECTOR_MATH_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef STATEHOUSE_KERNELS_MATH_VECTOR_MATH_INL_H_

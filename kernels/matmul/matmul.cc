@@ -1,6 +1,6 @@
-// Tasks own a rectangle of outputs: some rows by some panels. Within a task k advances in blocks; a block of x is copied once
-// and meets every panel of the task, and sums wait in a small buffer between blocks (which changes no bit: see tile-inl.h).
-// Few rows read each packed weight once, widening it on the way; many rows unpack a block of a panel into L1 first.
+// Tasks own a rectangle of outputs: some rows by some panels. Within a task k advances in blocks; a block of x is
+// copied once and meets every panel of the task, and sums wait in a small buffer between blocks (which changes no bit:
+// see tile-inl.h).
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/matmul/matmul.cc"
 #include "hwy/foreach_target.h"  // must come before highway.h
@@ -18,49 +18,22 @@
 HWY_BEFORE_NAMESPACE();
 namespace statehouse::kernels::HWY_NAMESPACE {
 
-// A block of x: row stride a little more than the block, so that rows do not fall into the same cache sets.
-inline constexpr int64_t kBlockK = 128;
-inline constexpr int kRowStride = kBlockK + 16;
-static_assert(kBlockK % kScaleBlock == 0);
-
-struct alignas(64) TaskBuffers {
-  float x[kMaxTaskRows * kRowStride];
-  float panel[kBlockK * kPanelWidth];
-  float sums[kMaxTaskPanels * kMaxTaskRows * kPanelWidth];
-};
-
-HWY_INLINE void AddBlock(WeightType type, const std::byte* panel, int64_t k0, int64_t k, int64_t rows, TaskBuffers& buffers,
-                         float* sums) {
-  const std::byte* block = panel + PanelOffset(type, k0);
-  // Up to one tile of rows meets each weight once: nothing is gained by unpacking it first.
-  const bool unpack = rows > kTileRows;
+// C[rows, 32] += A · weights, where `weights` points to a block of a packed panel.
+template <int kRowStride>
+HWY_INLINE void PackedProduct(WeightType type, int64_t rows, const float* a, int64_t a_step, const std::byte* weights,
+                              int64_t k, float* sums, int64_t ahead) {
   switch (type) {
     case WeightType::kF32:
-      PanelProduct<kRowStride>(rows, buffers.x, 1, FloatPanel<32>{reinterpret_cast<const float*>(block)}, k, sums, kPanelWidth);
+      PanelProduct<kRowStride>(rows, a, a_step, FloatPanel<32>{reinterpret_cast<const float*>(weights)}, k, sums,
+                               kPanelWidth, ahead);
       return;
-    case WeightType::kBF16: {
-      const BF16Panel weights{reinterpret_cast<const uint32_t*>(block)};
-      if (!unpack) {
-        PanelProduct<kRowStride>(rows, buffers.x, 1, weights, k, sums, kPanelWidth);
-        return;
-      }
-      UnpackPanel(weights, k, buffers.panel);
-      break;
-    }
+    case WeightType::kBF16:
+      PanelProduct<kRowStride>(rows, a, a_step, BF16Panel::Of(weights), k, sums, kPanelWidth, ahead);
+      return;
     case WeightType::kInt8:
-      for (int64_t first = 0; first < k; first += kScaleBlock, block += kInt8BlockBytes) {
-        const int64_t count = HWY_MIN(kScaleBlock, k - first);
-        const Int8Block weights = Int8Block::Of(block);
-        if (unpack) {
-          UnpackPanel(weights, count, buffers.panel + first * kPanelWidth);
-        } else {
-          PanelProduct<kRowStride>(rows, buffers.x + first, 1, weights, count, sums, kPanelWidth);
-        }
-      }
-      if (!unpack) return;
-      break;
+      PanelProduct<kRowStride>(rows, a, a_step, Int8Panel::Of(weights), k, sums, kPanelWidth, ahead);
+      return;
   }
-  PanelProduct<kRowStride>(rows, buffers.x, 1, FloatPanel<32>{buffers.panel}, k, sums, kPanelWidth);
 }
 
 HWY_INLINE void StoreSums(const MatMulArgs& args, const MatMulTask& task, const float* sums) {
@@ -82,11 +55,74 @@ HWY_INLINE void StoreSums(const MatMulArgs& args, const MatMulTask& task, const 
   }
 }
 
-void RunMatMulTask(const MatMulArgs& args, const MatMulTask& task) {
-  TaskBuffers buffers;
+// One row: nothing to copy, and all of the task's panels are one stream.
+void RunOneRow(const MatMulArgs& args, const MatMulTask& task) {
+  alignas(64) float sums[kMaxTaskPanels * kPanelWidth] = {};
+  const int64_t K = args.weights->cols();
+  const int64_t panel_bytes = PanelBytes(args.weights->type(), K);
+  const std::byte* panels = args.weights->data() + task.first_panel * panel_bytes;
+  for (int64_t panel = 0; panel < task.num_panels; ++panel) {
+    PackedProduct</*kRowStride=*/1>(args.weights->type(), 1, args.x + task.first_row * K, 1,
+                                    panels + panel * panel_bytes, K, sums + panel * kPanelWidth, /*ahead=*/0);
+  }
+  StoreSums(args, task, sums);
+}
+
+// Bytes between what few rows read and what is fetched meanwhile: a page, which hides the latency of memory.
+constexpr int64_t kFewRowsAhead = 4096;
+
+// Up to kFewRows: each weight is read once, in runs as long as the block of x that half an L1 cache holds, which is
+// transposed: all rows' inputs for one k lie side by side.
+struct alignas(64) FewRowsBuffers {
+  static constexpr int64_t kInputs = 4096;
+  float x[kInputs];
+  float sums[kMaxTaskPanels * kFewRows * kPanelWidth];
+};
+
+void RunFewRows(const MatMulArgs& args, const MatMulTask& task) {
+  FewRowsBuffers buffers;
+  const int64_t block_k = FewRowsBuffers::kInputs / task.num_rows / kScaleBlock * kScaleBlock;
   const WeightType type = args.weights->type();
   const int64_t K = args.weights->cols();
   const int64_t panel_bytes = PanelBytes(type, K);
+  const std::byte* panels = args.weights->data() + task.first_panel * panel_bytes;
+  const int64_t panel_sums = task.num_rows * kPanelWidth;
+  std::memset(buffers.sums, 0, task.num_panels * panel_sums * sizeof(float));
+  for (int64_t k0 = 0; k0 < K; k0 += block_k) {
+    const int64_t k = HWY_MIN(block_k, K - k0);
+    for (int64_t row = 0; row < task.num_rows; ++row) {
+      const float* x = args.x + (task.first_row + row) * K + k0;
+      for (int64_t i = 0; i < k; ++i) buffers.x[i * task.num_rows + row] = x[i];
+    }
+    for (int64_t panel = 0; panel < task.num_panels; ++panel) {
+      PackedProduct</*kRowStride=*/1>(type, task.num_rows, buffers.x, task.num_rows,
+                                      panels + panel * panel_bytes + PanelOffset(type, k0), k,
+                                      buffers.sums + panel * panel_sums, kFewRowsAhead);
+    }
+  }
+  StoreSums(args, task, buffers.sums);
+}
+
+// Many rows: a block of a panel is widened to floats once and stays in L1, where each tile of rows meets it. Rows of x
+// lie a little more than a block apart, so that they do not fall into the same cache sets.
+struct alignas(64) ManyRowsBuffers {
+  static constexpr int64_t kBlockK = 128;
+  static constexpr int kRowStride = kBlockK + 16;
+  static_assert(kBlockK % kScaleBlock == 0);
+  float x[kMaxTaskRows * kRowStride];
+  float panel[kBlockK * kPanelWidth];
+  float sums[kMaxTaskPanels * kMaxTaskRows * kPanelWidth];
+};
+
+// The panel's next block is fetched meanwhile: it is needed after the other panels of the task had theirs.
+void RunManyRows(const MatMulArgs& args, const MatMulTask& task) {
+  constexpr int64_t kBlockK = ManyRowsBuffers::kBlockK;
+  constexpr int kRowStride = ManyRowsBuffers::kRowStride;
+  ManyRowsBuffers buffers;
+  const WeightType type = args.weights->type();
+  const int64_t K = args.weights->cols();
+  const int64_t panel_bytes = PanelBytes(type, K);
+  const int64_t ahead = PanelOffset(type, kBlockK);
   const std::byte* panels = args.weights->data() + task.first_panel * panel_bytes;
   const int64_t panel_sums = task.num_rows * kPanelWidth;
   std::memset(buffers.sums, 0, task.num_panels * panel_sums * sizeof(float));
@@ -96,10 +132,37 @@ void RunMatMulTask(const MatMulArgs& args, const MatMulTask& task) {
       std::memcpy(buffers.x + row * kRowStride, args.x + (task.first_row + row) * K + k0, k * sizeof(float));
     }
     for (int64_t panel = 0; panel < task.num_panels; ++panel) {
-      AddBlock(type, panels + panel * panel_bytes, k0, k, task.num_rows, buffers, buffers.sums + panel * panel_sums);
+      const std::byte* block = panels + panel * panel_bytes + PanelOffset(type, k0);
+      float* sums = buffers.sums + panel * panel_sums;
+      const auto add = [&](const auto& floats, int64_t fetch) HWY_ATTR {
+        PanelProduct<kRowStride>(task.num_rows, buffers.x, 1, floats, k, sums, kPanelWidth, fetch);
+      };
+      switch (type) {
+        case WeightType::kF32:
+          add(FloatPanel<32>{reinterpret_cast<const float*>(block)}, ahead);
+          break;
+        case WeightType::kBF16:
+          UnpackPanel(BF16Panel::Of(block), k, buffers.panel, ahead);
+          add(FloatPanel<32>{buffers.panel}, 0);
+          break;
+        case WeightType::kInt8:
+          UnpackPanel(Int8Panel::Of(block), k, buffers.panel, ahead);
+          add(UnpackedInt8Panel::Of(block, buffers.panel), 0);
+          break;
+      }
     }
   }
   StoreSums(args, task, buffers.sums);
+}
+
+void RunMatMulTask(const MatMulArgs& args, const MatMulTask& task) {
+  if (task.num_rows == 1) {
+    RunOneRow(args, task);
+  } else if (task.num_rows <= kFewRows) {
+    RunFewRows(args, task);
+  } else {
+    RunManyRows(args, task);
+  }
 }
 
 }  // namespace statehouse::kernels::HWY_NAMESPACE

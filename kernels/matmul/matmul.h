@@ -1,16 +1,17 @@
 // y = x · Wᵀ (+ bias): the plain matrix product of the model, on weights packed once at load.
 //
-// Bits: y[i, n] is one chain of fused multiply-adds over k = 0 … K-1, in that order, starting at 0, whatever the number of
-// rows, threads or the instruction set; int8 and bf16 weights are widened to float32 exactly as UnpackRow() shows them.
-// Thread-safety: a PackedMatrix is immutable once made; MatMul() uses the pool, so one call at a time per pool.
+// Bits: y[i, n] is one chain of fused multiply-adds over k = 0 … K-1, in that order, starting at 0, whatever the number
+// of rows, threads or the instruction set. bf16 weights are widened exactly. int8: one such chain over the integers of
+// each block of 64 inputs, and one over the blocks, block sum times scale. Thread-safety: a PackedMatrix is immutable
+// once made; MatMul() uses the pool, so one call at a time per pool.
 #pragma once
 
 #include <cstdint>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "kernels/parallel/thread_pool.h"
 #include "kernels/math/aligned_buffer.h"
+#include "kernels/parallel/thread_pool.h"
 
 namespace statehouse::kernels {
 
@@ -35,8 +36,9 @@ class PackedMatrix {
   PackedMatrix(PackedMatrix&&) = default;
   PackedMatrix& operator=(PackedMatrix&&) = default;
 
-  // Packs `source` for MatMul. int8 is symmetric with one float32 scale per row and block of 64 inputs, round to nearest.
-  // INVALID_ARGUMENT if a size is not positive or a value is NaN or infinite; RESOURCE_EXHAUSTED if memory is short.
+  // Packs `source` for MatMul. int8 is symmetric with one float32 scale per row and block of 64 inputs, round to
+  // nearest. INVALID_ARGUMENT if a size is not positive or a value is NaN or infinite; RESOURCE_EXHAUSTED if memory is
+  // short.
   static absl::StatusOr<PackedMatrix> Pack(const SourceMatrix& source, WeightType type, ThreadPool& pool);
 
   int64_t rows() const { return rows_; }  // N

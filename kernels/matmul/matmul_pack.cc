@@ -89,9 +89,14 @@ void PackRowInt8(const float* row, int64_t cols, int64_t lane, std::byte* panel)
 
 bool PackRow(WeightType type, const float* row, int64_t cols, int64_t lane, std::byte* panel) {
   switch (type) {
-    case WeightType::kF32: PackRowF32(row, cols, lane, panel); return true;
-    case WeightType::kBF16: return PackRowBF16(row, cols, lane, panel);
-    case WeightType::kInt8: PackRowInt8(row, cols, lane, panel); return true;
+    case WeightType::kF32:
+      PackRowF32(row, cols, lane, panel);
+      return true;
+    case WeightType::kBF16:
+      return PackRowBF16(row, cols, lane, panel);
+    case WeightType::kInt8:
+      PackRowInt8(row, cols, lane, panel);
+      return true;
   }
   return false;
 }
@@ -106,9 +111,12 @@ void LowerTo(std::atomic<int64_t>& lowest, int64_t value) {
 
 const char* WeightTypeName(WeightType type) {
   switch (type) {
-    case WeightType::kF32: return "f32";
-    case WeightType::kBF16: return "bf16";
-    case WeightType::kInt8: return "int8";
+    case WeightType::kF32:
+      return "f32";
+    case WeightType::kBF16:
+      return "bf16";
+    case WeightType::kInt8:
+      return "int8";
   }
   return "unknown";
 }
@@ -116,7 +124,8 @@ const char* WeightTypeName(WeightType type) {
 absl::StatusOr<PackedMatrix> PackedMatrix::Pack(const SourceMatrix& source, WeightType type, ThreadPool& pool) {
   constexpr int64_t kMaxSize = int64_t{1} << 32;
   if (source.rows < 1 || source.cols < 1 || source.rows > kMaxSize || source.cols > kMaxSize) {
-    return absl::InvalidArgumentError(absl::StrCat("matrix is ", source.rows, " x ", source.cols, "; both sizes must be at least 1"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("matrix is ", source.rows, " x ", source.cols, "; both sizes must be at least 1"));
   }
   PackedMatrix packed;
   packed.rows_ = source.rows;
@@ -145,8 +154,8 @@ absl::StatusOr<PackedMatrix> PackedMatrix::Pack(const SourceMatrix& source, Weig
     }
   });
   if (first_bad_row < source.rows) {
-    return absl::InvalidArgumentError(absl::StrCat("row ", first_bad_row.load(), " holds a NaN, an infinity or a value too large for ",
-                                                   WeightTypeName(type)));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "row ", first_bad_row.load(), " holds a NaN, an infinity or a value too large for ", WeightTypeName(type)));
   }
   return packed;
 }
@@ -156,7 +165,9 @@ void PackedMatrix::UnpackRow(int64_t row, float* out) const {
   const int64_t lane = row % kPanelWidth;
   for (int64_t k = 0; k < cols_; ++k) {
     switch (type_) {
-      case WeightType::kF32: out[k] = reinterpret_cast<const float*>(panel)[k * kPanelWidth + lane]; break;
+      case WeightType::kF32:
+        out[k] = reinterpret_cast<const float*>(panel)[k * kPanelWidth + lane];
+        break;
       case WeightType::kBF16:
         out[k] = FromBF16(reinterpret_cast<const uint16_t*>(panel)[k * kPanelWidth + (lane % 16) * 2 + lane / 16]);
         break;

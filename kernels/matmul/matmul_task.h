@@ -6,9 +6,12 @@
 
 namespace statehouse::kernels {
 
-// A block of x [192 rows, 128] takes 108 KB and the sums of 4 panels 96 KB: both stay in a 512 KB L2 cache.
-inline constexpr int64_t kMaxTaskRows = 192;
-inline constexpr int64_t kMaxTaskPanels = 4;
+// A block of x [96 rows, 128] takes 54 KB and the sums of 16 panels 192 KB: both stay in a 512 KB L2 cache. Copying a
+// block of x costs as much as a few per cent of one panel's product, so a task takes many panels.
+inline constexpr int64_t kMaxTaskRows = 96;
+inline constexpr int64_t kMaxTaskPanels = 16;
+// Up to so many rows the weights' bytes, not arithmetic, are what a task waits for.
+inline constexpr int64_t kFewRows = 16;
 
 struct MatMulTask {
   int64_t first_row = 0;

@@ -51,8 +51,8 @@ void LayerNormRow(const float* x, const NormArgs& args, float* y) {
     const int64_t count = HWY_MIN(args.size - i, int64_t{kGroup});
     const F16 normal = Mul16(LoadFirst16(y + i, count), inverse);
     const F16 weight = LoadFirst16(args.weight + i, count);
-    const F16 out = args.bias == nullptr ? Mul16(normal, weight)
-                                         : MulAdd16(normal, weight, LoadFirst16(args.bias + i, count));
+    const F16 out =
+        args.bias == nullptr ? Mul16(normal, weight) : MulAdd16(normal, weight, LoadFirst16(args.bias + i, count));
     StoreFirst16(out, count, y + i);
   }
 }

@@ -1,4 +1,5 @@
-// LayerNorm and RMSNorm over rows. Sums run in 16 fixed lanes that are added in a fixed tree: same bits on every machine.
+// LayerNorm and RMSNorm over rows. Sums run in 16 fixed lanes that are added in a fixed tree: same bits on every
+// machine.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +8,8 @@
 
 namespace statehouse::kernels {
 
-// y = (x - mean) / sqrt(var + epsilon) * weight + bias.  x, y [num_rows, size]; may alias; weight, bias [size]; bias may be null.
+// y = (x - mean) / sqrt(var + epsilon) * weight + bias.  x, y [num_rows, size]; may alias; weight, bias [size]; bias
+// may be null.
 struct NormArgs {
   const float* x = nullptr;
   float* y = nullptr;

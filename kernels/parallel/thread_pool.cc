@@ -1,5 +1,5 @@
-// One gate word says which loop is open and how many workers are inside. A worker that wakes late finds the gate closed and
-// goes back to sleep, so a loop never waits for a thread that has not started on it.
+// One gate word says which loop is open and how many workers are inside. A worker that wakes late finds the gate closed
+// and goes back to sleep, so a loop never waits for a thread that has not started on it.
 #include "kernels/parallel/thread_pool.h"
 
 #include <algorithm>
@@ -12,8 +12,8 @@
 namespace statehouse::kernels {
 namespace {
 
-// How long a thread watches before it sleeps: about 20 µs, longer than the gaps between the kernels of one step and short
-// against a step. With more threads than cores watching would only steal time from those that work.
+// How long a thread watches before it sleeps: about 20 µs, longer than the gaps between the kernels of one step and
+// short against a step. With more threads than cores watching would only steal time from those that work.
 constexpr int kSpins = 1000;
 
 inline void Pause() {

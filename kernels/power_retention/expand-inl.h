@@ -26,22 +26,27 @@ HWY_INLINE const float* Prefix(const Monomial& monomial, const float* x, int64_t
   return buffer;
 }
 
-// Writes `count` monomials from `monomial` on (which advances), one row of `out` each; x [d][x_stride], out [count][out_stride],
-// groups·16 lanes of each. kKeySide: times the multiplicity, so that ExpandQuery(q)·ExpandKey(k) = (q·k)^p.
+// Writes `count` monomials from `monomial` on (which advances), one row of `out` each; x [d][x_stride], out
+// [count][out_stride], groups·16 lanes of each. kKeySide: times the multiplicity, so that ExpandQuery(q)·ExpandKey(k) =
+// (q·k)^p.
 template <bool kKeySide>
-HWY_INLINE void Expand(Monomial& monomial, int64_t count, const float* x, int64_t x_stride, int groups, float* prefix_buffer,
-                       float* out, int64_t out_stride) {
+HWY_INLINE void Expand(Monomial& monomial, int64_t count, const float* x, int64_t x_stride, int groups,
+                       float* prefix_buffer, float* out, int64_t out_stride) {
   int64_t done = 0;
   while (done < count) {
     const float* prefix = Prefix(monomial, x, x_stride, groups, prefix_buffer);
     const int64_t run = HWY_MIN(count - done, int64_t{monomial.RunLength()});
+    float multiplicity[kMaxHeadDim];
+    if constexpr (kKeySide) {
+      for (int64_t i = 0; i < run; ++i) multiplicity[i] = monomial.MultiplicityAt(i);
+    }
     for (int lane = 0; lane < groups * kGroup; lane += kGroup) {
       const F16 leading = Load16(prefix + lane);
       const float* last = x + monomial.index[monomial.degree - 1] * x_stride + lane;
       float* to = out + done * out_stride + lane;
       for (int64_t i = 0; i < run; ++i) {
         F16 product = Mul16(leading, Load16(last + i * x_stride));
-        if constexpr (kKeySide) product = Mul16(product, Set16(monomial.MultiplicityAt(i)));
+        if constexpr (kKeySide) product = Mul16(product, Set16(multiplicity[i]));
         Store16(product, to + i * out_stride);
       }
     }

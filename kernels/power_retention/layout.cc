@@ -10,7 +10,6 @@
 namespace statehouse::kernels {
 namespace {
 
-constexpr int kMaxHeadDim = 256;
 constexpr int kMaxStateDimDegree4 = 32;  // D = 52 360; d = 64 would already need 200 MB per head
 constexpr int64_t kMaxChunk = 65536;
 // Rows that one sequence may hold unfolded: keeps every size below far from overflow.
@@ -28,7 +27,8 @@ absl::Status CheckHeads(const RetentionShape& shape) {
         absl::StrCat("heads_q is ", shape.heads_q, "; it must be a multiple of heads_kv, which is ", shape.heads_kv));
   }
   if (shape.head_dim < 1 || shape.head_dim > kMaxHeadDim) {
-    return absl::InvalidArgumentError(absl::StrCat("head_dim is ", shape.head_dim, "; it must be in 1 … ", kMaxHeadDim));
+    return absl::InvalidArgumentError(
+        absl::StrCat("head_dim is ", shape.head_dim, "; it must be in 1 … ", kMaxHeadDim));
   }
   return absl::OkStatus();
 }
@@ -38,7 +38,8 @@ absl::Status CheckNumbers(const RetentionShape& shape) {
     return absl::UnimplementedError(absl::StrCat("degree ", shape.degree, " is not supported; 2 and 4 are"));
   }
   if (!std::isfinite(shape.scale) || shape.scale < 0) {
-    return absl::InvalidArgumentError(absl::StrCat("scale is ", shape.scale, "; it must be positive, or 0 for 1/sqrt(head_dim)"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("scale is ", shape.scale, "; it must be positive, or 0 for 1/sqrt(head_dim)"));
   }
   if (shape.chunk < 1 || shape.chunk > kMaxChunk) {
     return absl::InvalidArgumentError(absl::StrCat("chunk is ", shape.chunk, "; it must be in 1 … ", kMaxChunk));
@@ -50,11 +51,13 @@ absl::Status CheckForm(const RetentionShape& shape) {
   if (shape.switch_over == kNeverSwitch) {
     if (shape.max_tail_tokens >= 1 && shape.max_tail_tokens <= kMaxRows) return absl::OkStatus();
     return absl::InvalidArgumentError(absl::StrCat("max_tail_tokens is ", shape.max_tail_tokens,
-                                                   "; without a state form it bounds the rows kept and must be in 1 … ", kMaxRows));
+                                                   "; without a state form it bounds the rows kept and must be in 1 … ",
+                                                   kMaxRows));
   }
   if (shape.degree == 4 && shape.head_dim > kMaxStateDimDegree4) {
-    return absl::UnimplementedError(absl::StrCat("degree 4 with head_dim ", shape.head_dim, " has no state form (head_dim <= ",
-                                                 kMaxStateDimDegree4, " has); keep all rows instead: set --max-tail-tokens"));
+    return absl::UnimplementedError(absl::StrCat("degree 4 with head_dim ", shape.head_dim,
+                                                 " has no state form (head_dim <= ", kMaxStateDimDegree4,
+                                                 " has); keep all rows instead: set --max-tail-tokens"));
   }
   if (shape.max_tail_tokens != 0) {
     return absl::InvalidArgumentError(absl::StrCat("max_tail_tokens is ", shape.max_tail_tokens,
@@ -79,7 +82,8 @@ int64_t AutoSwitchOver(const RetentionShape& shape, int64_t expanded) {
 
 int64_t ExpandedSize(int head_dim, int degree) {
   int64_t size = 1;
-  for (int i = 1; i <= degree; ++i) size = size * (head_dim - 1 + i) / i;  // exact: a binomial coefficient at every step
+  for (int i = 1; i <= degree; ++i)
+    size = size * (head_dim - 1 + i) / i;  // exact: a binomial coefficient at every step
   return size;
 }
 
@@ -109,8 +113,8 @@ absl::StatusOr<RetentionLayout> RetentionLayout::Make(const RetentionShape& shap
   layout.max_blocks_ = std::max<int64_t>(2, rows_blocks);
   layout.normalizer_offset_ = kHeaderFloats + RoundUp(layout.expanded_ * layout.padded_dim_, 32);
   layout.ring_offset_ = layout.normalizer_offset_ + RoundUp(layout.expanded_, 32);
-  layout.head_floats_ = std::max(layout.ring_offset_ + 2 * layout.block_floats_,
-                                 kHeaderFloats + rows_blocks * layout.block_floats_);
+  layout.head_floats_ =
+      std::max(layout.ring_offset_ + 2 * layout.block_floats_, kHeaderFloats + rows_blocks * layout.block_floats_);
   return layout;
 }
 
@@ -121,7 +125,8 @@ int64_t RetentionLayout::TailStart(int64_t position) const {
 
 int64_t RetentionLayout::UsedHeadFloats(int64_t position) const {
   if (position == 0) return 0;
-  if (has_state() && position == shape_.switch_over) return head_floats_;  // either form: SwitchOver() may have run or not
+  if (has_state() && position == shape_.switch_over)
+    return head_floats_;  // either form: SwitchOver() may have run or not
   if (InStateForm(position)) return ring_offset_ + 2 * block_floats_;
   return kHeaderFloats + (position + shape_.chunk - 1) / shape_.chunk * block_floats_;
 }

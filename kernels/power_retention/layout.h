@@ -1,14 +1,16 @@
 // Where one sequence keeps one layer's retention memory, and what it covers at each position.
 //
-// The memory of a (layer, sequence) is one block of floats, all heads after one another. Per key/value head it begins with a
-// small header and then holds either
+// The memory of a (layer, sequence) is one block of floats, all heads after one another. Per key/value head it begins
+// with a small header and then holds either
 //   rows form   (position < switch_over): every row so far, in blocks of one chunk each, or
 //   state form  (position >= switch_over): S [D, d], z [D], and a ring of two chunk blocks (the tail).
-// The two are overlaid: rows blocks 0 … lie where S and z lie later; the ring lies behind. Definition: docs/retention.md.
+// The two are overlaid: rows blocks 0 … lie where S and z lie later; the ring lies behind. Definition:
+// docs/retention.md.
 //
 // Matrices are cut into *panels* of 32 columns (16 for a last one that needs no more), each stored row after row:
 //   S  panels over d of [D][32], V  panels over d of [C][32], K (transposed) panels over keys of [d][32]
-// so that every product streams one panel in order, with lanes across outputs. A *chunk block* holds C rows of one head:
+// so that every product streams one panel in order, with lanes across outputs. A *chunk block* holds C rows of one
+// head:
 //   K  [d, C16]    V  [C, d16]    L  [2][C16]
 // with C16, d16 rounded up to 16. L[.][c] is the sum of the log gates of the chunk's rows 0 … c, as a float and the
 // remainder that a float cannot hold: differences of two such sums must stay exact after many closed gates.
@@ -22,21 +24,23 @@
 
 namespace statehouse::kernels {
 
-// D = C(d + p - 1, p): the number of distinct degree-p monomials of d variables, in lexicographic order i <= j (<= k <= l).
+// D = C(d + p - 1, p): the number of distinct degree-p monomials of d variables, in lexicographic order i <= j (<= k <=
+// l).
 int64_t ExpandedSize(int head_dim, int degree);
 
+inline constexpr int kMaxHeadDim = 256;
 // Value of switch_over that means: the largest multiple of C whose rows fit in the state's own bytes.
 inline constexpr int64_t kSwitchOverAuto = -1;
 // Value of switch_over that means: there is no state form; at most max_tail_tokens rows.
 inline constexpr int64_t kNeverSwitch = INT64_MAX;
 
 struct RetentionShape {
-  int heads_q = 0;        // Hq, a multiple of heads_kv
-  int heads_kv = 0;       // Hk
-  int head_dim = 0;       // d: 1 … 256
-  int degree = 2;         // p: 2 or 4
-  float scale = 0.0f;     // sigma; 0 means 1/sqrt(d)
-  int64_t chunk = 128;    // C: 1 … 65536
+  int heads_q = 0;                        // Hq, a multiple of heads_kv
+  int heads_kv = 0;                       // Hk
+  int head_dim = 0;                       // d: 1 … 256
+  int degree = 2;                         // p: 2 or 4
+  float scale = 0.0f;                     // sigma; 0 means 1/sqrt(d)
+  int64_t chunk = 128;                    // C: 1 … 65536
   int64_t switch_over = kSwitchOverAuto;  // rows; 0, a multiple of C, kSwitchOverAuto or kNeverSwitch
   int64_t max_tail_tokens = 0;            // rows; only with kNeverSwitch, then >= 1
 };
@@ -49,8 +53,8 @@ struct RetentionHeader {
 
 class RetentionLayout {
  public:
-  // Checks the shape and resolves defaults. INVALID_ARGUMENT names the field; UNIMPLEMENTED names degree and head size that
-  // have no state form (degree 4 needs d <= 32 unless switch_over is kNeverSwitch).
+  // Checks the shape and resolves defaults. INVALID_ARGUMENT names the field; UNIMPLEMENTED names degree and head size
+  // that have no state form (degree 4 needs d <= 32 unless switch_over is kNeverSwitch).
   static absl::StatusOr<RetentionLayout> Make(const RetentionShape& shape);
 
   const RetentionShape& shape() const { return shape_; }  // resolved: scale and switch_over are concrete
@@ -61,8 +65,8 @@ class RetentionLayout {
   // Is a sequence that holds `position` tokens in state form, once SwitchOver() has run where it must?
   bool InStateForm(int64_t position) const { return has_state() && position >= shape_.switch_over; }
   // First position that the tail holds when the row at `position` is computed: 0 in rows form, else
-  // C·max(0, floor(position / C) - 1). The state covers [0, TailStart(position)). (If rows were taken back across a fold, the
-  // state covers up to C more than that, and the tail starts later: see PowerRetention().)
+  // C·max(0, floor(position / C) - 1). The state covers [0, TailStart(position)). (If rows were taken back across a
+  // fold, the state covers up to C more than that, and the tail starts later: see PowerRetention().)
   int64_t TailStart(int64_t position) const;
 
   // Sizes in floats; all but panel sizes are multiples of 32, so that parts begin on cache lines.
@@ -73,7 +77,8 @@ class RetentionLayout {
   int64_t layer_floats() const { return head_floats_ * shape_.heads_kv; }
   // The most chunk blocks that one head can hold.
   int64_t max_blocks() const { return max_blocks_; }
-  // How many floats at the start of each head's region can be non-zero once `position` tokens are held: what a fork copies.
+  // How many floats at the start of each head's region can be non-zero once `position` tokens are held: what a fork
+  // copies.
   int64_t UsedHeadFloats(int64_t position) const;
 
   // Addresses within a layer's memory. `head` is a key/value head; `chunk_idx` is absolute (position / C).
@@ -91,13 +96,21 @@ class RetentionLayout {
   }
   // Within a block.
   template <typename T>
-  T* BlockK(T* block) const { return block; }
+  T* BlockK(T* block) const {
+    return block;
+  }
   template <typename T>
-  T* BlockV(T* block) const { return block + block_v_offset_; }
+  T* BlockV(T* block) const {
+    return block + block_v_offset_;
+  }
   template <typename T>
-  T* BlockL(T* block) const { return block + block_l_offset_; }
+  T* BlockL(T* block) const {
+    return block + block_l_offset_;
+  }
   template <typename T>
-  T* BlockLRest(T* block) const { return block + block_l_offset_ + padded_chunk_; }
+  T* BlockLRest(T* block) const {
+    return block + block_l_offset_ + padded_chunk_;
+  }
 
   static constexpr int64_t kHeaderFloats = 32;
 

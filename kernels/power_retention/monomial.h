@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "kernels/power_retention/layout.h"
+
 namespace statehouse::kernels {
 
 struct Monomial {

@@ -1,5 +1,6 @@
-// Cuts a call into waves of one chunk per sequence, because a chunk's fold must be done before its rows are answered; and each
-// wave into tasks that split outputs: folds by monomials, answers by heads, tiles of queries and panels of columns.
+// Cuts a call into waves of one chunk per sequence, because a chunk's fold must be done before its rows are answered;
+// and each wave into tasks that split outputs: folds by monomials, answers by heads, tiles of queries and panels of
+// columns.
 #include "kernels/power_retention/power_retention.h"
 
 #include <algorithm>
@@ -13,9 +14,6 @@ namespace {
 
 int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t RoundUp(int64_t value, int64_t multiple) { return DivideUp(value, multiple) * multiple; }
-
-// Monomials per fold task: a few tiles, so that tasks outnumber threads and each still amortises its keys.
-constexpr int64_t kFoldMonomials = 4 * kTile;
 
 // One wave's segments, in scratch.
 using Segments = std::vector<RetentionScratch::Segment>;
@@ -60,9 +58,13 @@ void FoldWave(const RetentionLayout& layout, const Segments& segments, Retention
     if (chunk < 0) return;
     float* memory = segment.rows->memory;
     const int64_t first = task_idx % slices * kFoldMonomials;
-    const FoldTask task{.layout = &layout, .blocks = layout.TailBlock(memory, head, chunk), .num_blocks = 1,
-                        .state = layout.State(memory, head), .normalizer = layout.Normalizer(memory, head),
-                        .first = first, .count = std::min(kFoldMonomials, layout.expanded() - first)};
+    const FoldTask task{.layout = &layout,
+                        .blocks = layout.TailBlock(memory, head, chunk),
+                        .num_blocks = 1,
+                        .state = layout.State(memory, head),
+                        .normalizer = layout.Normalizer(memory, head),
+                        .first = first,
+                        .count = std::min<int64_t>(kFoldMonomials, layout.expanded() - first)};
     run_fold(task, Workspace::Of(layout, scratch.worker(worker_idx)));
   });
   for (const RetentionScratch::Segment& segment : segments) {
@@ -119,11 +121,15 @@ void QueryWave(const RetentionLayout& layout, Segments& segments, RetentionScrat
     const int64_t first_panel = local % slices * panels_per_slice;
     if (first_panel >= panels) return;
     const int64_t first_query = local / slices % tiles * kTile;
-    const QueryTask task{.layout = &layout, .rows = segment.rows, .head = static_cast<int>(local / slices / tiles),
-                         .first_row = segment.first_row, .position = segment.rows->position + segment.first_row,
+    const QueryTask task{.layout = &layout,
+                         .rows = segment.rows,
+                         .head = static_cast<int>(local / slices / tiles),
+                         .first_row = segment.first_row,
+                         .position = segment.rows->position + segment.first_row,
                          .first_query = first_query,
                          .num_queries = std::min<int64_t>(kTile, segment.num_rows * layout.group() - first_query),
-                         .first_panel = first_panel, .num_panels = std::min(panels_per_slice, panels - first_panel)};
+                         .first_panel = first_panel,
+                         .num_panels = std::min(panels_per_slice, panels - first_panel)};
     run_query(task, Workspace::Of(layout, scratch.worker(worker_idx)));
   });
 }
@@ -134,11 +140,11 @@ int64_t Workspace::Floats(const RetentionLayout& layout) {
   const int64_t d = layout.shape().head_dim;
   const int64_t panels = DivideUp(layout.padded_dim(), 32);
   return d * kTile + RoundUp(d * kDepthStride, 32) + 2 * kTile * kDepthStride + kTile + panels * kTile * 32 + kTile +
-         kTile * 16 + RoundUp(2 * layout.max_blocks(), 32);
+         kFoldMonomials * 16 + RoundUp(2 * layout.max_blocks(), 32);
 }
 
 Workspace Workspace::Of(const RetentionLayout& layout, float* memory) {
-  static_assert(kDepth * kTile <= kTile * kDepthStride && kTile % 32 == 0);
+  static_assert(kDepth * kTile <= kTile * kDepthStride && kFewQueriesFloats <= kTile * kDepthStride && kTile % 32 == 0);
   const int64_t d = layout.shape().head_dim;
   const auto take = [&memory](int64_t floats) {
     float* part = memory;
@@ -153,7 +159,7 @@ Workspace Workspace::Of(const RetentionLayout& layout, float* memory) {
   space.prefix = take(kTile);
   space.sums = take(DivideUp(layout.padded_dim(), 32) * kTile * 32);
   space.state_den = take(kTile);
-  space.den_lanes = take(kTile * 16);
+  space.den_lanes = take(kFoldMonomials * 16);
   space.log_decay = reinterpret_cast<double*>(take(RoundUp(2 * layout.max_blocks(), 32)));
   return space;
 }
@@ -163,9 +169,9 @@ absl::Status RetentionScratch::Reserve(const RetentionLayout& layout, int64_t ma
   const int64_t staged_blocks = layout.has_state() ? layout.shape().switch_over / layout.shape().chunk : 0;
   const int64_t staged_bytes = staged_blocks * layout.block_floats() * static_cast<int64_t>(sizeof(float));
   if (!buffer_.Allocate(worker_floats_ * num_threads * sizeof(float)) || !staging_.Allocate(staged_bytes)) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("no memory for the working space of power retention: ", worker_floats_ * num_threads * sizeof(float),
-                     " bytes for ", num_threads, " threads and ", staged_bytes, " bytes to stage a switch-over"));
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "no memory for the working space of power retention: ", worker_floats_ * num_threads * sizeof(float),
+        " bytes for ", num_threads, " threads and ", staged_bytes, " bytes to stage a switch-over"));
   }
   segments_.reserve(max_rows);
   return absl::OkStatus();
@@ -187,7 +193,8 @@ void PowerRetention(const RetentionLayout& layout, std::span<const RetentionRows
   }
 }
 
-void SwitchOver(const RetentionLayout& layout, float* layer_memory, int head, RetentionScratch& scratch, ThreadPool& pool) {
+void SwitchOver(const RetentionLayout& layout, float* layer_memory, int head, RetentionScratch& scratch,
+                ThreadPool& pool) {
   RetentionHeader header = layout.ReadHeader(layer_memory, head);
   const int64_t num_blocks = layout.has_state() ? layout.shape().switch_over / layout.shape().chunk : 0;
   if (num_blocks == 0 || HoldsState(layout, header)) return;
@@ -196,11 +203,15 @@ void SwitchOver(const RetentionLayout& layout, float* layer_memory, int head, Re
   std::memset(layout.Head(layer_memory, head), 0, layout.head_floats() * sizeof(float));
 
   const FoldFn run_fold = ChooseFold();
-  pool.Run(DivideUp(layout.expanded(), kTile), [&](int64_t task_idx, int worker_idx) {
-    const int64_t first = task_idx * kTile;
-    const FoldTask task{.layout = &layout, .blocks = scratch.staging(), .num_blocks = num_blocks - 1,
-                        .state = layout.State(layer_memory, head), .normalizer = layout.Normalizer(layer_memory, head),
-                        .first = first, .count = std::min<int64_t>(kTile, layout.expanded() - first)};
+  pool.Run(DivideUp(layout.expanded(), kFoldMonomials), [&](int64_t task_idx, int worker_idx) {
+    const int64_t first = task_idx * kFoldMonomials;
+    const FoldTask task{.layout = &layout,
+                        .blocks = scratch.staging(),
+                        .num_blocks = num_blocks - 1,
+                        .state = layout.State(layer_memory, head),
+                        .normalizer = layout.Normalizer(layer_memory, head),
+                        .first = first,
+                        .count = std::min<int64_t>(kFoldMonomials, layout.expanded() - first)};
     run_fold(task, Workspace::Of(layout, scratch.worker(worker_idx)));
   });
   std::memcpy(layout.TailBlock(layer_memory, head, num_blocks - 1), scratch.staging() + (num_blocks - 1) * block_floats,

@@ -61,7 +61,8 @@ void PowerRetentionQuadraticRef(const RetentionRefArgs& args) {
       double denominator = 0;
       double log_decay = 0;  // G[t] - G[j], summed backwards from t
       for (int64_t j = t; j >= 0; --j) {
-        const double score = args.scale * Dot(Row(args.Q, t, args.heads_q, head, d), Row(args.K, j, args.heads_kv, kv, d), d);
+        const double score =
+            args.scale * Dot(Row(args.Q, t, args.heads_q, head, d), Row(args.K, j, args.heads_kv, kv, d), d);
         const double weight = std::pow(score, args.degree) * std::exp(log_decay);
         const float* v = Row(args.V, j, args.heads_kv, kv, d);
         for (int i = 0; i < d; ++i) numerator[i] += weight * v[i];
@@ -82,7 +83,8 @@ void PowerRetentionRecurrentRef(const RetentionRefArgs& args) {
     std::vector<double> S(D * d);
     std::vector<double> z(D);
     for (int64_t t = 0; t < args.t; ++t) {
-      const double gate = args.log_G == nullptr ? 1.0 : std::exp(static_cast<double>(args.log_G[t * args.heads_kv + kv]));
+      const double gate =
+          args.log_G == nullptr ? 1.0 : std::exp(static_cast<double>(args.log_G[t * args.heads_kv + kv]));
       const std::vector<double> key = ExpandKey(Row(args.K, t, args.heads_kv, kv, d), d, args.degree);
       const float* v = Row(args.V, t, args.heads_kv, kv, d);
       for (int64_t m = 0; m < D; ++m) {

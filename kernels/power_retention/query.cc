@@ -1,10 +1,10 @@
 // y = (σ^p e^{L[t]} ExpandQuery(q)·S + Σ_j w_j v_j) / (the same with z and 1), w_j = (σ q·k_j)^p e^{L[t]-L[j]}.
 //
-// A tile of queries (rows × the query heads that share a key/value head) reads the state once. The expansion is formed a block
-// of monomials at a time, lanes across queries, and multiplied with the panels of S by the shared register tile: each numerator
-// is one chain over D, scaled, then continued over the tail's keys in order. Scores have lanes across keys; the tail's
-// denominator runs in 16 lanes (key c in lane c mod 16), added in a fixed tree at the end.
-// Keys past a query's position count as exact zeros; keys past the tile's last position are never read.
+// A tile of queries (rows × the query heads that share a key/value head) reads the state once. The expansion is formed
+// a block of monomials at a time, lanes across queries, and multiplied with the panels of S by the shared register
+// tile: each numerator is one chain over D, scaled, then continued over the tail's keys in order. Scores have lanes
+// across keys; the tail's denominator runs in 16 lanes (key c in lane c mod 16), added in a fixed tree at the end. Keys
+// past a query's position count as exact zeros; keys past the tile's last position are never read.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/power_retention/query.cc"
 #include "hwy/foreach_target.h"  // must come before highway.h
@@ -21,6 +21,10 @@
 
 HWY_BEFORE_NAMESPACE();
 namespace statehouse::kernels::HWY_NAMESPACE {
+
+// Bytes between what is read of the state and what is fetched meanwhile: hides the latency of memory, and the jump from
+// the end of a run to where the same panel goes on.
+constexpr int64_t kStateAhead = 4096;
 
 class QueryTile {
  public:
@@ -86,25 +90,28 @@ class QueryTile {
     const int64_t D = layout_.expanded();
     const float* S = layout_.State(task_.rows->memory, task_.head);
     const float* z = layout_.Normalizer(task_.rows->memory, task_.head);
+    const int64_t lanes = groups16_ * kGroup;
+    const int64_t depth = HWY_MAX(int64_t{kDepth}, kFewQueriesFloats / lanes);
     Monomial monomial = Monomial::OfRank(0, static_cast<int>(d_), layout_.shape().degree);
-    for (int64_t m0 = 0; m0 < D; m0 += kDepth) {
-      const int64_t count = HWY_MIN(int64_t{kDepth}, D - m0);
-      ExpandQuery(monomial, count, space_.query, kTile, groups16_, space_.prefix, space_.expanded, kTile);
+    for (int64_t m0 = 0; m0 < D; m0 += depth) {
+      const int64_t count = HWY_MIN(depth, D - m0);
+      ExpandQuery(monomial, count, space_.query, kTile, groups16_, space_.prefix, space_.expanded, lanes);
       AddStateDenominator(z + m0, count);
       for (int64_t panel = 0; panel < task_.num_panels; ++panel) {
         const int64_t width = PanelWidth(panel);
-        FloatPanelProduct<1>(width, task_.num_queries, space_.expanded, kTile, S + PanelColumn(panel) * D + m0 * width, count,
-                             Sums(panel), 32);
+        FloatPanelProduct<1>(width, task_.num_queries, space_.expanded, lanes, S + PanelColumn(panel) * D + m0 * width,
+                             count, Sums(panel), 32, kStateAhead);
       }
     }
     ScaleStateSums();
   }
 
   void AddStateDenominator(const float* z, int64_t count) {
+    const int64_t lanes = groups16_ * kGroup;
     for (int group = 0; group < groups16_; ++group) {
       F16 sum = Load16(space_.state_den + group * kGroup);
       const float* expanded = space_.expanded + group * kGroup;
-      for (int64_t i = 0; i < count; ++i) sum = MulAdd16(Load16(expanded + i * kTile), Set16(z[i]), sum);
+      for (int64_t i = 0; i < count; ++i) sum = MulAdd16(Load16(expanded + i * lanes), Set16(z[i]), sum);
       Store16(sum, space_.state_den + group * kGroup);
     }
   }
@@ -143,14 +150,16 @@ class QueryTile {
       for (int64_t panel = 0; panel < task_.num_panels; ++panel) {
         const int64_t width = PanelWidth(panel);
         FloatPanelProduct<kDepthStride>(width, task_.num_queries, space_.weights, 1,
-                                        layout_.BlockV(block) + PanelColumn(panel) * C_ + c0 * width, keys, Sums(panel), 32);
+                                        layout_.BlockV(block) + PanelColumn(panel) * C_ + c0 * width, keys, Sums(panel),
+                                        32);
       }
     }
   }
 
   // weights[m][c - c0] = q_m · k_c, a chain over d.
   void Score(const float* block, int64_t c0, int64_t keys) {
-    for (int64_t m = 0; m < task_.num_queries; ++m) std::memset(space_.weights + m * kDepthStride, 0, kDepth * sizeof(float));
+    for (int64_t m = 0; m < task_.num_queries; ++m)
+      std::memset(space_.weights + m * kDepthStride, 0, kDepth * sizeof(float));
     for (int64_t c = c0; c < c0 + keys; c += 32) {
       const int64_t width = HWY_MIN(int64_t{32}, layout_.padded_chunk() - c);
       FloatPanelProduct<1>(width, task_.num_queries, space_.query, kTile, layout_.BlockK(block) + c * d_, d_,

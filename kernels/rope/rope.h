@@ -1,7 +1,8 @@
 // Rotary position embedding, half-split ("rotate_half") form: pairs (i, i + d/2).
 //
-// Angles position · theta^(-2i/d) are formed and range-reduced in double (the frequency in two doubles), with our own pow, sin
-// and cos (libm differs by host), so positions up to 2^53 are right; tested at 2^24+1 and 2^31+5. Source: Su et al., RoFormer (2021).
+// Angles position · theta^(-2i/d) are formed and range-reduced in double (the frequency in two doubles), with our own
+// pow, sin and cos (libm differs by host), so positions up to 2^53 are right; tested at 2^24+1 and 2^31+5. Source: Su
+// et al., RoFormer (2021).
 #pragma once
 
 #include <cstdint>

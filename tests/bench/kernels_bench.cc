@@ -1,5 +1,5 @@
-// Times the CPU kernels beside what the machine can do at most, in one run: read bandwidth, fused multiply-adds in registers,
-// OpenBLAS. Checks results first. Usage: kernels_bench [--threads N] [--runs N] [--json FILE]
+// Times the CPU kernels beside what the machine can do at most, in one run: read bandwidth, fused multiply-adds in
+// registers, OpenBLAS. Checks results first. Usage: kernels_bench [--threads N] [--runs N] [--json FILE]
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -84,8 +84,8 @@ Result Report(const Case& c, const Ceilings& ceilings, int runs) {
 std::vector<Result> RunAll(const Options& options, const Ceilings& ceilings, ThreadPool& pool) {
   std::vector<Result> results;
   const auto report = [&](const Case& c) { results.push_back(Report(c, ceilings, options.runs)); };
-  std::printf("%-36s %-22s %10s %10s %9s %9s %9s\n", "case", "shape (rows x K x N)", "best ms", "median ms", "GB/s", "GFLOP/s",
-              "of floor");
+  std::printf("%-36s %-22s %10s %10s %9s %9s %9s\n", "case", "shape (rows x K x N)", "best ms", "median ms", "GB/s",
+              "GFLOP/s", "of floor");
   const WeightType types[] = {WeightType::kF32, WeightType::kBF16, WeightType::kInt8};
   for (const int64_t rows : {64, 512}) {
     report(SgemmPrefill(rows, 3072, 3072, pool));
@@ -109,12 +109,14 @@ std::vector<Result> RunAll(const Options& options, const Ceilings& ceilings, Thr
 bool WriteJson(const std::string& path, const Ceilings& ceilings, int threads, const std::vector<Result>& results) {
   std::ofstream file(path);
   file << "{\"instruction_set\": \"" << InstructionSet() << "\", \"threads\": " << threads
-       << ", \"read_gbps\": " << ceilings.bandwidth * 1e-9 << ", \"fma_gflops\": " << ceilings.fma * 1e-9 << ", \"cases\": [";
+       << ", \"read_gbps\": " << ceilings.bandwidth * 1e-9 << ", \"fma_gflops\": " << ceilings.fma * 1e-9
+       << ", \"cases\": [";
   for (size_t i = 0; i < results.size(); ++i) {
     const Result& r = results[i];
-    file << (i ? ",\n" : "\n") << "{\"name\": \"" << r.name << "\", \"shape\": \"" << r.shape << "\", \"best_ms\": " << r.time.best * 1e3
-         << ", \"median_ms\": " << r.time.median * 1e3 << ", \"floor_ms\": " << r.floor * 1e3 << ", \"share\": " << r.share
-         << ", \"gbps\": " << r.gbps << ", \"gflops\": " << r.gflops << "}";
+    file << (i ? ",\n" : "\n") << "{\"name\": \"" << r.name << "\", \"shape\": \"" << r.shape
+         << "\", \"best_ms\": " << r.time.best * 1e3 << ", \"median_ms\": " << r.time.median * 1e3
+         << ", \"floor_ms\": " << r.floor * 1e3 << ", \"share\": " << r.share << ", \"gbps\": " << r.gbps
+         << ", \"gflops\": " << r.gflops << "}";
   }
   file << "\n]}\n";
   return static_cast<bool>(file);

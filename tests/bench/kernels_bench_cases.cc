@@ -75,10 +75,18 @@ bool CheckRetention(ThreadPool& pool) {
   std::vector<double> want(q.size());
   kernels::RetentionScratch scratch;
   if (!scratch.Reserve(layout, t, pool.num_threads()).ok()) return false;
-  const RetentionRows rows{.q = q.data(), .k = k.data() + 1, .v = v.data() + 2, .y = y.data(), .memory = memory.data(), .num_rows = t};
+  const RetentionRows rows{
+      .q = q.data(), .k = k.data() + 1, .v = v.data() + 2, .y = y.data(), .memory = memory.data(), .num_rows = t};
   PowerRetention(layout, std::span(&rows, 1), scratch, pool);
-  kernels::PowerRetentionQuadraticRef({.Q = q.data(), .K = rows.k, .V = rows.v, .Y = want.data(), .t = t, .heads_q = 4, .heads_kv = 2,
-                              .head_dim = 64, .scale = layout.shape().scale});
+  kernels::PowerRetentionQuadraticRef({.Q = q.data(),
+                                       .K = rows.k,
+                                       .V = rows.v,
+                                       .Y = want.data(),
+                                       .t = t,
+                                       .heads_q = 4,
+                                       .heads_kv = 2,
+                                       .head_dim = 64,
+                                       .scale = layout.shape().scale});
   return Agrees(y, want, 2e-5, "power retention");
 }
 
@@ -97,8 +105,8 @@ struct RetentionData {
   std::vector<RetentionRows> rows;
 
   RetentionData(const RetentionCase& shape, int64_t rows_each, ThreadPool& pool)
-      : layout(*RetentionLayout::Make({.heads_q = shape.heads_q, .heads_kv = shape.heads_kv, .head_dim = shape.head_dim,
-                                       .switch_over = 0})) {
+      : layout(*RetentionLayout::Make(
+            {.heads_q = shape.heads_q, .heads_kv = shape.heads_kv, .head_dim = shape.head_dim, .switch_over = 0})) {
     const int64_t all = shape.sequences * rows_each;
     q = Numbers(all * shape.heads_q * shape.head_dim, 1);
     k = Numbers(all * shape.heads_kv * shape.head_dim, 1);
@@ -113,9 +121,12 @@ struct RetentionData {
       std::copy(state.begin(), state.end(), memories.back().as<float>());
       for (int head = 0; head < shape.heads_kv; ++head) layout.WriteHeader(memories.back().as<float>(), head, {});
       const int64_t row = i * rows_each;
-      rows.push_back({.q = q.data() + row * shape.heads_q * shape.head_dim, .k = k.data() + row * shape.heads_kv * shape.head_dim,
-                      .v = v.data() + row * shape.heads_kv * shape.head_dim, .log_g = log_g.data() + row * shape.heads_kv,
-                      .y = y.data() + row * shape.heads_q * shape.head_dim, .memory = memories.back().as<float>(),
+      rows.push_back({.q = q.data() + row * shape.heads_q * shape.head_dim,
+                      .k = k.data() + row * shape.heads_kv * shape.head_dim,
+                      .v = v.data() + row * shape.heads_kv * shape.head_dim,
+                      .log_g = log_g.data() + row * shape.heads_kv,
+                      .y = y.data() + row * shape.heads_q * shape.head_dim,
+                      .memory = memories.back().as<float>(),
                       .num_rows = rows_each});
     }
   }
@@ -131,7 +142,8 @@ struct RetentionData {
 };
 
 std::string RetentionSize(const RetentionCase& shape) {
-  return "Hq " + std::to_string(shape.heads_q) + " Hk " + std::to_string(shape.heads_kv) + " d " + std::to_string(shape.head_dim);
+  return "Hq " + std::to_string(shape.heads_q) + " Hk " + std::to_string(shape.heads_kv) + " d " +
+         std::to_string(shape.head_dim);
 }
 
 }  // namespace
@@ -178,8 +190,9 @@ Case SgemmPrefill(int64_t rows, int64_t N, int64_t K, ThreadPool& pool) {
   out.shape = Size(rows, N, K);
   out.flops = 2.0 * static_cast<double>(rows * N * K);
   out.run = [a, b, c, rows, N, K] {
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, static_cast<int>(rows), static_cast<int>(N), static_cast<int>(K), 1.0f,
-                a->data(), static_cast<int>(K), b->data(), static_cast<int>(K), 0.0f, c->data(), static_cast<int>(N));
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, static_cast<int>(rows), static_cast<int>(N),
+                static_cast<int>(K), 1.0f, a->data(), static_cast<int>(K), b->data(), static_cast<int>(K), 0.0f,
+                c->data(), static_cast<int>(N));
   };
   return out;
 }

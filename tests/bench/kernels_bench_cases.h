@@ -23,7 +23,8 @@ struct Case {
 bool CheckResults(kernels::ThreadPool& pool);
 
 // Products with the same weights every time would be read from the cache: decode cycles through `copies` of them.
-Case MatMulDecode(kernels::WeightType type, int64_t batch, int64_t size_n, int64_t size_k, int copies, kernels::ThreadPool& pool);
+Case MatMulDecode(kernels::WeightType type, int64_t batch, int64_t size_n, int64_t size_k, int copies,
+                  kernels::ThreadPool& pool);
 Case MatMulPrefill(kernels::WeightType type, int64_t rows, int64_t size_n, int64_t size_k, kernels::ThreadPool& pool);
 // OpenBLAS sgemm with as many threads as the pool.
 Case SgemmPrefill(int64_t rows, int64_t size_n, int64_t size_k, kernels::ThreadPool& pool);

@@ -43,7 +43,8 @@ TEST(Activation, GeluTanh_IsCloseAndTheSameEverywhere) {
   std::mt19937 rng = SeededRng(41);
   const std::vector<float> x = Inputs(rng);
   std::vector<float> y;
-  ExpectSameBitsEverywhere(x, [](std::vector<float>& v, ThreadPool& pool) { GeluTanh(v.data(), v.size(), pool); }, y);
+  ExpectSameBitsEverywhere(
+      x, [](std::vector<float>& v, ThreadPool& pool) { GeluTanh(v.data(), v.size(), pool); }, y);
   std::vector<double> want(x.size());
   for (size_t i = 0; i < x.size(); ++i) want[i] = std::fabs(x[i]) > 1e3 ? std::fmax(x[i], 0) : Gelu(x[i]);
   // The exponent u carries a relative error of some units, so e^u carries |u| times that.
@@ -58,7 +59,8 @@ TEST(Activation, SiluMul_IsCloseAndTheSameEverywhere) {
   const std::vector<float> x = Inputs(rng);
   const std::vector<float> up = Uniforms(rng, x.size(), -2, 2);
   std::vector<float> y;
-  ExpectSameBitsEverywhere(x, [&](std::vector<float>& v, ThreadPool& pool) { SiluMul(v.data(), up.data(), v.size(), pool); }, y);
+  ExpectSameBitsEverywhere(
+      x, [&](std::vector<float>& v, ThreadPool& pool) { SiluMul(v.data(), up.data(), v.size(), pool); }, y);
   for (size_t i = 0; i < x.size(); ++i) {
     const double want = std::fabs(x[i]) > 1e3 ? std::fmax(x[i], 0) * up[i] : Silu(x[i]) * up[i];
     if (!std::isfinite(static_cast<float>(want))) continue;
@@ -70,7 +72,8 @@ TEST(Activation, LogSigmoid_IsCloseRelativelyEvenWhereTiny_AndNeverPositive) {
   std::mt19937 rng = SeededRng(43);
   const std::vector<float> x = Inputs(rng);
   std::vector<float> y;
-  ExpectSameBitsEverywhere(x, [](std::vector<float>& v, ThreadPool& pool) { LogSigmoid(v.data(), v.size(), pool); }, y);
+  ExpectSameBitsEverywhere(
+      x, [](std::vector<float>& v, ThreadPool& pool) { LogSigmoid(v.data(), v.size(), pool); }, y);
   for (size_t i = 0; i < x.size(); ++i) {
     ASSERT_LE(y[i], 0) << x[i];
     const double want = LogSigmoidOf(x[i]);

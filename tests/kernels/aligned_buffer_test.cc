@@ -8,8 +8,8 @@ namespace statehouse::kernels {
 namespace {
 
 TEST(AlignedBuffer, AnySize_IsAlignedZeroAndWritable) {
-  for (const int64_t size : {int64_t{1}, int64_t{127}, int64_t{128}, int64_t{100'000}, (int64_t{2} << 20) - 1, int64_t{2} << 20,
-                             (int64_t{2} << 20) + 1, int64_t{9'000'001}}) {
+  for (const int64_t size : {int64_t{1}, int64_t{127}, int64_t{128}, int64_t{100'000}, (int64_t{2} << 20) - 1,
+                             int64_t{2} << 20, (int64_t{2} << 20) + 1, int64_t{9'000'001}}) {
     AlignedBuffer buffer;
     ASSERT_TRUE(buffer.Allocate(size));
     EXPECT_EQ(buffer.size(), size);

@@ -40,7 +40,10 @@ GoldenCase Load(const Safetensors& file) {
   GoldenCase golden;
   golden.own_chunk = static_cast<int64_t>(number("chunk_size"));
   for (int64_t b = 0; b < static_cast<int64_t>(number("b")); ++b) {
-    golden.problems.push_back({.shape = shape, .t = t, .Q = Floats(file, "Q", b * q, q), .K = Floats(file, "K", b * kv, kv),
+    golden.problems.push_back({.shape = shape,
+                               .t = t,
+                               .Q = Floats(file, "Q", b * q, q),
+                               .K = Floats(file, "K", b * kv, kv),
                                .V = Floats(file, "V", b * kv, kv),
                                .log_G = Floats(file, "log_G", b * t * shape.heads_kv, t * shape.heads_kv)});
     golden.Y.push_back(Floats(file, "Y", b * q, q));
@@ -48,8 +51,8 @@ GoldenCase Load(const Safetensors& file) {
   return golden;
 }
 
-void ExpectY(RetentionProblem problem, const std::vector<float>& want, int64_t chunk, int64_t switch_over, int64_t piece,
-             const char* form) {
+void ExpectY(RetentionProblem problem, const std::vector<float>& want, int64_t chunk, int64_t switch_over,
+             int64_t piece, const char* form) {
   problem.shape.chunk = chunk;
   problem.shape.switch_over = switch_over;
   problem.shape.max_tail_tokens = switch_over == kNeverSwitch ? problem.t : 0;

@@ -1,4 +1,5 @@
-// What the kernel tests share: seeded data, the instruction sets to force, and comparisons that print the worst element.
+// What the kernel tests share: seeded data, the instruction sets to force, and comparisons that print the worst
+// element.
 #pragma once
 
 #include <cmath>
@@ -48,7 +49,8 @@ inline ::testing::AssertionResult SameBits(const std::vector<float>& a, const st
 
 // |out - want| <= tolerance(i) for each element.
 template <typename Want, typename Tolerance>
-::testing::AssertionResult Near(const std::vector<float>& out, const std::vector<Want>& want, const Tolerance& tolerance) {
+::testing::AssertionResult Near(const std::vector<float>& out, const std::vector<Want>& want,
+                                const Tolerance& tolerance) {
   double worst = 0;
   size_t at = 0;
   for (size_t i = 0; i < out.size(); ++i) {
@@ -60,8 +62,8 @@ template <typename Want, typename Tolerance>
     }
   }
   if (worst <= 1) return ::testing::AssertionSuccess();
-  return ::testing::AssertionFailure() << "element " << at << " is " << out[at] << ", want " << want[at] << ", tolerance "
-                                       << tolerance(at) << " exceeded " << worst << " times";
+  return ::testing::AssertionFailure() << "element " << at << " is " << out[at] << ", want " << want[at]
+                                       << ", tolerance " << tolerance(at) << " exceeded " << worst << " times";
 }
 
 // ||out - want|| / ||want||

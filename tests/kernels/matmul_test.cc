@@ -11,7 +11,8 @@ namespace {
 
 constexpr WeightType kTypes[] = {WeightType::kF32, WeightType::kBF16, WeightType::kInt8};
 
-PackedMatrix PackFloats(const std::vector<float>& values, int64_t rows, int64_t cols, WeightType type, ThreadPool& pool) {
+PackedMatrix PackFloats(const std::vector<float>& values, int64_t rows, int64_t cols, WeightType type,
+                        ThreadPool& pool) {
   absl::StatusOr<PackedMatrix> packed = PackedMatrix::Pack({values.data(), SourceType::kF32, rows, cols}, type, pool);
   EXPECT_TRUE(packed.ok()) << packed.status();
   return *std::move(packed);
@@ -42,16 +43,21 @@ struct Shape {
 
 void ExpectNearReference(const Shape& shape, WeightType type, bool with_bias, MatMulOutput output, std::mt19937& rng,
                          ThreadPool& pool) {
-  SCOPED_TRACE(::testing::Message() << shape.rows << " rows, N " << shape.N << ", K " << shape.K << ", " << WeightTypeName(type)
-                                    << (with_bias ? ", bias" : "") << (output == MatMulOutput::kAdd ? ", add" : ""));
+  SCOPED_TRACE(::testing::Message() << shape.rows << " rows, N " << shape.N << ", K " << shape.K << ", "
+                                    << WeightTypeName(type) << (with_bias ? ", bias" : "")
+                                    << (output == MatMulOutput::kAdd ? ", add" : ""));
   const std::vector<float> w = Normals(rng, shape.N * shape.K);
   const std::vector<float> x = Normals(rng, shape.rows * shape.K);
   const std::vector<float> bias = Normals(rng, shape.N);
   std::vector<float> y = Normals(rng, shape.rows * shape.N);
   std::vector<float> want = y;
   const PackedMatrix packed = PackFloats(w, shape.N, shape.K, type, pool);
-  MatMulArgs args{.weights = &packed, .x = x.data(), .y = y.data(), .bias = with_bias ? bias.data() : nullptr,
-                  .num_rows = shape.rows, .output = output};
+  MatMulArgs args{.weights = &packed,
+                  .x = x.data(),
+                  .y = y.data(),
+                  .bias = with_bias ? bias.data() : nullptr,
+                  .num_rows = shape.rows,
+                  .output = output};
   const std::vector<double> tolerance = Tolerances(args);
   MatMul(args, pool);
   args.y = want.data();
@@ -63,8 +69,19 @@ TEST(MatMul, OddRaggedAndTinyShapes_AgreeWithTheReference) {
   std::mt19937 rng = SeededRng(11);
   ThreadPool pool(3);
   ForEachTarget([&](int64_t) {
-    for (const Shape& shape : {Shape{1, 1, 1}, {1, 33, 65}, {2, 31, 7}, {3, 32, 64}, {5, 97, 129}, {7, 16, 300}, {12, 64, 128},
-                               {13, 65, 127}, {16, 40, 191}, {25, 100, 64}, {48, 33, 257}, {193, 70, 130}, {400, 35, 40}}) {
+    for (const Shape& shape : {Shape{1, 1, 1},
+                               {1, 33, 65},
+                               {2, 31, 7},
+                               {3, 32, 64},
+                               {5, 97, 129},
+                               {7, 16, 300},
+                               {12, 64, 128},
+                               {13, 65, 127},
+                               {16, 40, 191},
+                               {25, 100, 64},
+                               {48, 33, 257},
+                               {193, 70, 130},
+                               {400, 35, 40}}) {
       for (const WeightType type : kTypes) {
         ExpectNearReference(shape, type, /*with_bias=*/true, MatMulOutput::kStore, rng, pool);
         ExpectNearReference(shape, type, /*with_bias=*/false, MatMulOutput::kAdd, rng, pool);
@@ -105,14 +122,19 @@ TEST(MatMul, Bits_DependOnNeitherRowCountNorThreadsNorInstructionSet) {
         if (first.empty()) {
           first.resize(kMaxRows * N);
           for (int64_t row = 0; row < kMaxRows; ++row) {
-            MatMul({.weights = &packed, .x = x.data() + row * K, .y = first.data() + row * N, .bias = bias.data(), .num_rows = 1},
+            MatMul({.weights = &packed,
+                    .x = x.data() + row * K,
+                    .y = first.data() + row * N,
+                    .bias = bias.data(),
+                    .num_rows = 1},
                    pool);
           }
         }
         for (int64_t rows = 1; rows <= kMaxRows; ++rows) {
           std::vector<float> y(rows * N);
           MatMul({.weights = &packed, .x = x.data(), .y = y.data(), .bias = bias.data(), .num_rows = rows}, pool);
-          ASSERT_TRUE(SameBits(y, std::vector<float>(first.begin(), first.begin() + rows * N))) << rows << " rows, " << threads;
+          ASSERT_TRUE(SameBits(y, std::vector<float>(first.begin(), first.begin() + rows * N)))
+              << rows << " rows, " << threads;
         }
       }
     });
@@ -158,7 +180,8 @@ TEST(PackedMatrix, UnpackRow_GivesBackWhatTheTypeCanHold) {
     int8.UnpackRow(n, row.data());
     for (int64_t k = 0; k < K; ++k) {
       float largest = 0;
-      for (int64_t i = k / 64 * 64; i < std::min(K, k / 64 * 64 + 64); ++i) largest = std::max(largest, std::fabs(want[i]));
+      for (int64_t i = k / 64 * 64; i < std::min(K, k / 64 * 64 + 64); ++i)
+        largest = std::max(largest, std::fabs(want[i]));
       ASSERT_LE(std::fabs(row[k] - want[k]), largest / 127 * 0.5001f);
     }
   }
@@ -170,7 +193,8 @@ TEST(PackedMatrix, HalfAndBFloatSources_AreReadExactly) {
   const std::vector<uint16_t> half = {0x3c00, 0xc000, 0x0001, 0x7bff};
   const std::vector<uint16_t> bfloat = {0x3f80, 0xc000, 0x0080, 0x7f7f};
   std::vector<float> row(4);
-  absl::StatusOr<PackedMatrix> packed = PackedMatrix::Pack({half.data(), SourceType::kF16, 1, 4}, WeightType::kF32, pool);
+  absl::StatusOr<PackedMatrix> packed =
+      PackedMatrix::Pack({half.data(), SourceType::kF16, 1, 4}, WeightType::kF32, pool);
   ASSERT_TRUE(packed.ok());
   packed->UnpackRow(0, row.data());
   EXPECT_EQ(row, (std::vector<float>{1, -2, 0x1p-24f, 65504}));
@@ -195,7 +219,8 @@ TEST(PackedMatrix, UnalignedSource_IsRead) {
   const std::vector<float> w = Normals(rng, 6);
   std::vector<char> bytes(6 * 4 + 1);
   std::memcpy(bytes.data() + 1, w.data(), 24);
-  absl::StatusOr<PackedMatrix> packed = PackedMatrix::Pack({bytes.data() + 1, SourceType::kF32, 2, 3}, WeightType::kF32, pool);
+  absl::StatusOr<PackedMatrix> packed =
+      PackedMatrix::Pack({bytes.data() + 1, SourceType::kF32, 2, 3}, WeightType::kF32, pool);
   ASSERT_TRUE(packed.ok());
   std::vector<float> row(3);
   packed->UnpackRow(1, row.data());
@@ -216,7 +241,8 @@ TEST(PackedMatrix, BlockOfZeros_StaysZero) {
 TEST(PackedMatrix, NaNInfinityAndOverflow_AreRefusedByRow) {
   ThreadPool pool(2);
   for (const WeightType type : kTypes) {
-    for (const float bad : {std::nanf(""), std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity()}) {
+    for (const float bad :
+         {std::nanf(""), std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity()}) {
       std::vector<float> w(50 * 3, 1.0f);
       w[41 * 3 + 2] = bad;
       w[45 * 3] = bad;

@@ -17,14 +17,21 @@ Case MakeCase(std::mt19937& rng, int64_t rows, int64_t size, float offset) {
 }
 
 NormArgs Args(const Case& c, std::vector<float>& y, bool with_bias) {
-  return {.x = c.x.data(), .y = y.data(), .weight = c.weight.data(), .bias = with_bias ? c.bias.data() : nullptr,
-          .num_rows = c.rows, .size = c.size, .epsilon = 1e-5f};
+  return {.x = c.x.data(),
+          .y = y.data(),
+          .weight = c.weight.data(),
+          .bias = with_bias ? c.bias.data() : nullptr,
+          .num_rows = c.rows,
+          .size = c.size,
+          .epsilon = 1e-5f};
 }
 
 // Sums run in 64 lanes: size / 64 additions each and 6 levels; then a few roundings per element, relative to the terms.
 auto Tolerance(const Case& c, float offset) {
   const double units = (static_cast<double>(c.size) / 64 + 20) * (1 + std::fabs(offset)) * 1.2e-7;
-  return [&c, units](size_t i) { return units * (5 * std::fabs(c.weight[i % c.size]) + std::fabs(c.bias[i % c.size])) + 1e-30; };
+  return [&c, units](size_t i) {
+    return units * (5 * std::fabs(c.weight[i % c.size]) + std::fabs(c.bias[i % c.size])) + 1e-30;
+  };
 }
 
 TEST(Norm, OddAndTinySizes_AgreeWithTheReference) {
@@ -38,7 +45,8 @@ TEST(Norm, OddAndTinySizes_AgreeWithTheReference) {
         SCOPED_TRACE(::testing::Message() << rows << " x " << size);
         LayerNorm(Args(c, y, true), pool);
         LayerNormRef(Args(c, want, true));
-        // A row of one or two elements divides rounding errors of the mean by a tiny deviation: those are checked below.
+        // A row of one or two elements divides rounding errors of the mean by a tiny deviation: those are checked
+        // below.
         if (size > 2) {
           EXPECT_TRUE(Near(y, want, Tolerance(c, 0.5f)));
         }

@@ -1,4 +1,5 @@
-// Same bits: whatever the cuts into calls, the threads, the instruction set, the company, and what memory held beyond the tail.
+// Same bits: whatever the cuts into calls, the threads, the instruction set, the company, and what memory held beyond
+// the tail.
 #include "kernels/power_retention/power_retention.h"
 
 #include "tests/kernels/retention_fixture.h"
@@ -74,7 +75,8 @@ TEST(PowerRetentionBits, MemoryBeyondThePosition_IsNeverRead) {
         if (position % C == 0) continue;  // the block may still hold the chunk that is folded next
         for (int64_t c = position % C; c < C; ++c) {
           const int64_t panel = c / 32 * 32, width = std::min<int64_t>(32, layout.padded_chunk() - panel);
-          for (int l = 0; l < shape.head_dim; ++l) layout.BlockK(block)[panel * shape.head_dim + l * width + c % 32] = nan;
+          for (int l = 0; l < shape.head_dim; ++l)
+            layout.BlockK(block)[panel * shape.head_dim + l * width + c % 32] = nan;
           for (int64_t column = 0; column < layout.padded_dim(); column += 32) {
             const int64_t v_width = std::min<int64_t>(32, layout.padded_dim() - column);
             for (int64_t i = 0; i < v_width; ++i) layout.BlockV(block)[column * C + c * v_width + i] = nan;
@@ -147,7 +149,8 @@ TEST(PowerRetentionBits, MemoryCopiedAtAnyPosition_GoesOnTheSame) {
       RetentionSequence copy(shape, pool);
       const RetentionLayout& layout = copy.layout();
       for (int head = 0; head < shape.heads_kv; ++head) {
-        std::copy_n(layout.Head(source.memory().data(), head), layout.UsedHeadFloats(at), layout.Head(copy.memory().data(), head));
+        std::copy_n(layout.Head(source.memory().data(), head), layout.UsedHeadFloats(at),
+                    layout.Head(copy.memory().data(), head));
       }
       copy.TakeBackTo(at);
       copy.Step(problem, problem.t - at, Y);

@@ -6,20 +6,30 @@
 namespace statehouse::kernels {
 namespace {
 
-// Relative to the norm of the whole output. Chains of up to 2e4 fused multiply-adds in float32, and state-form sums whose terms
-// cancel down to 1/d of their size.
+// Relative to the norm of the whole output. Chains of up to 2e4 fused multiply-adds in float32, and state-form sums
+// whose terms cancel down to 1/d of their size.
 constexpr double kTolerance = 2e-5;
 
 TEST(PowerRetention, References_AgreeWithEachOther) {
   std::mt19937 rng = SeededRng(51);
   for (const int degree : {2, 4}) {
-    const RetentionProblem problem = RandomProblem(rng, {.heads_q = 4, .heads_kv = 2, .head_dim = 5, .degree = degree}, 40);
+    const RetentionProblem problem =
+        RandomProblem(rng, {.heads_q = 4, .heads_kv = 2, .head_dim = 5, .degree = degree}, 40);
     std::vector<double> recurrent(problem.Q.size());
-    PowerRetentionRecurrentRef({.Q = problem.Q.data(), .K = problem.K.data(), .V = problem.V.data(), .log_G = problem.log_G.data(),
-                                .Y = recurrent.data(), .t = 40, .heads_q = 4, .heads_kv = 2, .head_dim = 5, .degree = degree,
+    PowerRetentionRecurrentRef({.Q = problem.Q.data(),
+                                .K = problem.K.data(),
+                                .V = problem.V.data(),
+                                .log_G = problem.log_G.data(),
+                                .Y = recurrent.data(),
+                                .t = 40,
+                                .heads_q = 4,
+                                .heads_kv = 2,
+                                .head_dim = 5,
+                                .degree = degree,
                                 .scale = 1 / std::sqrt(5.0)});
     const std::vector<double> quadratic = QuadraticReference(problem);
-    for (size_t i = 0; i < quadratic.size(); ++i) EXPECT_NEAR(recurrent[i], quadratic[i], 1e-9 * (1 + std::fabs(quadratic[i])));
+    for (size_t i = 0; i < quadratic.size(); ++i)
+      EXPECT_NEAR(recurrent[i], quadratic[i], 1e-9 * (1 + std::fabs(quadratic[i])));
   }
 }
 

@@ -17,7 +17,8 @@ struct RetentionProblem {
   std::vector<float> Q, K, V, log_G;  // log_G empty: no gates
 };
 
-inline RetentionProblem RandomProblem(std::mt19937& rng, const RetentionShape& shape, int64_t t, float lowest_gate = -0.5f) {
+inline RetentionProblem RandomProblem(std::mt19937& rng, const RetentionShape& shape, int64_t t,
+                                      float lowest_gate = -0.5f) {
   RetentionProblem problem;
   problem.shape = shape;
   problem.t = t;
@@ -31,11 +32,18 @@ inline RetentionProblem RandomProblem(std::mt19937& rng, const RetentionShape& s
 inline std::vector<double> QuadraticReference(const RetentionProblem& problem) {
   const RetentionShape& shape = problem.shape;
   std::vector<double> Y(problem.t * shape.heads_q * shape.head_dim);
-  PowerRetentionQuadraticRef({.Q = problem.Q.data(), .K = problem.K.data(), .V = problem.V.data(),
-                              .log_G = problem.log_G.empty() ? nullptr : problem.log_G.data(), .Y = Y.data(), .t = problem.t,
-                              .heads_q = shape.heads_q, .heads_kv = shape.heads_kv, .head_dim = shape.head_dim,
-                              .degree = shape.degree,
-                              .scale = shape.scale == 0 ? 1 / std::sqrt(static_cast<double>(shape.head_dim)) : shape.scale});
+  PowerRetentionQuadraticRef(
+      {.Q = problem.Q.data(),
+       .K = problem.K.data(),
+       .V = problem.V.data(),
+       .log_G = problem.log_G.empty() ? nullptr : problem.log_G.data(),
+       .Y = Y.data(),
+       .t = problem.t,
+       .heads_q = shape.heads_q,
+       .heads_kv = shape.heads_kv,
+       .head_dim = shape.head_dim,
+       .degree = shape.degree,
+       .scale = shape.scale == 0 ? 1 / std::sqrt(static_cast<double>(shape.head_dim)) : shape.scale});
   return Y;
 }
 
@@ -52,7 +60,8 @@ class RetentionSequence {
   int64_t position() const { return position_; }
   void TakeBackTo(int64_t position) { position_ = position; }
 
-  // Runs rows [position, position + count) of the problem into Y, in one call where the switch-over allows, as the engine would.
+  // Runs rows [position, position + count) of the problem into Y, in one call where the switch-over allows, as the
+  // engine would.
   void Step(const RetentionProblem& problem, int64_t count, std::vector<float>& Y) {
     const RetentionShape& shape = layout_.shape();
     while (count > 0) {
@@ -72,9 +81,14 @@ class RetentionSequence {
     const RetentionShape& shape = layout_.shape();
     const int64_t q = position_ * shape.heads_q * shape.head_dim;
     const int64_t kv = position_ * shape.heads_kv * shape.head_dim;
-    return {.q = problem.Q.data() + q, .k = problem.K.data() + kv, .v = problem.V.data() + kv,
+    return {.q = problem.Q.data() + q,
+            .k = problem.K.data() + kv,
+            .v = problem.V.data() + kv,
             .log_g = problem.log_G.empty() ? nullptr : problem.log_G.data() + position_ * shape.heads_kv,
-            .y = Y.data() + q, .memory = memory_.data(), .position = position_, .num_rows = rows};
+            .y = Y.data() + q,
+            .memory = memory_.data(),
+            .position = position_,
+            .num_rows = rows};
   }
 
  private:

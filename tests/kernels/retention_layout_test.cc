@@ -86,7 +86,9 @@ TEST(RetentionLayout, UsedFloats_GrowWithRowsAndStayWithinTheRegion) {
 }
 
 TEST(RetentionLayout, WrongShapes_AreRefusedByField) {
-  const auto message = [](const RetentionShape& shape) { return std::string(RetentionLayout::Make(shape).status().message()); };
+  const auto message = [](const RetentionShape& shape) {
+    return std::string(RetentionLayout::Make(shape).status().message());
+  };
   const RetentionShape good = PowerCoderShape();
   RetentionShape shape = good;
   shape.heads_q = 25;

@@ -19,8 +19,8 @@ TEST(Rope, Angles_AreRightAtAnyPosition) {
   for (const double theta : {1e4, 1e6, 5e6, 123.0}) {
     for (const int head_dim : {2, 64, 128, 130}) {
       const RopeFrequencies frequencies(head_dim, theta);
-      for (const int64_t position : {int64_t{0}, int64_t{1}, int64_t{4096}, (int64_t{1} << 24) + 1, (int64_t{1} << 31) + 5,
-                                     (int64_t{1} << 31) - 1}) {
+      for (const int64_t position : {int64_t{0}, int64_t{1}, int64_t{4096}, (int64_t{1} << 24) + 1,
+                                     (int64_t{1} << 31) + 5, (int64_t{1} << 31) - 1}) {
         SCOPED_TRACE(::testing::Message() << "theta " << theta << ", d " << head_dim << ", position " << position);
         std::vector<float> cos(head_dim / 2), sin(head_dim / 2);
         frequencies.Angles(position, cos.data(), sin.data());
@@ -82,7 +82,9 @@ TEST(Rope, DotProducts_DependOnDistanceAlone) {
     rows.insert(rows.end(), k.begin(), k.end());
     frequencies.Angles(q_position, cos.data(), sin.data());
     frequencies.Angles(k_position, cos.data() + 32, sin.data() + 32);
-    ApplyRope({.x = rows.data(), .cos = cos.data(), .sin = sin.data(), .num_rows = 2, .num_heads = 1, .head_dim = head_dim}, pool);
+    ApplyRope(
+        {.x = rows.data(), .cos = cos.data(), .sin = sin.data(), .num_rows = 2, .num_heads = 1, .head_dim = head_dim},
+        pool);
     double sum = 0;
     for (int i = 0; i < head_dim; ++i) sum += static_cast<double>(rows[i]) * rows[head_dim + i];
     return sum;
