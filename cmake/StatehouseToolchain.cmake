@@ -63,11 +63,17 @@ set(CMAKE_FIND_PACKAGE_TARGETS_GLOBAL ON)
 find_package(Threads REQUIRED)
 find_package(absl CONFIG REQUIRED)
 
-# The machine-independent half builds everywhere; CUDA kernels join it where there is a CUDA compiler.
+# The machine-independent half builds everywhere; CUDA kernels join it where there is a CUDA compiler. Continuous integration
+# must not pass by leaving them out.
 include(CheckLanguage)
 check_language(CUDA)
-if(CMAKE_CUDA_COMPILER)
+file(GLOB_RECURSE cuda_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/*.cu ${PROJECT_SOURCE_DIR}/engine/*.cu)
+if(CMAKE_CUDA_COMPILER AND cuda_sources)
+  message(STATUS "Statehouse: CUDA compiler ${CMAKE_CUDA_COMPILER}")
+elseif(CMAKE_CUDA_COMPILER)
   message(STATUS "Statehouse: CUDA compiler ${CMAKE_CUDA_COMPILER} found; there is no CUDA code to build yet")
+elseif(cuda_sources AND DEFINED ENV{CI})
+  message(FATAL_ERROR "Statehouse: there is CUDA code, and no CUDA compiler in continuous integration: put nvcc on the PATH")
 else()
   message(STATUS "Statehouse: no CUDA compiler found; building for the CPU only")
 endif()
