@@ -162,9 +162,10 @@ void Core::ReleaseSequence(Sequence* sequence) {
   if (generation->source_slot == sequence->slot) generation->source_slot = -1;
   slots_->Release(sequence->slot);
   *sequence = Sequence{};
-  // A source whose last running output ended keeps a slot for the next one: otherwise sources could hold all slots and
-  // wait for each other.
-  const bool stuck = generation->source_slot >= 0 && generation->num_waiting > 1 && generation->num_running == 0;
+  // A request whose last running output ended keeps a slot for its next one: otherwise sources could hold all slots and
+  // wait for each other. (The last output takes the source itself.)
+  const bool takes_source = generation->source_slot >= 0 && generation->num_waiting == 1;
+  const bool stuck = generation->num_waiting > 0 && generation->num_running == 0 && !takes_source;
   if (stuck && generation->num_reserved == 0) {
     generation->num_reserved = 1;
     ++reserved_;
