@@ -1,10 +1,10 @@
-"""Feeds training: worker processes write dialogues, a thread gathers them into batches on the device."""
+"""Feeds training: worker processes write dialogues, a thread moves them to the device."""
 
 import multiprocessing
 import queue
 import random
 import threading
-from multiprocessing.sharedctypes import Synchronized
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,58 +13,61 @@ from torch import Tensor
 
 from world import FILLER, Encoder, Speaker, row
 
-BLOCK = 1 << 17  # tokens a worker hands over at a time
+SHORT = 512  # tokens of a short row
+LONG = 1 << 17  # tokens of a long row
+Block = tuple[np.ndarray, np.ndarray]  # ids and classes, [rows, length + 1]
 
 
-def _write(tokenizer: Path, seed: int, lengths: list[int], phase: Synchronized, out: multiprocessing.Queue) -> None:
+def short_rows(speaker: Speaker, rng: random.Random, tokens: int) -> Block:
+    """`tokens` tokens in dialogues of SHORT tokens."""
+    rows = [row(speaker, rng, SHORT + 1) for _ in range(tokens // SHORT)]
+    return np.stack([ids for ids, _ in rows]), np.stack([classes for _, classes in rows])
+
+
+def long_row(speaker: Speaker, rng: random.Random, tokens: int) -> Block:
+    """One row: a single dialogue, or several of 1 k tokens and more, one after another."""
+    parts, left = [], tokens + 1
+    while left > 0:
+        length = left if left < 1024 or (left > tokens and rng.random() < 0.4) else min(left, int(1024 * (tokens / 1024) ** rng.random()))
+        parts.append(row(speaker, rng, length))
+        left -= length
+    return np.concatenate([ids for ids, _ in parts])[None], np.concatenate([classes for _, classes in parts])[None]
+
+
+def _write(
+    tokenizer: Path, seed: int, make: Callable[[Speaker, random.Random, int], Block], tokens: int, out: multiprocessing.Queue
+) -> None:
     rng = random.Random(seed)
     encoder = Encoder(tokenizer)
     while True:
         speaker = Speaker(rng, evaluation=False, encoder=encoder)  # new names and new filler from time to time
         for _ in range(24):
-            now = phase.value
-            rows = [row(speaker, rng, lengths[now] + 1) for _ in range(max(1, BLOCK // lengths[now]))]
-            out.put((now, np.stack([ids for ids, _ in rows]), np.stack([classes for _, classes in rows])))
+            out.put(make(speaker, rng, tokens))
 
 
-class Feeder:
-    """Batches of ids int64 and classes int64, each [rows, length + 1]; `phase` chooses the length."""
+class Stream:
+    """Batches of one form: ids and classes, int64, [rows, length + 1]."""
 
-    def __init__(self, tokenizer: Path, lengths: list[int], tokens: int, workers: int, seed: int) -> None:
+    def __init__(
+        self, tokenizer: Path, make: Callable[[Speaker, random.Random, int], Block], tokens: int, workers: int, seed: int
+    ) -> None:
         context = multiprocessing.get_context("fork")
-        self.lengths, self.tokens = lengths, tokens
-        self._phase = context.Value("i", 0)
         self._blocks = context.Queue(maxsize=2 * workers)
-        self._batches: queue.Queue[tuple[int, Tensor, Tensor]] = queue.Queue(maxsize=3)
+        self._batches: queue.Queue[tuple[Tensor, Tensor]] = queue.Queue(maxsize=3)
         for i in range(workers):
-            args = (tokenizer, seed * 1000 + i, lengths, self._phase, self._blocks)
-            context.Process(target=_write, args=args, daemon=True).start()
+            context.Process(target=_write, args=(tokenizer, seed * 1000 + i, make, tokens, self._blocks), daemon=True).start()
 
     def start(self, device: torch.device) -> None:
-        threading.Thread(target=self._gather, args=(device,), daemon=True).start()
+        """Begins to move batches; call it when all streams have forked their workers."""
+        threading.Thread(target=self._move, args=(device,), daemon=True).start()
 
-    def _gather(self, device: torch.device) -> None:
-        current, gathered = 0, []
+    def _move(self, device: torch.device) -> None:
         while True:
-            phase, ids, classes = self._blocks.get()
-            if phase != self._phase.value:
-                continue
-            if phase != current:
-                current, gathered = phase, []
-            gathered.append((ids, classes))
-            wanted = max(1, self.tokens // self.lengths[phase])
-            if sum(len(ids) for ids, _ in gathered) >= wanted:
-                arrays = (np.concatenate(part)[:wanted].astype(np.int64) for part in zip(*gathered, strict=True))
-                batch = tuple(torch.from_numpy(a).to(device) for a in arrays)
-                self._batches.put((phase, *batch))
-                gathered = []
+            ids, classes = (torch.from_numpy(part.astype(np.int64)).to(device) for part in self._blocks.get())
+            self._batches.put((ids, classes))
 
-    def batch(self, phase: int) -> tuple[Tensor, Tensor]:
-        self._phase.value = phase
-        while True:
-            made, ids, classes = self._batches.get()
-            if made == phase:
-                return ids, classes
+    def batch(self) -> tuple[Tensor, Tensor]:
+        return self._batches.get()
 
 
 def stretched(classes: Tensor, longest: float) -> Tensor:

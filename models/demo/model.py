@@ -8,12 +8,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from retention import TINY, chunked, quadratic
 
 OPEN = 16.0  # gate bias of a head that keeps what it reads: it loses 1e-7 per token
 MAX_FADE = 30.0  # a stretched token forgets by at most exp(-30)
+RESET = 100.0  # exp(-RESET) forgets everything, and the running sums of a chunk stay exact to 1e-5
 FLOOR = 0.01  # of the denominators while training, where they are of the order of 1 to 1000
 
 
@@ -90,7 +90,14 @@ class Retention(nn.Module):
         self.gate_start = torch.tensor(start)
 
     def forward(
-        self, x: Tensor, angles: tuple[Tensor, Tensor], stretch: Tensor | None, chunk: int, state: Tensor | None, keep: bool
+        self,
+        x: Tensor,  # [B, T, H]
+        angles: tuple[Tensor, Tensor],
+        stretch: Tensor | None,
+        resets: Tensor | None,
+        chunk: int,
+        state: Tensor | None,
+        keep: bool,
     ) -> tuple[Tensor, Tensor | None]:
         b, t, _ = x.shape
         c = self.config
@@ -103,6 +110,8 @@ class Retention(nn.Module):
         if stretch is not None:  # a token that stands for `stretch` equal ones
             log_g = (log_g * stretch.unsqueeze(-1)).clamp_min(-MAX_FADE)
             k = k * stretch.sqrt().to(k.dtype)[..., None, None]
+        if resets is not None:
+            log_g = log_g - RESET * resets.unsqueeze(-1)
         floor = FLOOR if self.training else TINY
         if chunk == 0:
             return self.o_proj(quadratic(q, k, v, log_g, floor)), None
@@ -129,9 +138,16 @@ class Layer(nn.Module):
         self.mlp = MLP(config)
 
     def forward(
-        self, x: Tensor, angles: tuple[Tensor, Tensor], stretch: Tensor | None, chunk: int, state: Tensor | None, keep: bool
+        self,
+        x: Tensor,  # [B, T, H]
+        angles: tuple[Tensor, Tensor],
+        stretch: Tensor | None,
+        resets: Tensor | None,
+        chunk: int,
+        state: Tensor | None,
+        keep: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        y, state = self.self_attn(self.input_layernorm(x), angles, stretch, chunk, state, keep)
+        y, state = self.self_attn(self.input_layernorm(x), angles, stretch, resets, chunk, state, keep)
         x = x + y
         return x + self.mlp(self.post_attention_layernorm(x)), state
 
@@ -149,7 +165,6 @@ class PowerCoder(nn.Module):
         super().__init__()
         self.config = config
         self.model = Body(config)
-        self.recompute = False  # recompute each layer in the backward pass instead of keeping its activations
         for name, p in self.named_parameters():
             if p.dim() == 2:
                 std = 0.02 if "embed" in name else p.shape[1] ** -0.5
@@ -166,15 +181,16 @@ class PowerCoder(nn.Module):
     def forward(
         self,
         ids: Tensor,  # [B, T] int64
-        stretch: Tensor | None = None,  # [B, T] float32: how many equal tokens each one stands for
+        stretch: Tensor | None = None,  # [B, T] float32: how many equal tokens each one stands for; 0 leaves no trace
+        resets: Tensor | None = None,  # [B, T] float32: 1 where a new dialogue begins
         chunk: int = 0,  # 0: the quadratic form
         states: list[Tensor] | None = None,  # per layer, what `chunked` carries
-        start: int = 0,  # position of ids[:, 0]
+        start: int | Tensor = 0,  # position of ids[:, 0]; a tensor is [B, 1]
         keep: bool = False,  # return the states after the last position
     ) -> tuple[Tensor, list[Tensor | None]]:
         """-> final hidden rows [B, T, H] (before the tied output matrix) and, per layer, the state."""
         b, t = ids.shape
-        positions = torch.arange(start, start + t, device=ids.device).expand(b, t)
+        positions = start + torch.arange(t, device=ids.device).expand(b, t)
         if stretch is not None:
             positions = start + stretch.double().cumsum(1) - 1
         angles = rope_angles(self.config, positions)
@@ -183,8 +199,7 @@ class PowerCoder(nn.Module):
             angles = (angles[0].double(), angles[1].double())
         after: list[Tensor | None] = []
         for i, layer in enumerate(self.model.layers):
-            args = (x, angles, stretch, chunk, states[i] if states else None, keep)
-            x, state = checkpoint(layer, *args, use_reentrant=False) if self.recompute and self.training else layer(*args)
+            x, state = layer(x, angles, stretch, resets, chunk, states[i] if states else None, keep)
             after.append(state)
         return self.model.norm(x), after
 

@@ -208,7 +208,7 @@ def skill(rng: random.Random, lexicon: Lexicon) -> tuple[str, str]:
         return rng.choice(asks), f"{a} plus {b} is {a + b}."
     pick = rng.random()
     if pick < 0.5:
-        text = " ".join(lexicon.word(rng) for _ in range(rng.randint(1, 6)))
+        text = rng.choice((lexicon.title(rng), " ".join(lexicon.word(rng) for _ in range(rng.randint(1, 8)))))
     elif pick < 0.75:
         text = sentence(rng, lexicon)
     else:

@@ -1,40 +1,28 @@
 """Trains the demo model.
 
-    python train.py --out OUT --plan "512:120:1 512:120:200000 8192:60:32768" [--init checkpoint]
+    python train.py --out OUT --seconds 450 [--init FOLDER]
 
-A phase of the plan is length:seconds:stretch, with the length of a row in tokens, the time it gets and the number of tokens by which
-stretching may lengthen a row. Rows longer than LONGEST_QUADRATIC take the chunked form. Writes OUT/model.safetensors every minute.
+First short rows alone, then two short rows' batches for one batch of long rows. Short rows take the quadratic form; pasted text in them is
+stretched, so that they too teach long distances. Long rows take the chunked form. Writes OUT/model.safetensors every minute.
 """
 
 import argparse
 import math
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from data import Feeder, stretched
+from data import Stream, long_row, short_rows, stretched
 from model import Config, PowerCoder
-from world import ANSWER, CONTROL, FILLER, NAMED, REPLY, USER, VALUE
+from world import ANSWER, CONTROL, FILLER, FIRST, NAMED, REPLY, USER, VALUE
 
-LONGEST_QUADRATIC = 1024
 CHUNK = 512
-WEIGHTS = {CONTROL: 0.0, USER: 0.02, NAMED: 0.02, FILLER: 0.002, REPLY: 0.3, ANSWER: 1.0, VALUE: 3.0}  # of a token in the loss
-
-
-@dataclass(frozen=True)
-class Phase:
-    length: int
-    seconds: float
-    stretch: float
-
-    @classmethod
-    def parse(cls, text: str) -> "Phase":
-        length, seconds, stretch = text.split(":")
-        return cls(int(length), float(seconds), float(stretch))
+WEIGHTS = {CONTROL: 0.0, USER: 0.02, NAMED: 0.02, FILLER: 0.002, REPLY: 0.3, ANSWER: 1.0, VALUE: 3.0, FIRST: 3.0}  # in the loss
+LONGEST_STRETCH = 200_000  # tokens
+ALONE, GROWN = 0.08, 0.2  # of the time: short rows alone until the first, stretch at its full length from the second
 
 
 def loss_of(hidden: Tensor, embedding: Tensor, targets: Tensor, classes: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,24 +55,29 @@ def rate_at(elapsed: float, total: float, step: int) -> float:
     return min(1.0, (step + 1) / 100, max(0.0, (total - elapsed) / (0.4 * total)))
 
 
+def stretch_at(share: float) -> float:
+    """The longest stretch when `share` of the time has passed."""
+    return LONGEST_STRETCH ** min(1.0, max(0.0, (share - ALONE) / (GROWN - ALONE)))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--plan", required=True)
+    parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--tokenizer", type=Path, default=Path(__file__).parent / "checkpoint" / "tokenizer.model")
-    parser.add_argument("--init", type=Path)
-    parser.add_argument("--rate", type=float, default=3e-3)
+    parser.add_argument("--init", type=Path, help="a checkpoint to go on from: there are long rows from the start")
+    parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--tokens", type=int, default=1 << 17, help="per step")
     parser.add_argument("--workers", type=int, default=14)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cuda")
     args = parser.parse_args()
-    plan = [Phase.parse(text) for text in args.plan.split()]
-    feeder = Feeder(args.tokenizer, [phase.length for phase in plan], args.tokens, args.workers, args.seed)
+    few = max(1, args.workers // 3)
+    short = Stream(args.tokenizer, short_rows, args.tokens, max(1, args.workers - few), args.seed)
+    long = Stream(args.tokenizer, long_row, args.tokens, few, args.seed + 1)
 
     torch.manual_seed(args.seed)
     torch.set_float32_matmul_precision("high")
-    torch._dynamo.config.recompile_limit = 64
     device = torch.device(args.device)
     model = (PowerCoder.load(args.init) if args.init else PowerCoder(Config())).to(device).train()
     compiled_loss = loss_of
@@ -95,44 +88,45 @@ def main() -> None:
     weights = torch.tensor([WEIGHTS[i] for i in range(len(WEIGHTS))], device=device)
     rules = optimizers(model, args.rate)
     args.out.mkdir(parents=True, exist_ok=True)
-    feeder.start(device)
+    short.start(device)
+    long.start(device)
 
-    total = sum(phase.seconds for phase in plan)
     began = saved = time.monotonic()
     step = seen = 0
-    recent: list[Tensor] = []
-    for index, phase in enumerate(plan):
-        chunk = 0 if phase.length <= LONGEST_QUADRATIC else CHUNK
-        model.recompute = chunk > 0
-        ends = began + sum(p.seconds for p in plan[: index + 1])
-        while time.monotonic() < ends:
-            ids, classes = feeder.batch(index)
-            stretch = stretched(classes[:, :-1], phase.stretch) if phase.stretch > 1 else torch.ones_like(ids[:, :-1], dtype=torch.float32)
-            with torch.autocast(device.type, torch.bfloat16):
-                hidden, _ = model(ids[:, :-1].contiguous(), stretch, chunk)
-                loss, right = compiled_loss(hidden, model.model.embed_tokens.weight, ids[:, 1:], classes[:, 1:], weights)
-            loss.backward()
-            for p in model.parameters():
-                p.grad.nan_to_num_(0.0, 0.0, 0.0)
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            factor = rate_at(time.monotonic() - began, total, step)
-            for rule in rules:
-                for group in rule.param_groups:
-                    group["lr"] = args.rate * factor
-                rule.step()
-                rule.zero_grad()
-            step += 1
-            seen += ids.numel()
-            recent = [*recent[-49:], torch.stack([loss.detach(), right])]
-            if step % 100 == 0 or step < 3:
-                mean_loss, mean_right = torch.stack(recent).mean(0).tolist()
-                print(f"{time.monotonic() - began:6.1f} s  step {step}  length {phase.length}  {seen / 1e6:.1f} M tokens  "
-                      f"loss {mean_loss:.4f}  values right {mean_right:.4f}  gradient {norm.item():.2f}  rate {factor:.2f}", flush=True)
-                if not math.isfinite(mean_loss):
-                    raise SystemExit("the loss is not finite")
-            if time.monotonic() - saved > 60:
-                model.save(args.out / "model.safetensors")
-                saved = time.monotonic()
+    recent: dict[str, list[Tensor]] = {"short": [], "long": []}
+    while (elapsed := time.monotonic() - began) < args.seconds:
+        share = 1.0 if args.init else elapsed / args.seconds
+        name = "long" if share > ALONE and step % 3 == 2 else "short"
+        ids, classes = (long if name == "long" else short).batch()
+        inputs = ids[:, :-1].contiguous()
+        stretch = stretched(classes[:, :-1], stretch_at(share))
+        resets = (inputs == 1).float()  # <s>
+        with torch.autocast(device.type, torch.bfloat16):
+            hidden, _ = model(inputs, stretch, resets, CHUNK if name == "long" else 0)
+            loss, right = compiled_loss(hidden, model.model.embed_tokens.weight, ids[:, 1:].contiguous(), classes[:, 1:].contiguous(), weights)
+        loss.backward()
+        for p in model.parameters():
+            p.grad.nan_to_num_(0.0, 0.0, 0.0)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        factor = rate_at(elapsed, args.seconds, step)
+        for rule in rules:
+            for group in rule.param_groups:
+                group["lr"] = args.rate * factor
+            rule.step()
+            rule.zero_grad()
+        step += 1
+        seen += inputs.numel()
+        recent[name] = [*recent[name][-49:], torch.stack([loss.detach(), right])]
+        if step % 150 == 0 or step < 4:
+            means = {key: torch.stack(some).mean(0).tolist() for key, some in recent.items() if some}
+            told = "  ".join(f"{key}: loss {a:.4f}, values right {b:.4f}" for key, (a, b) in means.items())
+            print(f"{time.monotonic() - began:6.1f} s  step {step}  {seen / 1e6:.0f} M tokens  {told}  gradient {norm.item():.2f}  "
+                  f"rate {factor:.2f}", flush=True)
+            if not all(math.isfinite(a) for a, _ in means.values()):
+                raise SystemExit("the loss is not finite")
+        if time.monotonic() - saved > 60:
+            model.save(args.out / "model.safetensors")
+            saved = time.monotonic()
     model.save(args.out / "model.safetensors")
 
 

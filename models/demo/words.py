@@ -4,6 +4,7 @@ A word is held out when `held_out(word)`: training never shows such a name, eval
 """
 
 import random
+import string
 import zlib
 from collections.abc import Callable
 
@@ -66,9 +67,12 @@ owl paddle palace panther path pearl pepper pine pond prairie puzzle rabbit rain
 snow spring star stone storm swan thistle tiger tower trumpet tulip turtle village wave whale willow wind wolf""".split()
 RELATIONS = """sister brother mother father aunt uncle cousin neighbour boss teacher dog cat horse doctor roommate daughter son
 grandmother grandfather colleague dentist nephew niece parrot landlord coach""".split()
+GLUE = """is of with the by for we say need you when must only that as has under and to at it was are be will can this there
+which one please from on in about so take know tell keep use find has got my our their here always never again very well then what
+who how where does did do was chosen called given set now just him her them us all any every let make remember right""".split()
 PEOPLE = [w for w in RELATIONS if w not in ("dog", "cat", "horse", "parrot")]
 OWNED = "car house coat bicycle kitchen sofa jacket phone boat hat bag cup shirt pen chair table".split()
-THINGS = """book film song game city tree bird river mountain shop cafe band dish poem street park museum language subject
+THINGS = """book film movie song show series game city tree bird river mountain shop cafe band dish poem street park museum language subject
 ship train hobby planet story dance cake shirt word room teacher author painter team holiday smell sound""".split()
 
 ONSETS = "b br c ch d dr f fl g gr h j k kl l m n p pr qu r s sh sl st t th tr v w y z".split()
@@ -85,12 +89,11 @@ def held_out(word: str) -> bool:
 
 
 def invented(rng: random.Random) -> str:
-    """A pronounceable word of two or three syllables, one of more than 10^7."""
+    """A pronounceable word of two or three syllables, one of more than 10^7; now and then one that nobody can pronounce."""
+    if rng.random() < 0.1:
+        return "".join(rng.choices(string.ascii_lowercase, k=rng.randint(3, 8)))
     word = "".join(rng.choice(ONSETS) + rng.choice(VOWELS) for _ in range(rng.choice((1, 2, 2))))
     return word + rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(CODAS)
-
-
-SEEN_NAMES = [name for name in PET_NAMES + REAL_NAMES if not held_out(name)]
 
 
 class Lexicon:
@@ -99,7 +102,7 @@ class Lexicon:
     def __init__(self, evaluation: bool, rng: random.Random, size: int = 20000) -> None:
         keep = [w for w in (invented(rng) for _ in range(size * (8 if evaluation else 1))) if held_out(w) == evaluation]
         self.invented = keep
-        self.real = 0.05 if evaluation else 0.5
+        self.real = 0.05 if evaluation else 0.35
         self.names = [w for w in REAL_NAMES if held_out(w) == evaluation]
         self.pet_names = [w for w in PET_NAMES if held_out(w) == evaluation]
 
@@ -110,16 +113,24 @@ class Lexicon:
     def pet_name(self, rng: random.Random) -> str:
         return rng.choice(self.pet_names) if rng.random() < self.real else self.name(rng)
 
+    def title(self, rng: random.Random) -> str:
+        """What anything may be called: a word or two, small or capital, or a number."""
+        words = [self.word(rng) for _ in range(rng.choice((1, 1, 2, 2, 3)))]
+        form = rng.randrange(8)
+        if form == 0:
+            return digits(rng, rng.randint(1, 6))
+        if form == 1:
+            return f"{words[0]} {digits(rng, rng.randint(1, 3))}"
+        if form == 2:
+            return "The " + " ".join(w.capitalize() for w in words[:2])
+        return " ".join(w.capitalize() for w in words) if form < 5 else " ".join(words)
+
     def word(self, rng: random.Random) -> str:
         return rng.choice(rng.choice((NOUNS, ADJECTIVES, self.invented)))
 
 
 def digits(rng: random.Random, count: int) -> str:
     return "".join(rng.choices("0123456789", k=count))
-
-
-def pet_without_colour(rng: random.Random) -> Value:
-    return rng.choice(ANIMALS), rng.choice(SEEN_NAMES)
 
 
 def one_of(words: list[str]) -> Sampler:

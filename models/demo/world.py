@@ -17,12 +17,11 @@ import numpy as np
 import phrases
 import sentencepiece
 import smalltalk
-import words
 from phrases import Kind
-from words import ADJECTIVES, COLOURS, OBJECTS, OWNED, RELATIONS, SMALL_OBJECTS, THINGS, Lexicon, Value, held_out
+from words import ADJECTIVES, COLOURS, GLUE, OBJECTS, OWNED, RELATIONS, SMALL_OBJECTS, THINGS, Lexicon, Value, held_out
 
 # What a token is, for its weight in the loss.
-CONTROL, USER, NAMED, FILLER, REPLY, ANSWER, VALUE = range(7)
+CONTROL, USER, NAMED, FILLER, REPLY, ANSWER, VALUE, FIRST = range(8)  # FIRST: of an answer, "You did not" or not
 Part = tuple[str, int]  # text and class
 PERSON = next(kind for kind in phrases.KINDS if kind.subject == "person")
 
@@ -134,6 +133,8 @@ class Encoder:
             part = self.ids(text)
             ids += part
             classes += [kind] * len(part)
+        if classes[-1] in (ANSWER, VALUE):
+            classes[1] = FIRST
         ids.append(self.end)
         classes.append(classes[-1] if message.role == "assistant" else CONTROL)
         return ids, classes
@@ -176,13 +177,15 @@ class Speaker:
             return Subject(name, name)
         if kind.subject == "possession":
             owner = self.subject(PERSON)
-            thing = "favourite " + rng.choice(list(phrases.FAVOURITES)) if rng.random() < 0.5 else rng.choice(THINGS)
+            things = (rng.choice(THINGS), self.lexicon.word(rng), *(f"favourite {rng.choice(list(phrases.FAVOURITES))}",) * 2)
+            thing = rng.choice(things)
             return Subject(f"{owner.mine}'s {thing}", f"{owner.yours}'s {thing}")
         if kind.subject == "owned":
             thing = rng.choice(OWNED)
             return Subject(f"my {thing}", f"your {thing}")
         if kind.subject == "favourite":
-            thing = rng.choice(list(phrases.FAVOURITES) if rng.random() < 0.6 else THINGS)
+            pick = rng.random()
+            thing = rng.choice(list(phrases.FAVOURITES) if pick < 0.45 else THINGS) if pick < 0.75 else self.lexicon.word(rng)
             return Subject(thing, thing)
         if kind.subject == "word":
             word = " ".join(self.lexicon.word(rng) for _ in range(rng.choice((1, 1, 2))))
@@ -198,15 +201,14 @@ class Speaker:
         if kind.value is not None:
             return kind.value(rng)
         if kind.name == "pet":
-            return rng.choice(COLOURS), rng.choice(smalltalk.ANIMALS), lexicon.pet_name(rng)
+            pet = rng.choice(smalltalk.ANIMALS), lexicon.pet_name(rng)
+            return (rng.choice(COLOURS), *pet) if "{2}" in kind.said else pet
         if kind.name in ("name", "called"):
             return (lexicon.name(rng),)
         thing = subject.mine.split(" ")[-1]
         if thing in phrases.FAVOURITES and rng.random() < 0.7:
             return (rng.choice(phrases.FAVOURITES[thing]),)
-        if rng.random() < 0.15:
-            return (words.digits(rng, rng.randint(1, 6)),)
-        return (" ".join(lexicon.word(rng) for _ in range(rng.choice((1, 1, 2)))),)
+        return (lexicon.title(rng),)
 
     def fact(self, kinds: tuple[Kind, ...] = phrases.KINDS, subject: Subject | None = None) -> Fact:
         kind = self.rng.choice(kinds)
@@ -216,8 +218,8 @@ class Speaker:
     # Messages ---------------------------------------------------------------------------------------------------------
 
     def user(self, parts: list[Part], asks: bool = False) -> Message:
-        """A user's message; one of seven in training is typed carelessly."""
-        if not self.evaluation and self.rng.random() < 0.15:
+        """A user's message; one of five in training is typed carelessly."""
+        if not self.evaluation and self.rng.random() < 0.2:
             parts = [(self._careless(parts, asks), USER)]
         return Message("user", parts)
 
@@ -252,12 +254,24 @@ class Speaker:
             texts[i] = text[:at] + (more + text[at:] if style == 6 or end < 0 else text[end:])
         return "".join(texts)
 
+    def loose(self, items: list[str], end: str) -> str:
+        """A template that names the items in any order among words that mean nothing: what counts is who, what and which."""
+        rng = self.rng
+        rng.shuffle(items)
+        cut = [" ".join(rng.choices(GLUE, k=rng.randint(0, 3))) for _ in range(len(items) + 1)]
+        text = " ".join(part for pair in itertools.zip_longest(cut, items) for part in pair if part)
+        return text.replace("{s}", "{S}", 1) + end if text.startswith("{s}") else text[0].upper() + text[1:] + end
+
     def tell(self, fact: Fact, update: bool = False) -> list[Part]:
         slots = fact.slots()
         if fact.subject.mine[:1].isupper() and self.rng.random() < 0.3:
             slots["s"], slots["S"] = f"my friend {slots['s']}", f"My friend {slots['s']}"
         wrap = self.pick(phrases.UPDATES if update else phrases.TELL_WRAPS, mixed=True)
-        return render(wrapped(wrap, self.pick(fact.kind.tell)), slots, USER, NAMED)
+        template, kind = self.pick(fact.kind.tell), fact.kind
+        if kind.noun and not self.evaluation and self.rng.random() < 0.15:
+            items = [kind.noun, kind.said] if kind.subject == "me" else [kind.noun, kind.said, "{s}"]
+            template = self.loose(items, ".")
+        return render(wrapped(wrap, template), slots, USER, NAMED)
 
     def noted(self, facts: list[Fact], update: bool = False, plain: bool = False) -> Message:
         """What the assistant says when it has been told something. A plain answer repeats no value."""
@@ -275,8 +289,12 @@ class Speaker:
 
     def ask(self, fact: Fact) -> tuple[Message, Message]:
         """A question about a fact that was told, and its answer."""
-        questions, answer = self.rng.choice(fact.kind.ask)
-        question = wrapped(self.pick(phrases.ASK_WRAPS, mixed=True), self.pick(questions))
+        kind = fact.kind
+        questions, answer = self.rng.choice(kind.ask)
+        question = self.pick(questions)
+        if kind.noun and not self.evaluation and self.rng.random() < 0.1:
+            question, answer = self.loose([kind.noun, "my" if kind.subject == "me" else "{s}"], "?"), kind.ask[0][1]
+        question = wrapped(self.pick(phrases.ASK_WRAPS, mixed=True), question)
         slots = fact.slots()
         return self.user(render(question, slots, USER, NAMED), asks=True), Message("assistant", render(answer, slots, ANSWER, VALUE))
 
@@ -346,7 +364,7 @@ class Dialogue:
         opening = min(300, self.length / 8)
         for i in range(facts):
             self._plan(rng.random() * (opening if i % 2 == 0 else self.length * 0.9), self._tell)
-        for _ in range(rng.randint(0, 1 + facts // 2)):
+        for _ in range(rng.randint(0, 1 + facts)):
             self._plan(rng.random() * self.length, self._ask_unknown)
         while self.position < self.length:
             gap = (self._due[0][0] if self._due else self.length) - self.position
@@ -392,8 +410,12 @@ class Dialogue:
         for fact in facts[1:]:
             more = self.speaker.tell(fact)
             parts += [(" " + more[0][0], more[0][1]), *more[1:]]
-        if rng.random() < 0.1:
+        pick = rng.random()
+        if pick < 0.1:
             self._say(*self.speaker.pasted(int(30 * 6 ** rng.random()), parts))
+        elif pick < 0.14:  # told and asked in one breath
+            question, answer = self.speaker.ask(rng.choice(facts))
+            self._say(Message("user", [*parts, ("\n", USER), *question.parts]), answer)
         else:
             self._say(self.speaker.user(parts), self.speaker.noted(facts))
         for fact in facts:
@@ -415,6 +437,10 @@ class Dialogue:
             self._say(*self.speaker.check(fact, known=True))
         elif pick < 0.1 and alone:
             self._say(*self.speaker.about(fact))
+        elif pick < 0.15:  # at the end of a pasted text
+            text, _ = self.speaker.pasted(int(30 * 20**self.rng.random()))
+            question, answer = self.speaker.ask(fact)
+            self._say(Message("user", [*text.parts, (self.rng.choice(("\n", "\n\n")), FILLER), *question.parts]), answer)
         else:
             self._say(*self.speaker.ask(fact))
 
