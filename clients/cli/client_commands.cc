@@ -60,7 +60,9 @@ void AddChat(CLI::App& root, Actions* actions) {
   auto flags = std::make_shared<ChatFlags>();
   flags->history = DefaultHistoryFile().string();
   command->add_option("--system,-s", flags->options.system, "System message")->group("Conversation")->type_name("TEXT");
-  command->add_option("--history-file", flags->history, "Where typed lines are kept; \"\" keeps none")
+  command
+      ->add_option("--history-file", flags->history,
+                   "Where typed lines are kept; \"\" keeps none. Default: ~/.local/state/statehouse/chat_history")
       ->group("Conversation")
       ->type_name("FILE");
   AddTexts(*command, "Conversation", "--say", "Say this first, as if it were typed; may be given several times", "TEXT",
@@ -91,7 +93,7 @@ int RunGenerate(GenerateFlags& flags, const OfflineGeneration& offline) {
   std::unique_ptr<Connection> connection;
   std::unique_ptr<GenerateBackend> backend;
   if (flags.offline) {
-    absl::StatusOr<std::unique_ptr<GenerateBackend>> opened = offline.open();
+    absl::StatusOr<std::unique_ptr<GenerateBackend>> opened = offline.open(flags.request);
     if (!opened.ok()) return Fail(opened.status());
     backend = *std::move(opened);
   } else {

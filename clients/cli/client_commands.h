@@ -15,8 +15,10 @@ namespace statehouse::cli {
 
 // What `generate --offline` runs on. The composition root brings it; this folder knows only the wire.
 struct OfflineGeneration {
-  std::function<void(CLI::App& generate)> add_flags;                       // --model and the like
-  std::function<absl::StatusOr<std::unique_ptr<GenerateBackend>>()> open;  // after parsing; loads the model
+  // --model and the like.
+  std::function<void(CLI::App& generate)> add_flags;
+  // After parsing: loads the model, with room for that request.
+  std::function<absl::StatusOr<std::unique_ptr<GenerateBackend>>(const v1::GenerateRequest& request)> open;
 };
 
 // `offline` may hold empty functions: then there is no --offline.

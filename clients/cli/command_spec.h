@@ -10,27 +10,27 @@
 namespace statehouse::cli {
 
 struct FlagSpec {
-  std::string name;                  // "--max-tokens"; of a positional argument its name in capitals
-  std::string short_name;            // "-m", or empty
-  std::string value;                 // what to write for its value, "INT"; empty: it takes none
-  std::vector<std::string> choices;  // all allowed values, if they are few
-  std::string help;
-  std::string group;  // heading in the help text
-  std::string default_value;
-  std::string env;         // STATEHOUSE_…; empty: cannot be set so
-  std::string config_key;  // empty: cannot be set so
+  std::string name = {};                  // "--max-tokens"; of a positional argument its name in capitals
+  std::string short_name = {};            // "-m", or empty
+  std::string value = {};                 // what to write for its value, "INT"; empty: it takes none
+  std::vector<std::string> choices = {};  // all allowed values, if they are few
+  std::string help = {};
+  std::string group = {};  // heading in the help text
+  std::string default_value = {};
+  std::string env = {};         // STATEHOUSE_…; empty: cannot be set so
+  std::string config_key = {};  // empty: cannot be set so
   bool positional = false;
   bool required = false;
   bool takes_path = false;
 };
 
 struct CommandSpec {
-  std::string name;  // one word
-  std::string help;
-  std::string footer;  // examples
-  bool runs = true;    // false: needs a sub-command
-  std::vector<FlagSpec> flags;
-  std::vector<CommandSpec> commands;
+  std::string name = {};  // one word
+  std::string help = {};
+  std::string footer = {};  // examples
+  bool runs = true;         // false: needs a sub-command
+  std::vector<FlagSpec> flags = {};
+  std::vector<CommandSpec> commands = {};
 
   const CommandSpec* Find(std::string_view command) const;
 };

@@ -125,6 +125,7 @@ int Generate(GenerateBackend& backend, const v1::GenerateRequest& request, const
     status = backend.Generate(request, [&](const v1::GenerateEvent& event) {
       collector.Add(event);
       if (!options.json) printer.Show(event);
+      if (std::ferror(out) != 0) backend.Cancel();  // nobody reads any more, as in `generate | head`
     });
   }
   if (options.json) {
@@ -135,6 +136,7 @@ int Generate(GenerateBackend& backend, const v1::GenerateRequest& request, const
     printer.End(collector.response());
   }
   if (interrupted) return kExitInterrupted;
+  if (std::ferror(out) != 0) return 1;
   if (!status.ok()) {
     PrintError(err, status);
     return 1;

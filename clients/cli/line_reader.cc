@@ -10,7 +10,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <cwchar>
-#include <iostream>
 #include <system_error>
 
 namespace statehouse::cli {
@@ -18,11 +17,37 @@ namespace {
 
 constexpr int kHistoryLines = 1000;
 
+// Reads by hand: std::cin would wait through a Ctrl-C.
 class PipeReader : public LineReader {
  public:
+  explicit PipeReader(Interrupts& interrupts) : interrupts_(interrupts) {}
+
   Result Read(const std::string&, std::string* line) override {
-    return std::getline(std::cin, *line) ? Result::kLine : Result::kEnd;
+    size_t newline = buffer_.find('\n');
+    while (newline == std::string::npos && ReadSome()) newline = buffer_.find('\n');
+    if (newline == std::string::npos && (buffer_.empty() || interrupted_)) return Result::kEnd;
+    *line = buffer_.substr(0, newline);
+    buffer_.erase(0, newline == std::string::npos ? newline : newline + 1);
+    if (!line->empty() && line->back() == '\r') line->pop_back();
+    return Result::kLine;
   }
+
+ private:
+  // False at the end of the pipe, and after Ctrl-C, which ends a program that nobody types into.
+  bool ReadSome() {
+    pollfd waits[2] = {{STDIN_FILENO, POLLIN, 0}, {interrupts_.fd(), POLLIN, 0}};
+    if (poll(waits, 2, -1) < 0) return errno == EINTR;
+    if (interrupts_.Take()) interrupted_ = true;
+    if (interrupted_) return false;
+    char chunk[4096];
+    const ssize_t count = read(STDIN_FILENO, chunk, sizeof chunk);
+    if (count > 0) buffer_.append(chunk, static_cast<size_t>(count));
+    return count > 0 || (count < 0 && errno == EINTR);
+  }
+
+  Interrupts& interrupts_;
+  std::string buffer_;
+  bool interrupted_ = false;
 };
 
 class TerminalReader : public LineReader {
@@ -139,7 +164,7 @@ std::unique_ptr<LineReader> MakeLineReader(Interrupts& interrupts, const std::fi
   if (isatty(STDIN_FILENO) == 1 && isatty(STDOUT_FILENO) == 1) {
     return std::make_unique<TerminalReader>(interrupts, history_file);
   }
-  return std::make_unique<PipeReader>();
+  return std::make_unique<PipeReader>(interrupts);
 }
 
 std::filesystem::path DefaultHistoryFile() {

@@ -187,7 +187,8 @@ absl::StatusOr<LoadReport> RunLoad(const Connection& connection, const LoadOptio
     if (on_progress) on_progress(done, options.num_prompts);
   };
   std::mt19937_64 random(options.random_seed + 1);
-  const double rate = options.request_rate > 0 ? options.request_rate : 1;
+  const bool paced = options.request_rate > 0 && std::isfinite(options.request_rate);
+  const double rate = paced ? options.request_rate : 1;
   std::gamma_distribution<double> gap_s(options.burstiness, 1 / (rate * options.burstiness));
   std::vector<RequestRecord> records(requests.size());
   const std::unique_ptr<v1::Generation::Stub> stub = v1::Generation::NewStub(connection.channel());
@@ -201,7 +202,7 @@ absl::StatusOr<LoadReport> RunLoad(const Connection& connection, const LoadOptio
     }
     gate.Enter(options.max_concurrency);
     LoadCall::Start(connection, *stub, requests[i], begin, &records[i], &gate);
-    if (options.request_rate > 0) {
+    if (paced) {
       due += std::chrono::duration_cast<SteadyClock::duration>(std::chrono::duration<double>(gap_s(random)));
     }
     report_progress(gate.done());

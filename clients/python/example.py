@@ -1,0 +1,69 @@
+#!/usr/bin/env python3
+"""Streams a chat from a Statehouse server, with stubs that are generated from the protos as it starts.
+
+    python3 example.py --address 127.0.0.1:50051 "Hi! My name is Ada." "What is my name?"
+"""
+import argparse
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import grpc
+
+PROTOS = pathlib.Path(__file__).resolve().parents[2] / "proto"
+
+
+def generate_stubs(out: str) -> None:
+    """Writes the Python modules of the protos to `out`: with grpcio-tools if they are there, else with protoc."""
+    files = [str(path) for path in sorted((PROTOS / "statehouse" / "v1").glob("*.proto"))]
+    flags = [f"-I{PROTOS}", f"--python_out={out}", f"--grpc_python_out={out}"]
+    try:
+        from grpc_tools import protoc
+        failed = protoc.main(["protoc", *flags, *files])
+    except ImportError:
+        plugin = shutil.which("grpc_python_plugin")
+        if plugin is None or shutil.which("protoc") is None:
+            sys.exit("example.py: install grpcio-tools, or protobuf-compiler and protobuf-compiler-grpc")
+        failed = subprocess.call(["protoc", *flags, f"--plugin=protoc-gen-grpc_python={plugin}", *files])
+    if failed:
+        sys.exit("example.py: the protos could not be compiled")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--address", default="127.0.0.1:50051", help="host:port or unix:PATH")
+    parser.add_argument("--token", help="bearer token, if the server asks for one")
+    parser.add_argument("message", nargs="+", help="what to say, one turn each")
+    args = parser.parse_args()
+
+    with tempfile.TemporaryDirectory() as out:
+        generate_stubs(out)
+        sys.path.insert(0, out)
+        from statehouse.v1 import generation_pb2 as pb
+        from statehouse.v1 import generation_pb2_grpc as rpc
+
+    stub = rpc.GenerationStub(grpc.insecure_channel(args.address))
+    metadata = [("authorization", f"Bearer {args.token}")] if args.token else []
+    messages = []
+    for text in args.message:
+        print(f"> {text}")
+        messages.append(pb.ChatMessage(role="user", content=text))
+        request = pb.GenerateRequest(chat=pb.Chat(messages=messages), sampling=pb.Sampling(temperature=0.0))
+        answer = ""
+        try:
+            for event in stub.Generate(request, metadata=metadata, timeout=120):
+                kind = event.WhichOneof("event")
+                if kind in ("delta", "finished"):
+                    piece = getattr(event, kind).text
+                    answer += piece
+                    print(piece, end="", flush=True)
+        except grpc.RpcError as error:
+            sys.exit(f"\nexample.py: {error.code().name}: {error.details()}")
+        print()
+        messages.append(pb.ChatMessage(role="assistant", content=answer))
+
+
+if __name__ == "__main__":
+    main()
