@@ -1,0 +1,134 @@
+// The demo checkpoint behind a real server: what users run.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "server/convert_event.h"
+#include "server/hosted_model.h"
+#include "tests/support/server_fixture.h"
+
+namespace statehouse {
+namespace {
+
+class EndToEnd : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    HostedModelOptions options;
+    options.directory = STATEHOUSE_SOURCE_DIR "/models/demo/checkpoint";
+    options.served_name = "demo";
+    options.engine.max_num_seqs = 8;
+    auto model = HostedModel::Load(options);
+    ASSERT_TRUE(model.ok()) << model.status();
+    model_ = model->release();
+    server_ = new testing::TestServer;
+    ASSERT_TRUE(server_->status().ok()) << server_->status();
+    server_->server().Serve(&model_->served());
+  }
+  static void TearDownTestSuite() {
+    delete server_;
+    delete model_;
+  }
+  void SetUp() override { ASSERT_NE(server_, nullptr); }
+
+  static v1::GenerateRequest Chat(const std::string& text, uint64_t seed, int64_t max_tokens) {
+    v1::GenerateRequest request;
+    auto* message = request.mutable_chat()->add_messages();
+    message->set_role("user");
+    message->set_content(text);
+    request.mutable_sampling()->set_seed(seed);
+    request.mutable_sampling()->set_temperature(1);
+    request.mutable_stop()->set_max_tokens(max_tokens);
+    request.mutable_stop()->set_ignore_eos(true);
+    return request;
+  }
+  static v1::GenerateResponse Read(const v1::GenerateRequest& request, grpc::Status* status) {
+    grpc::ClientContext context;
+    auto reader = server_->Generation()->Generate(&context, request);
+    v1::GenerateResponse response;
+    v1::GenerateEvent event;
+    while (reader->Read(&event)) Fold(event, &response);
+    *status = reader->Finish();
+    return response;
+  }
+
+  static HostedModel* model_;
+  static testing::TestServer* server_;
+};
+
+HostedModel* EndToEnd::model_ = nullptr;
+testing::TestServer* EndToEnd::server_ = nullptr;
+
+TEST_F(EndToEnd, ASeededRequest_IsTheSameAloneAndAmongThirtyTwoOthers) {
+  const auto request = Chat("My name is Ada and I live in Oslo. Where do I live?", 7, 48);
+  grpc::Status status;
+  const v1::GenerateResponse alone = Read(request, &status);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  ASSERT_EQ(alone.outputs(0).token_ids_size(), 48);
+
+  std::atomic<int> failures{0};
+  std::vector<std::thread> others;
+  for (int i = 0; i < 32; ++i) {
+    others.emplace_back([&, i] {
+      grpc::Status other_status;
+      Read(Chat("Tell me about number " + std::to_string(i) + std::string(i, '.'), 100 + i, 16 + i), &other_status);
+      if (!other_status.ok()) ++failures;
+    });
+  }
+  const v1::GenerateResponse among = Read(request, &status);
+  for (auto& other : others) other.join();
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(failures, 0);
+  EXPECT_EQ(among.outputs(0).text(), alone.outputs(0).text());
+  EXPECT_TRUE(std::equal(alone.outputs(0).token_ids().begin(), alone.outputs(0).token_ids().end(),
+                         among.outputs(0).token_ids().begin(), among.outputs(0).token_ids().end()));
+}
+
+TEST_F(EndToEnd, TheStreamedText_IsTheDecodingOfItsIds) {
+  auto request = Chat("Count to five.", 3, 40);
+  request.set_n(2);
+  grpc::Status status;
+  const v1::GenerateResponse response = Read(request, &status);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  ASSERT_EQ(response.outputs_size(), 2);
+  for (const auto& output : response.outputs()) {
+    const std::vector<int32_t> ids(output.token_ids().begin(), output.token_ids().end());
+    EXPECT_EQ(output.text(), model_->served().tokenizer->Decode(ids));
+  }
+  EXPECT_EQ(response.usage().completion_tokens(), 80);
+}
+
+TEST_F(EndToEnd, PromptLogprobs_CoverThePromptFromTheSecondTokenOn) {
+  auto request = Chat("Hello.", 3, 2);
+  request.set_prompt_logprobs(2);
+  request.set_logprobs(3);
+  grpc::Status status;
+  const v1::GenerateResponse response = Read(request, &status);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  ASSERT_EQ(response.prompt_logprobs_size(), response.prompt_token_ids_size() - 1);
+  for (int i = 0; i < response.prompt_logprobs_size(); ++i) {
+    EXPECT_EQ(response.prompt_logprobs(i).token_id(), response.prompt_token_ids(i + 1));
+    EXPECT_EQ(response.prompt_logprobs(i).top_size(), 2);
+    EXPECT_LE(response.prompt_logprobs(i).logprob(), 0);
+  }
+  EXPECT_EQ(response.outputs(0).logprobs_size(), 2);
+  EXPECT_EQ(response.outputs(0).logprobs(0).top_size(), 3);
+}
+
+TEST_F(EndToEnd, AModelsCard_SaysWhatASequenceCosts) {
+  grpc::ClientContext context;
+  v1::Model card;
+  ASSERT_TRUE(v1::Models::NewStub(server_->Channel())->GetModel(&context, v1::GetModelRequest(), &card).ok());
+  EXPECT_EQ(card.name(), "demo");
+  EXPECT_EQ(card.family(), "powercoder");
+  EXPECT_EQ(card.chat_template(), "demo");
+  EXPECT_EQ(card.tokenizer(), "sentencepiece");
+  EXPECT_GT(card.state_bytes_per_sequence(), 0);
+  EXPECT_EQ(card.fingerprint().size(), 16u);
+}
+
+}  // namespace
+}  // namespace statehouse
