@@ -12,8 +12,9 @@ from pathlib import Path
 
 import sentencepiece
 
+from dialogue import Dialogue
 from words import REAL_NAMES
-from world import Dialogue, Speaker
+from world import Speaker
 
 VOCAB = 2048
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from world import FILLER, Encoder, Speaker, row
+from dialogue import row
+from world import FILLER, Encoder, Speaker
 
 SHORT = 512  # tokens of a short row
 LONG = 1 << 17  # tokens of a long row

@@ -20,10 +20,11 @@ from pathlib import Path
 import numpy as np
 import phrases
 import torch
+from dialogue import row
 from model import PowerCoder
 from torch import Tensor
 from torch.nn import functional as F
-from world import ANSWER, REPLY, VALUE, Encoder, Message, Speaker, row
+from world import ANSWER, REPLY, VALUE, Encoder, Message, Speaker
 
 FACTS = 4
 HEAD = 320  # tokens before the distance starts to count: talk, then the facts

@@ -8,9 +8,10 @@ import torch
 
 import evaluate
 import phrases
+from dialogue import Dialogue
 from model import Config, PowerCoder
 from retention import chunked, quadratic
-from world import Dialogue, Encoder, Speaker, expansions
+from world import Encoder, Speaker, expansions
 
 TOKENIZER = Path(__file__).parent / "checkpoint" / "tokenizer.model"
 TINY = Config(vocab_size=2048, hidden_size=32, intermediate_size=32, num_hidden_layers=2, head_dim=16)
