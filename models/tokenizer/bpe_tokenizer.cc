@@ -77,6 +77,12 @@ absl::Status BpeTokenizer::AddAddedTokens(BpeDefinition* definition, const Token
   added_tokens_ = AddedTokens(std::move(tokens), normalizer_);
   for (size_t i = 0; i < added_tokens_.tokens().size(); ++i) {
     const AddedToken& token = added_tokens_.tokens()[i];
+    const auto in_vocab = definition->vocab.find(token.content);
+    if (in_vocab != definition->vocab.end() && in_vocab->second != token.id) {
+      return Invalid(definition->vocab_where,
+                     absl::StrCat("the added token ", QuotedName(token.content), " has the id ", token.id,
+                                  " in the files beside, but ", in_vocab->second, " here"));
+    }
     if (table_.Has(token.id) && table_.Name(token.id) != token.content) {
       return Invalid(definition->vocab_where,
                      absl::StrCat("id ", token.id, " is given to both ", QuotedName(table_.Name(token.id)),

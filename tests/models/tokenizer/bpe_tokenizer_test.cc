@@ -304,6 +304,8 @@ TEST(BpeTokenizer, DamagedFiles_AreRefusedByName) {
   EXPECT_TRUE(Tokenizer::Load(dir.path()).ok());
   dir.Write("added_tokens.json", json{{"<x>", 97}});
   EXPECT_THAT(Tokenizer::Load(dir.path()).status().message(), HasSubstr("id 97 is given to both"));
+  dir.Write("added_tokens.json", json{{"ab", 300}});
+  EXPECT_THAT(Tokenizer::Load(dir.path()).status().message(), HasSubstr("has the id 300"));
   dir.Write("added_tokens.json", json{{"<x>", "97"}});
   EXPECT_THAT(Tokenizer::Load(dir.path()).status().message(), HasSubstr("added_tokens.json"));
   dir.Write("added_tokens.json", json{{"<x>", 300}, {"<y>", 300}});

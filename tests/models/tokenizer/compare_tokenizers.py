@@ -2,9 +2,10 @@
 
     compare_tokenizers.py ENCODE_LINES [--texts N] [--all-characters]
 
-Trains or builds tokenizers of the shapes that the supported models use, saves them as a checkpoint would hold them, and runs
-the same texts through the package and through ENCODE_LINES. STATEHOUSE_STARCODER2 may name a directory with the merges.txt and
-special_tokens_map.json of StarCoder2; a vocabulary is then built from them too. Exits 77 if the packages are missing.
+Trains or builds tokenizers of the shapes that the supported models use, saves them as a checkpoint would hold them, and
+runs the same texts through the package and through ENCODE_LINES. STATEHOUSE_STARCODER2 may name a directory with the
+merges.txt and special_tokens_map.json of StarCoder2; a vocabulary is then built from them too. Exits 77 if the packages
+are missing.
 """
 
 import argparse
@@ -19,14 +20,16 @@ from pathlib import Path
 
 try:
     import sentencepiece
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import AddedToken, Regex, Tokenizer
+    from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 except ImportError as error:
     print(f"skipped: {error}; install tests/requirements.txt")
     sys.exit(77)
 
 from sample_texts import corpus, texts
 
-QWEN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+QWEN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+        r"|\s+(?!\S)|\s+")
 ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
 
 
@@ -60,7 +63,8 @@ class Report:
         print(f"{'FAILED' if wrong else 'ok':6} {what}: {len(inputs) - len(wrong)} of {len(inputs)} equal", flush=True)
         self.failures += len(wrong)
         for i in sorted(wrong, key=lambda i: len(inputs[i]))[:3]:
-            print(f"    input    {ascii(inputs[i])[:300]}\n    expected {ascii(expected[i])[:300]}\n    actual   {ascii(actual[i])[:300]}")
+            for name, values in (("input", inputs), ("expected", expected), ("actual", actual)):
+                print(f"    {name:8} {ascii(values[i])[:300]}")
 
 
 def ids_of(tokenizer: Tokenizer, samples: list[str], add: bool) -> list[list[int]]:
@@ -90,10 +94,12 @@ def compare_bpe(report: Report, name: str, ours: Ours, theirs: Tokenizer, sample
                      theirs.decode_batch(sequences, skip_special_tokens=not show), ours.decode(sequences, show))
 
 
-def compare_text(report: Report, what: str, sequences: list[list[int]], expected: list[str], actual: list[dict]) -> None:
+def compare_text(report: Report, what: str, sequences: list[list[int]], expected: list[str],
+                 actual: list[dict]) -> None:
     report.compare(what, sequences, expected, [answer["text"] for answer in actual])
     report.compare(what + ", streamed", sequences, expected, [answer["streamed"] for answer in actual])
-    report.compare(what + ", characters whole", sequences, [True] * len(actual), [answer["whole_characters"] for answer in actual])
+    report.compare(what + ", characters whole", sequences, [True] * len(actual),
+                   [answer["whole_characters"] for answer in actual])
 
 
 def trained(pre_tokenizer, normalizer, special: list[str], alphabet: bool = True, **model) -> Tokenizer:
@@ -139,7 +145,8 @@ def with_flags() -> Tokenizer:
                           AddedToken("<think>", normalized=False), AddedToken("<think>ing", normalized=False)])
     tokenizer.post_processor = processors.Sequence([
         processors.ByteLevel(trim_offsets=False),
-        processors.TemplateProcessing(single="<s> $A </s>", pair="<s> $A </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 1)])])
+        processors.TemplateProcessing(single="<s> $A </s>", pair="<s> $A </s> $B </s>",
+                                      special_tokens=[("<s>", 0), ("</s>", 1)])])
     return tokenizer
 
 
@@ -187,7 +194,8 @@ def tangled(rng: random.Random) -> Tokenizer:
 
 def no_alphabet() -> Tokenizer:
     """Bytes without a token of their own become the unknown token, one for a run of them."""
-    return trained(pre_tokenizers.ByteLevel(add_prefix_space=False), None, ["<unk>"], alphabet=False, unk_token="<unk>", fuse_unk=True)
+    return trained(pre_tokenizers.ByteLevel(add_prefix_space=False), None, ["<unk>"], alphabet=False,
+                   unk_token="<unk>", fuse_unk=True)
 
 
 def real_starcoder2(folder: Path) -> Tokenizer:
@@ -219,14 +227,16 @@ def save_files(tokenizer: Tokenizer, folder: Path, config: dict, tokenizer_confi
     in_vocab = json.loads((folder / "vocab.json").read_text())
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config))
-    (folder / "special_tokens_map.json").write_text(json.dumps({"eos_token": special[0], "additional_special_tokens": special}))
-    (folder / "added_tokens.json").write_text(json.dumps({token.content: i for i, token in added.items() if token.content not in in_vocab}))
+    named = {"eos_token": special[0], "additional_special_tokens": special}
+    (folder / "special_tokens_map.json").write_text(json.dumps(named))
+    new = {token.content: i for i, token in added.items() if token.content not in in_vocab}
+    (folder / "added_tokens.json").write_text(json.dumps(new))
     return folder
 
 
 def every_character(every: bool) -> list[str]:
-    """Each character next to a letter, a digit, a sign, a space and marks; 20 to a text. Without `every`, only each 101st of
-    those above U+20000, which are ideographs, tags, private or not assigned."""
+    """Each character next to a letter, a digit, a sign, a space and marks; 20 to a text. Without `every`, only each 101st
+    of those above U+20000, which are ideographs, tags, private or not assigned."""
     codes = [code for code in range(0x110000) if not 0xD800 <= code < 0xE000]
     codes = [code for code in codes if every or code < 0x20000 or code % 101 == 0]
     lines = [codes[i:i + 20] for i in range(0, len(codes), 20)]
@@ -238,16 +248,18 @@ def train_sentencepiece(folder: Path, **options) -> sentencepiece.SentencePieceP
     lines = [line.replace("\x00", "") for text in corpus(seed=5) for line in text.splitlines() if line]
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(lines), model_prefix=str(folder / "tokenizer"), vocab_size=1500, byte_fallback=True,
-        character_coverage=0.98, minloglevel=2, num_threads=1, max_sentence_length=20000, control_symbols=["<|end|>", "<|user|>"],
-        user_defined_symbols=["<think>"], hard_vocab_limit=False, **options)
+        character_coverage=0.98, minloglevel=2, num_threads=1, max_sentence_length=20000, hard_vocab_limit=False,
+        control_symbols=["<|end|>", "<|user|>"], user_defined_symbols=["<think>"], **options)
     return sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
 
 
 def compare_sentencepiece(report: Report, name: str, ours: Ours, theirs, samples: list[str]) -> None:
-    report.compare(f"{name}: ids", samples, theirs.encode(samples), ids_or_error(ours.encode(samples, add=False, parse=False)))
+    report.compare(f"{name}: ids", samples, theirs.encode(samples),
+                   ids_or_error(ours.encode(samples, add=False, parse=False)))
     sequences = theirs.encode(samples) + random_ids(random.Random(9), theirs.get_piece_size(), 5000)
     sequences += random_ids(random.Random(11), 300, 5000)  # mostly bytes
-    compare_text(report, f"{name}: text", sequences, [theirs.decode(ids) for ids in sequences], ours.decode(sequences, show=False))
+    compare_text(report, f"{name}: text", sequences, [theirs.decode(ids) for ids in sequences],
+                 ours.decode(sequences, show=False))
 
 
 def main() -> int:
@@ -268,7 +280,8 @@ def main() -> int:
 
         star, qwen = starcoder2(), qwen3()
         compare_bpe(report, "starcoder2", ours(save_json(star, root / "starcoder2")), star, samples)
-        compare_bpe(report, "starcoder2, vocab.json", ours(save_files(star, root / "starcoder2-files", {"model_type": "powercoder"}, {})), star, few)
+        compare_bpe(report, "starcoder2, vocab.json",
+                    ours(save_files(star, root / "starcoder2-files", {"model_type": "powercoder"}, {})), star, few)
         compare_bpe(report, "qwen3", ours(save_json(qwen, root / "qwen3")), qwen, samples)
         compare_bpe(report, "qwen3, vocab.json",
                     ours(save_files(qwen, root / "qwen3-files", {}, {"tokenizer_class": "Qwen2Tokenizer"})), qwen, few)
@@ -280,17 +293,20 @@ def main() -> int:
         letters = ["".join(rng.choices("abcd", k=rng.randrange(1, 60))) for _ in range(1000)]
         for i in range(10):
             tokenizer = tangled(rng)
-            compare_ids(report, f"tangled merges {i}", ours(save_json(tokenizer, root / f"tangled-{i}")), tokenizer, letters)
+            folder = save_json(tokenizer, root / f"tangled-{i}")
+            compare_ids(report, f"tangled merges {i}", ours(folder), tokenizer, letters)
         for behaviour in ("isolated", "removed", "contiguous", "merged_with_previous", "merged_with_next"):
             for invert in (False, True):
                 for kind, pattern in (("regex", Regex(r"\s+|\d|[.,;]+")), ("text", " ")):
                     name = f"split {behaviour}{', inverted' if invert else ''}, {kind}"
                     tokenizer = split_behaviour(behaviour, invert, pattern)()
                     compare_ids(report, name, ours(save_json(tokenizer, root / name)), tokenizer, few)
-        for name, words, normalizer in (("starcoder2", star.pre_tokenizer, None), ("qwen3", qwen_words(), normalizers.NFC()),
+        for name, words, normalizer in (("starcoder2", star.pre_tokenizer, None),
+                                        ("qwen3", qwen_words(), normalizers.NFC()),
                                         ("categories", categories(), None)):
             tokenizer = probe(words, normalizer)
-            compare_ids(report, f"every character, {name}", ours(save_json(tokenizer, root / f"characters-{name}")), tokenizer, characters)
+            folder = save_json(tokenizer, root / f"characters-{name}")
+            compare_ids(report, f"every character, {name}", ours(folder), tokenizer, characters)
         if os.environ.get("STATEHOUSE_STARCODER2"):
             real = real_starcoder2(Path(os.environ["STATEHOUSE_STARCODER2"]))
             compare_bpe(report, "real starcoder2", ours(save_json(real, root / "real")), real, samples)
@@ -299,8 +315,9 @@ def main() -> int:
         for kind in ("bpe", "unigram"):
             for prefix in (True, False):
                 for extra in (True, False):
-                    name = f"sentencepiece {kind}{', dummy prefix' if prefix else ''}{', single spaces' if extra else ''}"
-                    theirs = train_sentencepiece(root / name, model_type=kind, add_dummy_prefix=prefix, remove_extra_whitespaces=extra,
+                    name = f"sentencepiece {kind}" + (", dummy prefix" if prefix else "") + (", single spaces" if extra else "")
+                    theirs = train_sentencepiece(root / name, model_type=kind, add_dummy_prefix=prefix,
+                                                 remove_extra_whitespaces=extra,
                                                  normalization_rule_name="nmt_nfkc" if extra else "identity")
                     compare_sentencepiece(report, name, ours(root / name), theirs, samples)
     print("FAILED" if report.failures else "all equal")
@@ -308,7 +325,8 @@ def main() -> int:
 
 
 def compare_ids(report: Report, name: str, ours: Ours, theirs: Tokenizer, samples: list[str]) -> None:
-    report.compare(name, samples, ids_of(theirs, samples, add=True), ids_or_error(ours.encode(samples, add=True, parse=True)))
+    report.compare(name, samples, ids_of(theirs, samples, add=True),
+                   ids_or_error(ours.encode(samples, add=True, parse=True)))
 
 
 def categories() -> pre_tokenizers.PreTokenizer:
