@@ -16,7 +16,7 @@ import phrases
 import sentencepiece
 import smalltalk
 from phrases import Kind
-from words import ADJECTIVES, COLOURS, GLUE, OBJECTS, OWNED, RELATIONS, SMALL_OBJECTS, THINGS, Lexicon, Value, held_out
+from words import ADJECTIVES, COLOURS, GLUE, OBJECTS, OWNED, RELATIONS, SMALL_OBJECTS, THINGS, Lexicon, Value
 
 # What a token is, for its weight in the loss.
 CONTROL, USER, NAMED, FILLER, REPLY, ANSWER, VALUE, FIRST = range(8)  # FIRST: of an answer, "You did not" or not
