@@ -16,7 +16,7 @@ namespace {
 using Type = SentencePieceModel::Type;
 
 constexpr int64_t kLargestFile = 64 << 20;
-constexpr size_t kLargestText = 1 << 28;             // the library keeps about 100 bytes per byte
+constexpr size_t kLargestText = 16 << 20;            // the library takes up to about 240 bytes of memory per byte
 constexpr std::string_view kSpace = "\xE2\x96\x81";  // "▁", U+2581
 
 absl::Status Invalid(const std::string& where, const std::string& what) {
@@ -162,7 +162,8 @@ std::optional<int32_t> SentencePieceTokenizer::FindSpecial(std::string_view name
 absl::Status SentencePieceTokenizer::Encode(std::string_view text, const EncodeOptions& options,
                                             std::vector<int32_t>* ids) const {
   if (text.size() > kLargestText)
-    return Invalid("text", absl::StrCat(text.size(), " bytes; expected at most ", kLargestText));
+    return Invalid("text", absl::StrCat(text.size(), " bytes; expected at most ", kLargestText,
+                                        "; send a longer prompt as token ids"));
   if (const size_t end = WellFormedPrefix(text); end != text.size()) {
     return Invalid("text", absl::StrCat("not UTF-8 at byte ", end,
                                         "; this tokenizer (SentencePiece) has no tokens for such bytes"));

@@ -134,6 +134,14 @@ TEST(SentencePieceTokenizer, TextThatIsNotUtf8_IsRefusedWithItsPlace) {
   EXPECT_TRUE(ids.empty());
 }
 
+TEST(SentencePieceTokenizer, TextThatWouldTakeGigabytes_IsRefused) {
+  const auto tokenizer = Loaded(Small());
+  std::vector<int32_t> ids;
+  const absl::Status status = tokenizer->Encode(std::string((16 << 20) + 1, 'a'), kPlain, &ids);
+  EXPECT_EQ(status.code(), kInvalid);
+  EXPECT_THAT(status.message(), HasSubstr("token ids"));
+}
+
 TEST(SentencePieceTokenizer, RandomIds_DecodeAsTheLibraryDecodes) {
   for (const bool prefix : {false, true}) {
     for (const bool extra : {false, true}) {
