@@ -2,30 +2,84 @@
 // an engine in this process (server/commands), and joins them into one program.
 #include <CLI/CLI.hpp>
 #include <csignal>
+#include <cstdio>
+#include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_format.h"
 #include "clients/cli/client_commands.h"
 #include "clients/cli/command_tree.h"
+#include "clients/cli/generate_backend.h"
+#include "clients/cli/progress.h"
+#include "server/commands/bench_command.h"
+#include "server/commands/info_command.h"
+#include "server/commands/offline.h"
+#include "server/commands/serve.h"
 #include "statehouse/build_info.h"
 
+namespace statehouse {
 namespace {
 
 std::string VersionText() {
-  const statehouse::BuildInfo& build = statehouse::GetBuildInfo();
+  const BuildInfo& build = GetBuildInfo();
   return absl::StrFormat("statehouse %s (%s, %s, %s)", build.version, build.commit, build.build_type, build.compiler);
 }
 
-}  // namespace
+// `generate --offline`: what the client knows as a backend is an engine in this process.
+class OfflineBackend : public cli::GenerateBackend {
+ public:
+  explicit OfflineBackend(std::unique_ptr<OfflineGenerator> generator) : generator_(std::move(generator)) {}
+  absl::Status Generate(const v1::GenerateRequest& request, const OnEvent& on_event) override {
+    return generator_->Generate(request, on_event);
+  }
+  void Cancel() override { generator_->Cancel(); }
 
-int main(int argc, char** argv) {
+ private:
+  const std::unique_ptr<OfflineGenerator> generator_;
+};
+
+cli::OfflineGeneration MakeOfflineGeneration() {
+  auto flags = std::make_shared<OfflineFlags>();
+  cli::OfflineGeneration offline;
+  offline.add_flags = [flags](CLI::App& generate) { AddOfflineFlags(generate, flags.get()); };
+  offline.open = [flags](const v1::GenerateRequest& request) -> absl::StatusOr<std::unique_ptr<cli::GenerateBackend>> {
+    cli::Progress progress(stderr);
+    auto generator = OfflineGenerator::Open(
+        *flags, request, [&](int64_t done, int64_t total) { progress.Show("loading", done, total); });
+    if (!generator.ok()) return generator.status();
+    return std::make_unique<OfflineBackend>(*std::move(generator));
+  };
+  return offline;
+}
+
+ShowProgress MakeShowProgress() {
+  auto progress = std::make_shared<cli::Progress>(stderr);
+  return [progress](const char* what, int64_t done, int64_t total) {
+    if (what == nullptr) {
+      progress->Clear();
+    } else {
+      progress->Show(what, done, total);
+    }
+  };
+}
+
+int Main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);  // a reader that went away is an error of a write, not the end of the program
   CLI::App root(
       "Statehouse: an inference server for power-retention language models, whose memory per sequence never grows.",
       "statehouse");
   root.set_help_flag("--help,-h", "Print this and leave");
-  statehouse::cli::Actions actions;
-  statehouse::cli::AddClientCommands(root, {}, &actions);
-  statehouse::cli::FinishTree(root, VersionText(), &actions);
-  return statehouse::cli::RunCommandLine(root, actions, argc, argv);
+  cli::Actions actions;
+  AddServeCommand(root, &actions);
+  cli::AddClientCommands(root, MakeOfflineGeneration(), &actions);
+  AddInfoCommand(root, &actions);
+  cli::AddLoadBenchmark(*AddBenchCommand(root, MakeShowProgress(), &actions), &actions);
+  cli::FinishTree(root, VersionText(), &actions);
+  return cli::RunCommandLine(root, actions, argc, argv);
 }
+
+}  // namespace
+}  // namespace statehouse
+
+int main(int argc, char** argv) { return statehouse::Main(argc, argv); }

@@ -1,0 +1,140 @@
+#include "server/commands/bench_sequences.h"
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+
+#include "absl/strings/str_format.h"
+
+namespace statehouse {
+namespace {
+
+using SteadyClock = std::chrono::steady_clock;
+
+double SecondsSince(SteadyClock::time_point start) {
+  return std::chrono::duration<double>(SteadyClock::now() - start).count();
+}
+
+}  // namespace
+
+BenchSequences::BenchSequences(Model* model, int64_t step_tokens)
+    : model_(model), step_tokens_(step_tokens), slot_stride_(model->slot_floats()) {}
+
+absl::Status BenchSequences::Allocate(int64_t max_batch) {
+  const int64_t bytes = (max_batch + 1) * slot_stride_ * static_cast<int64_t>(sizeof(float));
+  if (!slots_.Allocate(bytes)) {
+    return absl::ResourceExhaustedError(absl::StrFormat(
+        "no room for the states of %d sequences: %d bytes are needed; choose a smaller --batch", max_batch, bytes));
+  }
+  tokens_.resize(std::max(step_tokens_, max_batch));
+  logits_.resize(max_batch * model_->config().vocab_size);
+  return model_->Reserve(std::max(step_tokens_, max_batch), max_batch);
+}
+
+// Any text would do: what a step costs does not depend on it. This one visits the whole vocabulary.
+int32_t BenchSequences::TokenAt(int64_t position) const {
+  const uint64_t mixed = static_cast<uint64_t>(position) * 0x9E3779B97F4A7C15u;
+  return static_cast<int32_t>((mixed >> 33) % static_cast<uint64_t>(model_->config().vocab_size));
+}
+
+int64_t BenchSequences::RowsOfNextStep(int64_t position, int64_t target) const {
+  const kernels::RetentionLayout& layout = model_->retention();
+  int64_t rows = std::min(step_tokens_, target - position);
+  if (layout.has_state() && position < layout.shape().switch_over)
+    rows = std::min(rows, layout.shape().switch_over - position);
+  return rows;
+}
+
+absl::Status BenchSequences::Grow(float* memory, int64_t* position, int64_t rows) {
+  const int64_t switch_over = model_->retention().shape().switch_over;
+  if (model_->retention().has_state() && switch_over > 0 && *position == switch_over) {
+    for (int64_t unit = 0; unit < model_->num_switch_units(); ++unit) model_->SwitchOver(memory, unit);
+  }
+  for (int64_t i = 0; i < rows; ++i) tokens_[i] = TokenAt(*position + i);
+  const StepSequence sequence = {
+      .memory = memory, .position = *position, .first_row = 0, .num_rows = static_cast<int32_t>(rows)};
+  const auto last_row = static_cast<int32_t>(rows - 1);
+  const absl::Status status = model_->Forward({.tokens = {tokens_.data(), static_cast<size_t>(rows)},
+                                               .sequences = {&sequence, 1},
+                                               .logit_rows = {&last_row, 1}},
+                                              {logits_.data(), static_cast<size_t>(model_->config().vocab_size)});
+  *position += rows;
+  return status;
+}
+
+absl::Status BenchSequences::PrefillTo(int64_t position, const std::function<void(int64_t)>& on_progress,
+                                       std::vector<PrefillStep>* steps) {
+  while (position_ < position) {
+    PrefillStep step = {.position = position_, .rows = RowsOfNextStep(position_, position)};
+    const SteadyClock::time_point start = SteadyClock::now();
+    if (absl::Status status = Grow(Slot(0), &position_, step.rows); !status.ok()) return status;
+    step.seconds = SecondsSince(start);
+    steps->push_back(step);
+    if (on_progress) on_progress(position_);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status BenchSequences::Decode(int64_t batch, int64_t min_runs, double max_seconds, std::vector<double>* seconds) {
+  constexpr int64_t kWarmUps = 2;
+  const int64_t switch_over = model_->retention().shape().switch_over;
+  std::vector<StepSequence> sequences(batch);
+  std::vector<int32_t> logit_rows(batch);
+  for (int64_t i = 0; i < batch; ++i) {
+    std::memcpy(Slot(1 + i), Slot(0), slot_stride_ * sizeof(float));
+    sequences[i] = {.memory = Slot(1 + i), .position = position_, .first_row = static_cast<int32_t>(i), .num_rows = 1};
+    logit_rows[i] = static_cast<int32_t>(i);
+  }
+  const int64_t most_runs = std::max(min_runs, model_->retention().shape().chunk);
+  const SteadyClock::time_point begin = SteadyClock::now();
+  for (int64_t run = -kWarmUps; run < most_runs; ++run) {
+    if (run >= min_runs && SecondsSince(begin) > max_seconds) break;
+    const int64_t position = sequences[0].position;
+    if (model_->retention().has_state() && switch_over > 0 && position == switch_over) {
+      for (StepSequence& sequence : sequences) {
+        for (int64_t unit = 0; unit < model_->num_switch_units(); ++unit) model_->SwitchOver(sequence.memory, unit);
+      }
+    }
+    for (int64_t i = 0; i < batch; ++i) tokens_[i] = TokenAt(position + i);
+    const SteadyClock::time_point start = SteadyClock::now();
+    absl::Status status = model_->Forward(
+        {.tokens = {tokens_.data(), static_cast<size_t>(batch)}, .sequences = sequences, .logit_rows = logit_rows},
+        logits_);
+    if (!status.ok()) return status;
+    if (run >= 0) seconds->push_back(SecondsSince(start));
+    for (StepSequence& sequence : sequences) ++sequence.position;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status BenchSequences::CheckResult() {
+  constexpr std::array<int64_t, 5> kPieces = {1, 7, 64, 3, 100};
+  const auto vocab_size = static_cast<size_t>(model_->config().vocab_size);
+  const kernels::RetentionShape& shape = model_->retention().shape();
+  int64_t length = shape.chunk * 3 + 5;
+  if (!model_->retention().has_state()) length = std::min(length, shape.max_tail_tokens);
+  std::vector<float> expected;
+  for (const bool whole : {true, false}) {
+    std::memset(Slot(0), 0, slot_stride_ * sizeof(float));
+    int64_t position = 0;
+    for (size_t piece = 0; position < length; ++piece) {
+      const int64_t rows = RowsOfNextStep(position, length);
+      absl::Status status = Grow(Slot(0), &position, whole ? rows : std::min(rows, kPieces[piece % kPieces.size()]));
+      if (!status.ok()) return status;
+    }
+    if (whole) expected.assign(logits_.begin(), logits_.begin() + vocab_size);
+  }
+  std::memset(Slot(0), 0, slot_stride_ * sizeof(float));
+  for (size_t token = 0; token < vocab_size; ++token) {
+    if (!std::isfinite(logits_[token]) || std::memcmp(&logits_[token], &expected[token], sizeof(float)) != 0) {
+      return absl::InternalError(
+          absl::StrFormat("the model is wrong: the logit of token %d is %.9g in one piece and %.9g in odd pieces",
+                          token, expected[token], logits_[token]));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace statehouse

@@ -1,0 +1,57 @@
+#include "server/commands/info_command.h"
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <memory>
+#include <string>
+
+#include "server/commands/command_error.h"
+#include "server/commands/info.h"
+
+namespace statehouse {
+namespace {
+
+struct InfoFlags {
+  std::string directory;
+  uint64_t memory_bytes = 0;
+  int64_t max_tail_tokens = 0;
+  bool json = false;
+};
+
+int RunInfo(const InfoFlags& flags) {
+  const int64_t memory = flags.memory_bytes > 0 ? static_cast<int64_t>(flags.memory_bytes) : MachineMemoryBytes();
+  absl::StatusOr<CheckpointInfo> info = DescribeCheckpoint(flags.directory, memory, flags.max_tail_tokens);
+  if (!info.ok()) return FailCommand(info.status());
+  std::fputs((flags.json ? InfoJson(*info) : InfoText(*info)).c_str(), stdout);
+  return 0;
+}
+
+}  // namespace
+
+void AddInfoCommand(CLI::App& root, CommandActions* actions) {
+  CLI::App* command =
+      root.add_subcommand("info", "What a checkpoint is and costs: sizes, state per sequence, break-even, what fits.");
+  auto flags = std::make_shared<InfoFlags>();
+  command->add_option("DIR", flags->directory, "Checkpoint directory; only its config is read")
+      ->required()
+      ->type_name("DIR");
+  command
+      ->add_option("--memory", flags->memory_bytes,
+                   "Memory for weights and sequences, such as 80GB or 64GiB. Default: this machine's")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/true))
+      ->group("Flags")
+      ->type_name("SIZE");
+  command
+      ->add_option("--max-tail-tokens", flags->max_tail_tokens,
+                   "Longest sequence of a shape that has no state form, in tokens")
+      ->group("Flags")
+      ->type_name("INT");
+  command->add_flag("--json", flags->json, "Print one JSON object")->group("Flags");
+  command->footer(
+      "Examples:\n"
+      "  statehouse info models/demo/checkpoint\n"
+      "  statehouse info ./PowerCoder-3B --memory 80GB --json");
+  (*actions)[command] = [flags] { return RunInfo(*flags); };
+}
+
+}  // namespace statehouse
