@@ -121,7 +121,10 @@ void GenerationRun::AddUsage(Log::Fields* fields) const {
   fields->emplace_back("ttft_ms", timings.first_token * 1e3);
 }
 
-grpc::Status GenerationRun::Conclude(const absl::Status& status) {
+grpc::Status GenerationRun::Conclude(const absl::Status& ended) {
+  // gRPC cancels a call whose deadline passes, and may be there before the engine: it is the deadline all the same.
+  const bool is_late = absl::IsCancelled(ended) && absl::Now() >= info_.deadline;
+  const absl::Status status = is_late ? absl::DeadlineExceededError(ended.message()) : ended;
   Log::Fields fields = {{"id", info_.request_id},
                         {"principal", info_.principal},
                         {"method", std::string(method_)},

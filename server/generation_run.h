@@ -37,7 +37,7 @@ class GenerationRun {
   void Cancel() { stream_->Cancel(); }
 
   // Writes the log line and counts the call, once; returns the status for the wire.
-  grpc::Status Conclude(const absl::Status& status);
+  grpc::Status Conclude(const absl::Status& ended);
 
  private:
   void ObserveTokens();

@@ -222,6 +222,18 @@ TEST_F(Generation, TheCallsDeadline_BecomesTheRequests) {
   EXPECT_TRUE(reader->Finish().ok());
 }
 
+TEST_F(Generation, ADeadlineThatPasses_IsLoggedAsOneThoughGrpcCancelsTheCall) {
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(200));
+  auto reader = stub_->Generate(&context, Text());
+  auto submitted = engine_.WaitFor(0);
+  EXPECT_TRUE(Eventually([&] { return submitted.stream->cancelled(); }));
+  PushEnd(submitted.stream.get(), 0, absl::CancelledError("cancelled"));
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_TRUE(NoCallsLeft());
+  EXPECT_THAT(server_.Logged(), HasSubstr("\"status\":\"DEADLINE_EXCEEDED\""));
+}
+
 TEST_F(Generation, Cancel_ReachesARequestByItsId) {
   grpc::ClientContext context;
   context.AddMetadata("x-request-id", "to-cancel");
