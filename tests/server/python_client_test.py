@@ -68,9 +68,9 @@ def free_port():
 class Server:
     """`statehouse serve` on free ports, with its log read as JSON."""
 
-    def __init__(self, *flags):
+    def __init__(self, *flags, metrics_port=0):
         command = [BINARY, "serve", "--model", str(SOURCE / "models/demo/checkpoint"), "--served-model-name", "demo",
-                   "--port", "0", "--metrics-port", "0", "--log-format", "json", *flags]
+                   "--port", "0", "--metrics-port", str(metrics_port), "--log-format", "json", *flags]
         environment = {key: value for key, value in os.environ.items() if not key.startswith("STATEHOUSE_")}
         environment["XDG_CONFIG_HOME"] = STUBS.name  # no config file of whoever runs this
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
@@ -96,8 +96,12 @@ class Server:
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
+        return self.wait()
+
+    def wait(self):
         status = self.process.wait(60)
         self.reader.join(10)
+        self.process.stderr.close()
         return status
 
 
@@ -207,10 +211,13 @@ class PythonClient(unittest.TestCase):
         self.assertIn("3", violations[0].description)
 
     def test_overload_says_when_to_come_back(self):
-        calls = [self.generation.Generate(self.request(max_tokens=1000000)) for _ in range(6)]
+        calls = []
         try:
-            for call in calls[:4]:
-                next(call)
+            for _ in range(4):  # one slot each
+                calls.append(self.generation.Generate(self.request(max_tokens=1000000)))
+                next(calls[-1])
+            for _ in range(2):  # these wait
+                calls.append(self.generation.Generate(self.request(max_tokens=1000000)))
             deadline = time.time() + 30
             admin = admin_pb2_grpc.AdminStub(self.channel)
             while admin.GetStatus(admin_pb2.GetStatusRequest()).queue.requests < 2 and time.time() < deadline:
@@ -274,7 +281,7 @@ class Endings(unittest.TestCase):
             server.process.send_signal(signal.SIGTERM)
             kinds = [event.WhichOneof("event") for event in call]
             self.assertEqual(kinds[-1], "done")
-        self.assertEqual(server.process.wait(60), 0)
+        self.assertEqual(server.wait(), 0)
 
     def test_a_second_signal_ends_at_once(self):
         server = Server()
@@ -288,14 +295,14 @@ class Endings(unittest.TestCase):
                 time.sleep(0.02)
             start = time.time()
             server.process.send_signal(signal.SIGTERM)
-            self.assertEqual(server.process.wait(60), 128 + signal.SIGTERM)
+            self.assertEqual(server.wait(), 128 + signal.SIGTERM)
             self.assertLess(time.time() - start, 5)
 
     def test_metrics_and_tokens(self):
         tokens = pathlib.Path(STUBS.name) / "tokens"
         tokens.write_text("alice alices-token-0123456789\n")
         port = free_port()
-        server = Server("--auth-tokens-file", str(tokens), "--metrics-port", str(port))
+        server = Server("--auth-tokens-file", str(tokens), metrics_port=port)
         try:
             with grpc.insecure_channel(server.address) as channel:
                 models = models_pb2_grpc.ModelsStub(channel)
