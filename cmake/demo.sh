@@ -34,13 +34,16 @@ grep -E '^(model|capacity|memory|address) ' "$work/log" || true
 echo
 
 lines=(
-  "Hi! My name is Petra and I work as a gardener."
+  "Hi! My name is Petra."
+  "I live in Lund."
   "My cat is called Biscuit."
-  "The code for the shed is silver otter 4172."
+  "The code for the shed is 4172."
   "Can you count from 3 to 9?"
+  "What is 12 plus 9?"
   "What is the code for the shed?"
+  "Where do I live?"
   "What is my cat called?"
-  "And where do I live?"
+  "What is my job?"
 )
 say=()
 for line in "${lines[@]}"; do say+=(--say "$line"); done
