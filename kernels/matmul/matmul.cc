@@ -55,6 +55,12 @@ HWY_INLINE void StoreSums(const MatMulArgs& args, const MatMulTask& task, const 
   }
 }
 
+// Bytes between what few rows read and what is fetched meanwhile: enough to hide the latency of memory at its full
+// rate.
+constexpr int64_t kFewRowsAhead = 8192;
+// Rows that need two tiles read a run of weights twice: the second time from L1, if the run is no longer than this.
+constexpr int64_t kTwiceReadBytes = 16384;
+
 // One row: nothing to copy, and all of the task's panels are one stream.
 void RunOneRow(const MatMulArgs& args, const MatMulTask& task) {
   alignas(64) float sums[kMaxTaskPanels * kPanelWidth] = {};
@@ -63,13 +69,10 @@ void RunOneRow(const MatMulArgs& args, const MatMulTask& task) {
   const std::byte* panels = args.weights->data() + task.first_panel * panel_bytes;
   for (int64_t panel = 0; panel < task.num_panels; ++panel) {
     PackedProduct</*kRowStride=*/1>(args.weights->type(), 1, args.x + task.first_row * K, 1,
-                                    panels + panel * panel_bytes, K, sums + panel * kPanelWidth, /*ahead=*/0);
+                                    panels + panel * panel_bytes, K, sums + panel * kPanelWidth, kFewRowsAhead);
   }
   StoreSums(args, task, sums);
 }
-
-// Bytes between what few rows read and what is fetched meanwhile: a page, which hides the latency of memory.
-constexpr int64_t kFewRowsAhead = 4096;
 
 // Up to kFewRows: each weight is read once, in runs as long as the block of x that half an L1 cache holds, which is
 // transposed: all rows' inputs for one k lie side by side.
@@ -81,8 +84,10 @@ struct alignas(64) FewRowsBuffers {
 
 void RunFewRows(const MatMulArgs& args, const MatMulTask& task) {
   FewRowsBuffers buffers;
-  const int64_t block_k = FewRowsBuffers::kInputs / task.num_rows / kScaleBlock * kScaleBlock;
   const WeightType type = args.weights->type();
+  int64_t block_k = FewRowsBuffers::kInputs / task.num_rows / kScaleBlock * kScaleBlock;
+  if (task.num_rows > kTileRows)
+    block_k = HWY_MIN(block_k, kTwiceReadBytes / PanelBytes(type, kScaleBlock) * kScaleBlock);
   const int64_t K = args.weights->cols();
   const int64_t panel_bytes = PanelBytes(type, K);
   const std::byte* panels = args.weights->data() + task.first_panel * panel_bytes;

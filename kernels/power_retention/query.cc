@@ -24,7 +24,7 @@ namespace statehouse::kernels::HWY_NAMESPACE {
 
 // Bytes between what is read of the state and what is fetched meanwhile: hides the latency of memory, and the jump from
 // the end of a run to where the same panel goes on.
-constexpr int64_t kStateAhead = 4096;
+constexpr int64_t kStateAhead = 8192;
 
 class QueryTile {
  public:
