@@ -1,0 +1,224 @@
+// The conversation's logic, over gRPC against a server without a model.
+#include "clients/cli/chat.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <cstdio>
+#include <deque>
+#include <thread>
+
+#include "clients/cli/connection.h"
+#include "clients/cli/scripted_reader.h"
+#include "clients/cli/wire_backend.h"
+#include "tests/clients/fake_server.h"
+
+namespace statehouse::cli {
+namespace {
+
+using testing::ElementsAre;
+using testing::EndsWith;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Not;
+
+class EndReader : public LineReader {
+ public:
+  Result Read(const std::string&, std::string*) override { return Result::kEnd; }
+};
+
+class ListReader : public LineReader {
+ public:
+  explicit ListReader(std::deque<std::string> lines) : lines_(std::move(lines)) {}
+  Result Read(const std::string&, std::string* line) override {
+    if (lines_.empty()) return Result::kEnd;
+    *line = lines_.front();
+    lines_.pop_front();
+    return *line == "^C" ? Result::kInterrupted : Result::kLine;
+  }
+
+ private:
+  std::deque<std::string> lines_;
+};
+
+class ChatTest : public testing::Test {
+ protected:
+  ChatTest() : connection_(*Connection::Open({.address = server_.address()})), backend_(connection_.get()) {
+    options_.out = std::tmpfile();
+    options_.err = std::tmpfile();
+    options_.model.set_name("fake");
+    options_.model.set_state_bytes_per_sequence(2'097'152);
+  }
+  ~ChatTest() override {
+    std::fclose(options_.out);
+    std::fclose(options_.err);
+  }
+
+  // Runs a chat over the lines; what it printed is in out() and err().
+  int Run(std::deque<std::string> lines) {
+    Chat chat(backend_, interrupts_, options_);
+    ListReader reader(std::move(lines));
+    const int status = chat.Run(reader);
+    for (const v1::ChatMessage& message : chat.messages().messages())
+      history_.push_back(message.role() + ": " + message.content());
+    return status;
+  }
+  static std::string Contents(std::FILE* file) {
+    std::string text;
+    std::rewind(file);
+    for (int c; (c = std::fgetc(file)) != EOF;) text.push_back(static_cast<char>(c));
+    return text;
+  }
+  std::string out() { return Contents(options_.out); }
+  std::string err() { return Contents(options_.err); }
+  // The messages of the request number `idx`.
+  std::vector<std::string> Asked(int idx) {
+    std::vector<std::string> messages;
+    const v1::GenerateRequest request = server_.requests().at(idx);
+    for (const v1::ChatMessage& m : request.chat().messages()) messages.push_back(m.role() + ": " + m.content());
+    return messages;
+  }
+
+  FakeServer server_;
+  Interrupts interrupts_;
+  std::unique_ptr<Connection> connection_;
+  WireBackend backend_;
+  ChatOptions options_;
+  std::vector<std::string> history_;
+};
+
+TEST_F(ChatTest, TwoTurnsInAPipe_SendTheWholeConversationAndPrintOnlyAnswers) {
+  EXPECT_EQ(Run({"hi", "", "again"}), 0);
+  EXPECT_EQ(out(), "Hello there .\nHello there .\n");
+  EXPECT_EQ(err(), "");
+  EXPECT_THAT(Asked(0), ElementsAre("user: hi"));
+  EXPECT_THAT(Asked(1), ElementsAre("user: hi", "assistant: Hello there .", "user: again"));
+}
+
+TEST_F(ChatTest, OnATerminal_ShowsSpeedAndTheConstantState) {
+  options_.terminal = Terminal(true, false);
+  EXPECT_EQ(Run({"hi"}), 0);
+  EXPECT_THAT(out(),
+              HasSubstr("3 tokens · 4.0 tok/s · first token 250 ms · context 8 tokens · state 2.10 MB, constant"));
+}
+
+TEST_F(ChatTest, SystemMessage_ComesFirstAndStartsAfresh) {
+  options_.system = "Be brief.";
+  Run({"hi", "/system Be long.", "so?"});
+  EXPECT_THAT(Asked(0), ElementsAre("system: Be brief.", "user: hi"));
+  EXPECT_THAT(Asked(1), ElementsAre("system: Be long.", "user: so?"));
+}
+
+TEST_F(ChatTest, Reset_ForgetsTheConversation) {
+  Run({"hi", "/reset", "who am I?"});
+  EXPECT_THAT(Asked(1), ElementsAre("user: who am I?"));
+}
+
+TEST_F(ChatTest, Retry_AsksTheSameAgain) {
+  Run({"hi", "/retry", "/retry"});
+  EXPECT_EQ(server_.requests().size(), 3u);
+  EXPECT_THAT(Asked(2), ElementsAre("user: hi"));
+  EXPECT_THAT(history_, ElementsAre("user: hi", "assistant: Hello there ."));
+}
+
+TEST_F(ChatTest, RetryBeforeAnyAnswer_SaysSo) {
+  Run({"/retry"});
+  EXPECT_THAT(err(), HasSubstr("there is no answer to retry"));
+  EXPECT_THAT(server_.requests(), IsEmpty());
+}
+
+TEST_F(ChatTest, LineEndingInABackslash_GoesOnInTheNext) {
+  Run({"one\\", "two"});
+  EXPECT_THAT(Asked(0), ElementsAre("user: one\ntwo"));
+}
+
+TEST_F(ChatTest, InterruptedWhileTyping_DropsTheLine) {
+  Run({"one\\", "^C", "two"});
+  EXPECT_THAT(Asked(0), ElementsAre("user: two"));
+}
+
+TEST_F(ChatTest, UnknownCommand_IsNotSentToTheModel) {
+  Run({"/rest"});
+  EXPECT_THAT(err(), HasSubstr("there is no command /rest; /help lists them"));
+  EXPECT_THAT(server_.requests(), IsEmpty());
+}
+
+TEST_F(ChatTest, Quit_LeavesWithoutReadingOn) {
+  Run({"/quit", "hi"});
+  EXPECT_THAT(server_.requests(), IsEmpty());
+}
+
+TEST_F(ChatTest, Stats_CompareStateAndKvCache) {
+  options_.model.set_num_layers(30);
+  options_.model.set_heads_kv(2);
+  options_.model.set_head_dim(128);
+  Run({"hi", "/stats"});
+  EXPECT_THAT(out(), HasSubstr("state       2.10 MB, constant"));
+  EXPECT_THAT(out(), HasSubstr("would hold 246 kB now, 30.7 GB at 1 M tokens"));
+}
+
+TEST_F(ChatTest, RefusedAnswer_IsReportedAndTheQuestionTakenBack) {
+  server_.set_answer("");
+  server_.set_status({grpc::StatusCode::RESOURCE_EXHAUSTED, "the queue is full; retry in 2 s"});
+  EXPECT_EQ(Run({"hi"}), 1);
+  EXPECT_EQ(err(), "statehouse: the queue is full; retry in 2 s\n");
+  EXPECT_THAT(history_, IsEmpty());
+}
+
+TEST_F(ChatTest, AnswerThatBreaksOff_StaysAsFarAsItCame) {
+  server_.set_status({grpc::StatusCode::DEADLINE_EXCEEDED, "too slow"});
+  EXPECT_EQ(Run({"hi"}), 1);
+  EXPECT_THAT(history_, ElementsAre("user: hi", "assistant: Hello there ."));
+}
+
+TEST_F(ChatTest, CtrlCDuringAnAnswer_CancelsItOnTheServerAndTheChatGoesOn) {
+  server_.set_answer(std::string(400, 'a') + " b c d e f g h i j k l m n o p q r s t u v w x y z");
+  server_.set_pause(std::chrono::milliseconds(400));
+  options_.terminal = Terminal(true, false);
+  std::thread user([&] {
+    while (server_.requests().empty()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    std::this_thread::sleep_for(std::chrono::milliseconds(600));
+    kill(getpid(), SIGINT);
+    EXPECT_TRUE(server_.WaitForCancelled(1));
+    server_.set_pause(std::chrono::milliseconds(0));
+    server_.set_answer("Still here .");
+  });
+  Chat chat(backend_, interrupts_, options_);
+  EXPECT_TRUE(chat.Handle("tell me everything"));
+  user.join();
+  EXPECT_TRUE(chat.Handle("are you there?"));
+  EXPECT_THAT(out(), HasSubstr("stopped"));
+  EXPECT_THAT(out(), Not(HasSubstr(" z")));
+  EXPECT_THAT(out(), HasSubstr("Still here ."));
+  const std::vector<std::string> second = Asked(1);
+  ASSERT_EQ(second.size(), 3u) << "the answer as far as it came belongs to the conversation";
+  EXPECT_THAT(second[1], HasSubstr("assistant: aaaa"));
+}
+
+TEST_F(ChatTest, ServerGone_SaysHowToStartOne) {
+  const auto connection = Connection::Open({.address = "127.0.0.1:1"});
+  WireBackend backend(connection->get());
+  Chat chat(backend, interrupts_, options_);
+  chat.Handle("hi");
+  EXPECT_THAT(err(), HasSubstr("no server answers at 127.0.0.1:1"));
+  EXPECT_THAT(err(), HasSubstr("statehouse serve --model DIR"));
+}
+
+TEST_F(ChatTest, ScriptedLines_AreShownAfterThePromptAndAnswered) {
+  Chat chat(backend_, interrupts_, options_);
+  ScriptedReader reader({"hi", "bye"}, std::make_unique<EndReader>(), interrupts_, {.out = options_.out});
+  EXPECT_EQ(chat.Run(reader), 0);
+  EXPECT_EQ(out(), "> hi\nHello there .\n> bye\nHello there .\n");
+}
+
+TEST_F(ChatTest, ControlCharactersInAnAnswer_DoNotReachTheTerminal) {
+  options_.terminal = Terminal(true, false);
+  server_.set_answer("a\033]0;owned\a b");
+  Run({"hi"});
+  EXPECT_THAT(out(), Not(HasSubstr("\033]0")));
+  EXPECT_THAT(out(), HasSubstr("\uFFFD]0;owned\uFFFD b"));
+}
+
+}  // namespace
+}  // namespace statehouse::cli
