@@ -16,9 +16,11 @@ struct PlotSeries {
 };
 
 struct PlotPanel {
-  std::string title, x_label, y_label;
+  std::string title = {};
+  std::string x_label = {};
+  std::string y_label = {};
   bool log_y = false;  // then all y > 0; else the axis begins at 0
-  std::vector<PlotSeries> series;
+  std::vector<PlotSeries> series = {};
 };
 
 // Panels without a point are left out. Text is escaped.

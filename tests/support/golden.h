@@ -1,5 +1,5 @@
-// Finds golden cases at run time, so that new cases need no rebuild: tests/golden in the source tree, and the folder that
-// the environment variable STATEHOUSE_GOLDEN names, if it is set.
+// Finds golden cases at run time, so that new cases need no rebuild: tests/golden in the source tree, and the folder
+// that the environment variable STATEHOUSE_GOLDEN names, if it is set.
 //
 //   absl::StatusOr<std::vector<std::filesystem::path>> cases = FindGoldenCases(GoldenKind::kOp);
 //   ASSERT_TRUE(cases.ok()) << cases.status();
@@ -17,9 +17,9 @@ enum class GoldenKind {
   kModel,  // models/NAME/: one checkpoint directory each (a directory with a golden.json)
 };
 
-// Every case of one kind, sorted by name within each folder; the source tree's first. Prints `golden: N cases from DIR` for
-// each folder. NOT_FOUND if a folder is missing or has no case of that kind, whether built in or named: a run that checks
-// nothing must not pass. `source_dir` is the root of the source tree.
+// Every case of one kind, sorted by name within each folder; the source tree's first. Prints `golden: N cases from DIR`
+// for each folder. NOT_FOUND if a folder is missing or has no case of that kind, whether built in or named: a run that
+// checks nothing must not pass. `source_dir` is the root of the source tree.
 absl::StatusOr<std::vector<std::filesystem::path>> FindGoldenCases(
     GoldenKind kind, const std::filesystem::path& source_dir = STATEHOUSE_SOURCE_DIR);
 
