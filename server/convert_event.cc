@@ -122,7 +122,7 @@ void EventConverter::AddToken(const Event& event, v1::Delta* out) {
   Output& output = outputs_[event.output];
   ++output.num_tokens;
   ++num_tokens_;
-  if (model_->tokenizer != nullptr) output.detokenizer.Append(event.token, &output.pending);
+  if (output.detokenizer.has_value()) output.detokenizer->Append(event.token, &output.pending);
   Release(&output, event.text_bytes, out->mutable_text());
   if (return_token_ids_) out->add_token_ids(event.token);
   if (logprobs_) AddLogprobs(event, out->add_logprobs());
@@ -130,7 +130,7 @@ void EventConverter::AddToken(const Event& event, v1::Delta* out) {
 
 void EventConverter::FinishOutput(const Event& event, v1::Finished* out) {
   Output& output = outputs_[event.output];
-  if (model_->tokenizer != nullptr) output.detokenizer.Flush(&output.pending);
+  if (output.detokenizer.has_value()) output.detokenizer->Flush(&output.pending);
   Release(&output, event.text_bytes, out->mutable_text());
   output.pending = {};
   out->set_index(event.output);

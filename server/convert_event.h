@@ -35,8 +35,10 @@ class EventConverter {
 
  private:
   struct Output {
-    Output(const Vocabulary* vocabulary, bool show_special) : detokenizer(vocabulary, show_special) {}
-    Detokenizer detokenizer;
+    Output(const Vocabulary* vocabulary, bool show_special) {
+      if (vocabulary != nullptr) detokenizer.emplace(vocabulary, show_special);
+    }
+    std::optional<Detokenizer> detokenizer;  // empty: the checkpoint has no tokenizer, and there is no text
     std::string pending;         // decoded, not yet released
     int64_t released_bytes = 0;  // of the whole text
     int64_t num_tokens = 0;

@@ -65,10 +65,11 @@ class TerminalProgram {
   // Waits for the end and returns the exit status; -1 if a signal ended it or it did not end within a minute.
   int Wait() {
     for (int i = 0; i < 600; ++i) {
-      ReadSome();
+      if (!ReadSome()) usleep(100'000);  // the terminal is closed, the program not yet gone
       int status = 0;
       if (waitpid(pid_, &status, WNOHANG) == pid_) {
         pid_ = -1;
+        if (WIFSIGNALED(status)) ADD_FAILURE() << "ended by signal " << WTERMSIG(status);
         return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
       }
     }
@@ -102,7 +103,7 @@ class ChatTerminalTest : public testing::Test {
   }
   std::vector<std::string> ChatCommand() { return {"chat", "--address", server_.address()}; }
 
-  const std::string state_ = testing::TempDir() + "/chat_terminal_state";
+  const std::string state_ = testing::TempDir() + "/chat_terminal_state." + std::to_string(getpid());
   FakeServer server_;
 };
 
@@ -135,6 +136,7 @@ TEST_F(ChatTerminalTest, CtrlCWhileAnAnswerStreams_StopsTheAnswerAndNotTheProgra
   ASSERT_TRUE(program.Await("> "));
   program.Type("hello?\r");
   ASSERT_TRUE(program.Await("I am still here")) << program.shown();
+  ASSERT_TRUE(program.Await("> "));  // keys before the prompt would meet a terminal in another mode
   program.Type("/quit\r");
   EXPECT_EQ(program.Wait(), 0);
   EXPECT_EQ(server_.requests().at(1).chat().messages_size(), 3) << "the stopped answer belongs to the conversation";
@@ -149,6 +151,7 @@ TEST_F(ChatTerminalTest, CtrlCWhileTyping_DropsTheLine) {
   ASSERT_TRUE(program.Await("Ctrl-D or /quit leaves")) << program.shown();
   program.Type("whole\r");
   ASSERT_TRUE(program.Await("Hello there ."));
+  ASSERT_TRUE(program.Await("> "));
   program.Type("\x04");
   EXPECT_EQ(program.Wait(), 0);
   ASSERT_EQ(server_.requests().size(), 1u);
@@ -171,6 +174,7 @@ TEST_F(ChatTerminalTest, LinesTyped_CanBeEditedAndComeBackInTheNextProgram) {
   ASSERT_TRUE(program.Await("ja, wörld!")) << program.shown();
   program.Type("\r");
   ASSERT_TRUE(program.Await("Hello there ."));
+  ASSERT_TRUE(program.Await("> "));
   program.Type("\x04");
   EXPECT_EQ(program.Wait(), 0);
   ASSERT_EQ(server_.requests().size(), 2u);

@@ -237,7 +237,9 @@ TEST(Program, GoldenCheckpointsOffline_ContinueGreedilyAsTheReference) {
   ASSERT_TRUE(cases.ok()) << cases.status();
   for (const std::filesystem::path& dir : *cases) {
     std::ifstream stream(dir / "golden.json");
-    for (const Json& golden : Json::parse(stream)["cases"]) {
+    const Json file = Json::parse(stream);
+    ASSERT_FALSE(file["cases"].empty()) << dir;
+    for (const Json& golden : file["cases"]) {
       std::string ids;
       for (const Json& id : golden["prompt"]) ids += (ids.empty() ? "" : ",") + id.dump();
       const ProgramResult result =
