@@ -39,8 +39,8 @@ class EventConverter {
       if (vocabulary != nullptr) detokenizer.emplace(vocabulary, show_special);
     }
     std::optional<Detokenizer> detokenizer;  // empty: the checkpoint has no tokenizer, and there is no text
-    std::string pending;         // decoded, not yet released
-    int64_t released_bytes = 0;  // of the whole text
+    std::string pending;                     // decoded, not yet released
+    int64_t released_bytes = 0;              // of the whole text
     int64_t num_tokens = 0;
   };
 
