@@ -149,6 +149,7 @@ TEST_F(ChatTerminalTest, CtrlCWhileTyping_DropsTheLine) {
   ASSERT_TRUE(program.Await("li"));
   program.Type("\x03");
   ASSERT_TRUE(program.Await("Ctrl-D or /quit leaves")) << program.shown();
+  ASSERT_TRUE(program.Await("> "));  // before its prompt the terminal, not the program, would take Ctrl-D
   program.Type("whole\r");
   ASSERT_TRUE(program.Await("Hello there ."));
   ASSERT_TRUE(program.Await("> "));
