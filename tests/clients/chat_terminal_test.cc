@@ -116,7 +116,7 @@ TEST_F(ChatTerminalTest, QuestionAndAnswer_ShowStateSizeAndSpeed) {
   ASSERT_TRUE(program.Await("4.0 tok/s")) << program.shown();
   ASSERT_TRUE(program.Await("state 2.10 MB, constant"));
   ASSERT_TRUE(program.Await("> "));
-  program.Type("\x04");  // Ctrl-D
+  program.Type("/quit\r");
   EXPECT_EQ(program.Wait(), 0);
 }
 
@@ -153,7 +153,7 @@ TEST_F(ChatTerminalTest, CtrlCWhileTyping_DropsTheLine) {
   program.Type("whole\r");
   ASSERT_TRUE(program.Await("Hello there ."));
   ASSERT_TRUE(program.Await("> "));
-  program.Type("\x04");
+  program.Type("/quit\r");
   EXPECT_EQ(program.Wait(), 0);
   ASSERT_EQ(server_.requests().size(), 1u);
   EXPECT_EQ(server_.requests()[0].chat().messages(0).content(), "whole");
@@ -166,7 +166,7 @@ TEST_F(ChatTerminalTest, LinesTyped_CanBeEditedAndComeBackInTheNextProgram) {
     program.Type("ja, wörld\x01n\x7F\x05!\r");  // Ctrl-A, a letter and its removal, Ctrl-E
     ASSERT_TRUE(program.Await("Hello there .")) << program.shown();
     ASSERT_TRUE(program.Await("> "));
-    program.Type("\x04");
+    program.Type("/quit\r");
     EXPECT_EQ(program.Wait(), 0);
   }
   TerminalProgram program(ChatCommand());
@@ -176,7 +176,7 @@ TEST_F(ChatTerminalTest, LinesTyped_CanBeEditedAndComeBackInTheNextProgram) {
   program.Type("\r");
   ASSERT_TRUE(program.Await("Hello there ."));
   ASSERT_TRUE(program.Await("> "));
-  program.Type("\x04");
+  program.Type("/quit\r");
   EXPECT_EQ(program.Wait(), 0);
   ASSERT_EQ(server_.requests().size(), 2u);
   EXPECT_EQ(server_.requests()[0].chat().messages(0).content(), "ja, wörld!");
