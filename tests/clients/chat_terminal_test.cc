@@ -47,6 +47,13 @@ class TerminalProgram {
   }
 
   void Type(const std::string& keys) {
+    // As a person would: once the screen is still. What is typed while the terminal changes its mode is lost.
+    for (size_t before = shown_.size() + 1; before != shown_.size();) {
+      before = shown_.size();
+      ReadSome();
+      ReadSome();
+    }
+
     ASSERT_EQ(write(fd_, keys.data(), keys.size()), static_cast<ssize_t>(keys.size()));
   }
 
