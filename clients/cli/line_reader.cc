@@ -3,6 +3,7 @@
 #include <histedit.h>
 #include <langinfo.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -16,6 +17,7 @@ namespace statehouse::cli {
 namespace {
 
 constexpr int kHistoryLines = 1000;
+constexpr char kCtrlD = '\x04';
 
 // Reads by hand: std::cin would wait through a Ctrl-C.
 class PipeReader : public LineReader {
@@ -87,6 +89,7 @@ class TerminalReader : public LineReader {
   Result Read(const std::string& prompt, std::string* line) override {
     prompt_ = prompt;
     interrupted_ = false;
+    typed_ahead_ = -1;
     interrupts_.Take();
     el_resize(editor_);
     int size = 0;
@@ -123,9 +126,17 @@ class TerminalReader : public LineReader {
 
   static char* Prompt(EditLine* editor) { return Self(editor)->prompt_.data(); }
 
+  // Keys typed while an answer came met a terminal that edits lines itself, and it hands a Ctrl-D on as a zero byte. How
+  // many such keys wait can be asked once the editor has taken the terminal over: at the line's first character.
+  void CountTypedAhead() {
+    if (typed_ahead_ < 0 && ioctl(STDIN_FILENO, FIONREAD, &typed_ahead_) != 0) typed_ahead_ = 0;
+  }
+  bool TypedAhead() { return typed_ahead_ > 0 && typed_ahead_-- > 0; }
+
   // One character, or -1 on Ctrl-C, which libedit itself would wait through.
   static int GetChar(EditLine* editor, wchar_t* out) {
     TerminalReader* self = Self(editor);
+    self->CountTypedAhead();
     std::mbstate_t state = {};
     while (true) {
       pollfd waits[2] = {{STDIN_FILENO, POLLIN, 0}, {self->interrupts_.fd(), POLLIN, 0}};
@@ -140,6 +151,7 @@ class TerminalReader : public LineReader {
       const ssize_t count = read(STDIN_FILENO, &byte, 1);
       if (count < 0 && errno == EINTR) continue;
       if (count <= 0) return static_cast<int>(count);
+      if (self->TypedAhead() && byte == '\0') byte = kCtrlD;
       const size_t result = std::mbrtowc(out, &byte, 1, &state);
       if (result == static_cast<size_t>(-2)) continue;  // more bytes to come
       if (result == static_cast<size_t>(-1)) {          // no character: leave it out
@@ -156,6 +168,7 @@ class TerminalReader : public LineReader {
   EditLine* editor_ = nullptr;
   std::string prompt_;
   bool interrupted_ = false;
+  int typed_ahead_ = 0;  // bytes; -1: not asked yet
 };
 
 }  // namespace

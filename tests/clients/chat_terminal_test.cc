@@ -47,13 +47,6 @@ class TerminalProgram {
   }
 
   void Type(const std::string& keys) {
-    // As a person would: once the screen is still. What is typed while the terminal changes its mode is lost.
-    for (size_t before = shown_.size() + 1; before != shown_.size();) {
-      before = shown_.size();
-      ReadSome();
-      ReadSome();
-    }
-
     ASSERT_EQ(write(fd_, keys.data(), keys.size()), static_cast<ssize_t>(keys.size()));
   }
 
@@ -143,10 +136,23 @@ TEST_F(ChatTerminalTest, CtrlCWhileAnAnswerStreams_StopsTheAnswerAndNotTheProgra
   ASSERT_TRUE(program.Await("> "));
   program.Type("hello?\r");
   ASSERT_TRUE(program.Await("I am still here")) << program.shown();
-  ASSERT_TRUE(program.Await("> "));  // keys before the prompt would meet a terminal in another mode
   program.Type("/quit\r");
   EXPECT_EQ(program.Wait(), 0);
   EXPECT_EQ(server_.requests().at(1).chat().messages_size(), 3) << "the stopped answer belongs to the conversation";
+}
+
+TEST_F(ChatTerminalTest, KeysTypedWhileAnAnswerStreams_AreReadAfterIt) {
+  server_.set_answer("one two three four five six");
+  server_.set_pause(std::chrono::milliseconds(100));
+  for (const std::string& leave : {std::string("\x04"), std::string("/quit\r"), std::string("again\r\x04")}) {
+    TerminalProgram program(ChatCommand());
+    ASSERT_TRUE(program.Await("> "));
+    program.Type("count\r");
+    ASSERT_TRUE(program.Await("one two")) << program.shown();
+    program.Type(leave);
+    EXPECT_EQ(program.Wait(), 0) << program.shown();
+  }
+  EXPECT_EQ(server_.requests().size(), 4u);
 }
 
 TEST_F(ChatTerminalTest, CtrlCWhileTyping_DropsTheLine) {
@@ -156,7 +162,6 @@ TEST_F(ChatTerminalTest, CtrlCWhileTyping_DropsTheLine) {
   ASSERT_TRUE(program.Await("li"));
   program.Type("\x03");
   ASSERT_TRUE(program.Await("Ctrl-D or /quit leaves")) << program.shown();
-  ASSERT_TRUE(program.Await("> "));  // before its prompt the terminal, not the program, would take Ctrl-D
   program.Type("whole\r");
   ASSERT_TRUE(program.Await("Hello there ."));
   ASSERT_TRUE(program.Await("> "));
@@ -173,7 +178,7 @@ TEST_F(ChatTerminalTest, LinesTyped_CanBeEditedAndComeBackInTheNextProgram) {
     program.Type("ja, wörld\x01n\x7F\x05!\r");  // Ctrl-A, a letter and its removal, Ctrl-E
     ASSERT_TRUE(program.Await("Hello there .")) << program.shown();
     ASSERT_TRUE(program.Await("> "));
-    program.Type("/quit\r");
+    program.Type("\x04");  // a /quit would be the newest line of the history
     EXPECT_EQ(program.Wait(), 0);
   }
   TerminalProgram program(ChatCommand());
