@@ -126,8 +126,8 @@ class TerminalReader : public LineReader {
 
   static char* Prompt(EditLine* editor) { return Self(editor)->prompt_.data(); }
 
-  // Keys typed while an answer came met a terminal that edits lines itself, and it hands a Ctrl-D on as a zero byte. How
-  // many such keys wait can be asked once the editor has taken the terminal over: at the line's first character.
+  // Keys typed while an answer came met a terminal that edits lines itself, and it hands a Ctrl-D on as a zero byte.
+  // How many such keys wait can be asked once the editor has taken the terminal over: at the line's first character.
   void CountTypedAhead() {
     if (typed_ahead_ < 0 && ioctl(STDIN_FILENO, FIONREAD, &typed_ahead_) != 0) typed_ahead_ = 0;
   }
