@@ -11,6 +11,7 @@
 #include "engine/errors.h"
 #include "engine/roster.h"
 #include "engine/waker.h"
+#include "kernels/parallel/thread_name.h"
 
 namespace statehouse {
 namespace {
@@ -83,11 +84,13 @@ EngineImpl::~EngineImpl() {
 void EngineImpl::Start() {
   engine_thread_ = std::thread([this] { Loop(); });
   reaper_thread_ = std::thread([this] {
+    kernels::NameThisThread("reaper");
     while (roster_.WaitToReap()) roster_.Reap();
   });
 }
 
 void EngineImpl::Loop() {
+  kernels::NameThisThread("engine");
   const bool real_time = options_.clock == Clock::Real();
   while (!stop_.load(std::memory_order_acquire)) {
     if (core_->Step()) continue;

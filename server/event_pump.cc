@@ -4,9 +4,15 @@
 #include <chrono>
 #include <utility>
 
+#include "kernels/parallel/thread_name.h"
+
 namespace statehouse {
 
-EventPump::EventPump() : thread_([this] { Run(); }) {}
+EventPump::EventPump()
+    : thread_([this] {
+        kernels::NameThisThread("events");
+        Run();
+      }) {}
 
 EventPump::~EventPump() {
   {

@@ -2,10 +2,17 @@
 
 #include <utility>
 
+#include "kernels/parallel/thread_name.h"
+
 namespace statehouse {
 
 WorkQueue::WorkQueue(int num_threads) {
-  for (int i = 0; i < num_threads; ++i) threads_.emplace_back([this] { Run(); });
+  for (int i = 0; i < num_threads; ++i) {
+    threads_.emplace_back([this] {
+      kernels::NameThisThread("unary");
+      Run();
+    });
+  }
 }
 
 WorkQueue::~WorkQueue() {

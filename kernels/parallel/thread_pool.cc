@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/parallel/core_count.h"
+#include "kernels/parallel/thread_name.h"
 
 namespace statehouse::kernels {
 namespace {
@@ -91,7 +92,10 @@ ThreadPool::ThreadPool(int num_threads)
   impl_->spins = num_threads_ <= AvailableCores() ? kSpins : 0;
   impl_->workers.reserve(num_threads_ - 1);
   for (int worker_idx = 1; worker_idx < num_threads_; ++worker_idx) {
-    impl_->workers.emplace_back([impl = impl_.get(), worker_idx] { impl->WorkerLoop(worker_idx); });
+    impl_->workers.emplace_back([impl = impl_.get(), worker_idx] {
+      NameThisThread("compute");
+      impl->WorkerLoop(worker_idx);
+    });
   }
 }
 
