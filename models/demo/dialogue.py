@@ -29,10 +29,12 @@ class Dialogue:
             text = rng.choice(smalltalk.SYSTEM) if rng.random() < 0.7 else rng.choice(self.speaker.prose)[1:]
             self._say(Message("system", [(text, USER)]))
         facts = rng.randint(1, 2 + int(self.length**0.35))
+        if rng.random() < 0.3:  # few facts, however long the dialogue
+            facts = min(facts, rng.randint(1, 4))
         opening = min(300, self.length / 8)
         for i in range(facts):
             self._plan(rng.random() * (opening if i % 2 == 0 else self.length * 0.9), self._tell)
-        for _ in range(rng.randint(0, 1 + facts)):
+        for _ in range(rng.randint(0, 2 + 3 * facts // 2)):
             self._plan(rng.random() * self.length, self._ask_unknown)
         while self.position < self.length:
             gap = (self._due[0][0] if self._due else self.length) - self.position

@@ -5,8 +5,11 @@ same with a capital, {n} without its first word; {0}, {1}, {2} are the parts of 
 for either. A template that starts with "~" is held out: training never shows it.
 """
 
+import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import words
 from words import Sampler
@@ -25,6 +28,13 @@ class Kind:
     large: bool = True  # the value is one of at least 10^4
     noun: str = ""  # the plain word for what is told
     said: str = "{0}"  # the value in words
+
+
+@lru_cache(maxsize=None)
+def expansions(template: str) -> tuple[str, ...]:
+    """All choices of a template's alternatives, "(a|b)"."""
+    cut = re.split(r"\(([^()]*\|[^()]*)\)", template)
+    return tuple("".join(choice) for choice in itertools.product(*(t.split("|") if i % 2 else (t,) for i, t in enumerate(cut))))
 
 
 _PET_ASK = (
@@ -160,7 +170,7 @@ KINDS = (
     Kind(
         "who", "named", words.one_of(words.PEOPLE),
         ("{S} is my {0}.", "My {0} is (called |named |){s}.", "{S} has been my {0} for years.", "I have {a0} {0} (called|named) {s}.", "~Meet {s}, my {0}."),
-        ((("Who is {s}?", "Who's {s}?", "(Do you|Can you) (know|remember|tell me) who {s} is?", "How do I know {s}?", "~Tell me who {s} is."),
+        ((("Who is {s}?", "Who's {s}?", "(Do you|Can you) (know|remember) who {s} is?", "How do I know {s}?", "~Tell me who {s} is."),
           "{T} is your {0}."),),
         "who {t} is", large=False),
     Kind(

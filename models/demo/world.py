@@ -12,15 +12,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import composed
 import phrases
 import sentencepiece
 import smalltalk
-from phrases import Kind
+from phrases import Kind, expansions
 from words import ADJECTIVES, COLOURS, GLUE, OBJECTS, OWNED, RELATIONS, SMALL_OBJECTS, THINGS, Lexicon, Value
 
 # What a token is, for its weight in the loss.
 CONTROL, USER, NAMED, FILLER, REPLY, ANSWER, VALUE, FIRST = range(8)  # FIRST: of an answer, "You did not" or not
 Part = tuple[str, int]  # text and class
+LARGE = tuple(kind for kind in phrases.KINDS if kind.large)  # the kinds that the evaluation asks for
 PERSON = next(kind for kind in phrases.KINDS if kind.subject == "person")
 
 
@@ -75,13 +77,6 @@ def _compile(template: str) -> tuple[tuple[str, bool, bool], ...]:
         else:
             space = False
     return tuple(cut)
-
-
-@lru_cache(maxsize=None)
-def expansions(template: str) -> tuple[str, ...]:
-    """All choices of a template's alternatives, "(a|b)"."""
-    cut = re.split(r"\(([^()]*\|[^()]*)\)", template)
-    return tuple("".join(choice) for choice in itertools.product(*(t.split("|") if i % 2 else (t,) for i, t in enumerate(cut))))
 
 
 def render(template: str, slots: dict[str, str], literal: int, slot: int) -> list[Part]:
@@ -209,6 +204,8 @@ class Speaker:
         return (lexicon.title(rng),)
 
     def fact(self, kinds: tuple[Kind, ...] = phrases.KINDS, subject: Subject | None = None) -> Fact:
+        if kinds is phrases.KINDS and not self.evaluation and self.rng.random() < 0.35:
+            kinds = LARGE
         kind = self.rng.choice(kinds)
         subject = subject or self.subject(kind)
         return Fact(kind, subject, self.value(kind, subject))
@@ -266,6 +263,8 @@ class Speaker:
             slots["s"], slots["S"] = f"my friend {slots['s']}", f"My friend {slots['s']}"
         wrap = self.pick(phrases.UPDATES if update else phrases.TELL_WRAPS, mixed=True)
         template, kind = self.pick(fact.kind.tell), fact.kind
+        if not self.evaluation and self.rng.random() < 0.4:
+            template = composed.tell(kind, self.rng) or template
         if kind.noun and not self.evaluation and self.rng.random() < 0.15:
             items = [kind.noun, kind.said] if kind.subject == "me" else [kind.noun, kind.said, "{s}"]
             template = self.loose(items, ".")
@@ -290,6 +289,8 @@ class Speaker:
         kind = fact.kind
         questions, answer = self.rng.choice(kind.ask)
         question = self.pick(questions)
+        if not self.evaluation and self.rng.random() < 0.6:
+            question = composed.ask(kind, kind.ask.index((questions, answer)), self.rng)
         if kind.noun and not self.evaluation and self.rng.random() < 0.1:
             question, answer = self.loose([kind.noun, "my" if kind.subject == "me" else "{s}"], "?"), kind.ask[0][1]
         question = wrapped(self.pick(phrases.ASK_WRAPS, mixed=True), question)
