@@ -58,9 +58,14 @@ absl::StatusOr<EngineOptions> ResolveOptions(const EngineOptions& options, int64
   }
   const absl::StatusOr<int64_t> slots = ResolveSlots(options, slot_bytes);
   if (!slots.ok()) return slots.status();
+  int64_t state_bytes = 0;
+  if (__builtin_mul_overflow(*slots, slot_bytes, &state_bytes)) {
+    return absl::ResourceExhaustedError(absl::StrCat("state memory: ", *slots, " slots of ", slot_bytes,
+                                                     " bytes are more than any machine has; lower --max-num-seqs"));
+  }
   EngineOptions resolved = options;
   resolved.max_num_seqs = *slots;
-  resolved.state_memory_bytes = *slots * slot_bytes;
+  resolved.state_memory_bytes = state_bytes;
   resolved.max_num_batched_tokens = std::max(options.max_num_batched_tokens, *slots);
   if (resolved.clock == nullptr) resolved.clock = Clock::Real();
   return resolved;

@@ -120,7 +120,7 @@ void Core::FailStep(const absl::Status& error) {
 
 Ending Core::EndingOf(const Generation& generation, Ending::Why why) const {
   Ending ending;
-  ending.why = why;
+  ending.why = why == Ending::Why::kFinished && generation.no_number ? Ending::Why::kNoNumber : why;
   ending.prompt_tokens = generation.prompt_size();
   ending.prompt_tokens_done = generation.prompt_tokens_done;
   ending.completion_tokens = generation.completion_tokens;

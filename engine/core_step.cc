@@ -156,6 +156,7 @@ Work Core::WorkOf(const Sequence& sequence) {
   if (sequence.phase == Sequence::Phase::kForking || (is_source && generation->num_waiting < 2)) return work;
   if (NeedsSwitchOver(sequence)) {
     work.kind = Work::Kind::kSwitchOver;
+    work.decodes = sequence.phase == Sequence::Phase::kDecoding;
     work.available = deps_.model->num_switch_units() - sequence.switch_units;
   } else if (sequence.phase == Sequence::Phase::kDecoding) {
     work.kind = Work::Kind::kDecode;

@@ -31,7 +31,8 @@ class EngineImpl final : public Engine {
         vocabulary_(vocabulary),
         options_(options),
         waker_(std::make_shared<Waker>()),
-        roster_({options.max_num_queued_reqs, options.max_num_queued_tokens, options.max_requests_per_principal},
+        roster_({options.max_num_queued_reqs, options.max_num_queued_tokens, options.max_requests_per_principal,
+                 options.max_num_seqs},
                 &stats_) {}
   ~EngineImpl() override;
 

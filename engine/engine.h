@@ -33,7 +33,7 @@ struct EngineOptions {
   int64_t max_num_batched_tokens = 512;  // rows of one step, 1 … 65536; at least one per slot
   int64_t max_num_queued_reqs = 1024;
   int64_t max_num_queued_tokens = 16 << 20;
-  int64_t max_requests_per_principal = 0;  // running and queued; 0: no limit
+  int64_t max_requests_per_principal = 0;  // outputs, running and queued (n counts, up to the slots); 0: no limit
   int64_t max_prompt_tokens = 0;           // 0: no limit
   int64_t max_output_tokens = 0;           // 0: no limit
   int64_t event_capacity = 256;            // undelivered events per call before its sequences pause

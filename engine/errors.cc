@@ -18,9 +18,12 @@ constexpr char kRetryUrl[] = "statehouse/retry_after_ms";
 }  // namespace
 
 absl::Status InvalidField(std::string_view field, std::string_view value, std::string_view expected) {
+  return BadField(field, absl::StrCat(std::string(value), " is not allowed; expected ", std::string(expected)));
+}
+
+absl::Status BadField(std::string_view field, std::string_view what) {
   const std::string name(field);
-  absl::Status status = absl::InvalidArgumentError(
-      absl::StrCat(name, ": ", std::string(value), " is not allowed; expected ", std::string(expected)));
+  absl::Status status = absl::InvalidArgumentError(absl::StrCat(name, ": ", std::string(what)));
   status.SetPayload(kFieldUrl, absl::Cord(name));
   return status;
 }

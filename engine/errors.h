@@ -14,6 +14,8 @@ namespace statehouse {
 
 // INVALID_ARGUMENT: "<field>: <value> is not allowed; expected <expected>", with the field as a detail.
 absl::Status InvalidField(std::string_view field, std::string_view value, std::string_view expected);
+// The same in other words: "<field>: <what>".
+absl::Status BadField(std::string_view field, std::string_view what);
 // RESOURCE_EXHAUSTED with a retry hint: "<message>; retry in <retry_after>".
 absl::Status Overloaded(std::string_view message, absl::Duration retry_after);
 

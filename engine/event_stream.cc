@@ -26,6 +26,9 @@ absl::Status Describe(const Ending& ending) {
       return absl::DeadlineExceededError(absl::StrCat("the events were not read for ",
                                                       absl::FormatDuration(ending.timeout), "; the request ended ",
                                                       progress, "; read the stream faster"));
+    case Ending::Why::kNoNumber:
+      return absl::InternalError(absl::StrCat("the model's logits are not numbers ", progress,
+                                              "; its weights overflow in this data type, or the checkpoint is broken"));
   }
   return absl::InternalError("unknown ending");
 }
@@ -40,6 +43,8 @@ FinishReason ReasonOf(Ending::Why why) {
     case Ending::Why::kDeadline:
     case Ending::Why::kSlowReader:
       return FinishReason::kDeadline;
+    case Ending::Why::kNoNumber:
+      return FinishReason::kError;
   }
   return FinishReason::kError;
 }

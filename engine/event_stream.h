@@ -30,7 +30,7 @@ enum class FinishReason : uint8_t {
   kLength,     // max_tokens
   kCancelled,  // Cancel(), or the client went away
   kDeadline,   // the request's deadline, or a slow reader's timeout
-  kError,      // the device failed
+  kError,      // the device failed, or the logits were not numbers
 };
 const char* FinishReasonName(FinishReason reason);  // "stop", "length", "cancelled", "deadline", "error"
 
@@ -63,6 +63,7 @@ struct Ending {
     kShutDown,    // CANCELLED: the engine was destroyed
     kDeadline,    // DEADLINE_EXCEEDED
     kSlowReader,  // DEADLINE_EXCEEDED
+    kNoNumber,    // INTERNAL: the model computed logits that are not numbers
   };
   Why why = Why::kFinished;
   int64_t prompt_tokens = 0;

@@ -91,6 +91,7 @@ struct Generation {
   int32_t num_waiting = 0;   // outputs in kWaiting
   int32_t num_running = 0;   // outputs in kRunning
   int32_t num_unfinished = 0;
+  bool no_number = false;    // an output ended because its logits were not numbers
   bool prompt_seen = false;  // the prompt went through once: first tokens are chosen
   int64_t prompt_tokens_done = 0;
   int64_t completion_tokens = 0;

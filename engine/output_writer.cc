@@ -1,6 +1,7 @@
 #include "engine/output_writer.h"
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 
 #include "engine/sampling/logprobs.h"
@@ -16,6 +17,11 @@ int64_t MostTokenBytes(const Vocabulary* vocabulary) {
     most = std::max({most, vocabulary->TokenBytes(id).size(), vocabulary->TokenName(id).size()});
   }
   return static_cast<int64_t>(3 * (most + 4));
+}
+
+// A token can be missing because the request forbids all, or because the model's weights overflow.
+bool HasNumber(std::span<const float> logits) {
+  return std::any_of(logits.begin(), logits.end(), [](float logit) { return std::isfinite(logit); });
 }
 
 }  // namespace
@@ -40,6 +46,10 @@ bool OutputWriter::WriteToken(Generation* generation, int32_t output, const Toke
   end.kind = Event::Kind::kOutputFinished;
   end.output = output;
   end.reason = FinishReason::kStop;
+  if (token < 0 && !HasNumber(logits)) {
+    end.reason = FinishReason::kError;
+    generation->no_number = true;
+  }
   if (token < 0 || std::binary_search(generation->end_tokens.begin(), generation->end_tokens.end(), token)) {
     end.stop_token = token;
     end.text_bytes = state.text.Finish(&text_);

@@ -40,6 +40,13 @@ absl::Status CheckIds(std::string_view field, const std::vector<int32_t>& ids, i
   return absl::OkStatus();
 }
 
+// A set of ids, which the engine walks for every token.
+absl::Status CheckIdSet(std::string_view field, const std::vector<int32_t>& ids, int64_t vocab_size) {
+  if (static_cast<int64_t>(ids.size()) <= vocab_size) return CheckIds(field, ids, vocab_size);
+  return InvalidField(field, absl::StrCat(ids.size(), " ids"),
+                      absl::StrCat("at most ", vocab_size, ", the size of the vocabulary"));
+}
+
 // At least one token must be left to choose from.
 absl::Status CheckSomethingAllowed(const SamplingParams& sampling, int64_t vocab_size) {
   if (sampling.banned_token_ids.empty()) return absl::OkStatus();
@@ -64,8 +71,8 @@ absl::Status CheckSampling(const SamplingParams& sampling, int64_t vocab_size) {
            CheckRange("sampling.repetition_penalty", sampling.repetition_penalty, {0, 10, true}),
            CheckRange("sampling.presence_penalty", sampling.presence_penalty, {-2, 2}),
            CheckRange("sampling.frequency_penalty", sampling.frequency_penalty, {-2, 2}),
-           CheckIds("sampling.allowed_token_ids", sampling.allowed_token_ids, vocab_size),
-           CheckIds("sampling.banned_token_ids", sampling.banned_token_ids, vocab_size),
+           CheckIdSet("sampling.allowed_token_ids", sampling.allowed_token_ids, vocab_size),
+           CheckIdSet("sampling.banned_token_ids", sampling.banned_token_ids, vocab_size),
            CheckSomethingAllowed(sampling, vocab_size),
        }) {
     if (!status.ok()) return status;
@@ -108,7 +115,7 @@ absl::Status CheckStop(const StopConditions& stop, int64_t vocab_size) {
                           absl::StrCat("1 to ", kMaxStopBytes, " bytes"));
     }
   }
-  return CheckIds("stop.token_ids", stop.stop_token_ids, vocab_size);
+  return CheckIdSet("stop.token_ids", stop.stop_token_ids, vocab_size);
 }
 
 absl::Status CheckLogprobs(std::string_view field, int32_t count) {

@@ -30,7 +30,7 @@ absl::Status Roster::Add(std::unique_ptr<Generation> generation) {
   Generation* const added = generation.release();
   added->table_entry = by_id_.emplace(Generation::Table::key_type(principal, added->request->id), added).first;
   added->principal_entry = per_principal_.emplace(principal, 0).first;
-  ++added->principal_entry->second;
+  added->principal_entry->second += ShareOf(*added);
   added->arrival = ++arrivals_;
   Insert(added);
   return absl::OkStatus();
@@ -50,15 +50,25 @@ absl::Status Roster::CheckRoom(const Generation& generation) const {
                      generation.prompt_size(), ", and ", limits_.max_queued_tokens, " may (--max-num-queued-tokens)"),
         RetryAfter());
   }
-  const auto held = per_principal_.find(generation.request->principal);
-  if (limits_.max_requests_per_principal > 0 && held != per_principal_.end() &&
-      held->second >= limits_.max_requests_per_principal) {
+  const int64_t limit = limits_.max_requests_per_principal;
+  if (limit > 0 && ShareOf(generation) > limit) {
+    return InvalidField("n", absl::StrCat(generation.n()),
+                        absl::StrCat("at most ", limit, " outputs (--max-requests-per-principal counts each)"));
+  }
+  const auto found = per_principal_.find(generation.request->principal);
+  const int64_t held = found == per_principal_.end() ? 0 : found->second;
+  if (limit > 0 && held + ShareOf(generation) > limit) {
     stats_->rejected_principal_limit.fetch_add(1, std::memory_order_relaxed);
-    return Overloaded(absl::StrCat("this principal already has ", held->second, " requests running or waiting, of ",
-                                   limits_.max_requests_per_principal, " allowed; wait for one to end"),
-                      RetryAfter());
+    return Overloaded(
+        absl::StrCat("this principal already has ", held, " outputs running or waiting, this request adds ",
+                     ShareOf(generation), ", and ", limit, " may; wait for one to end"),
+        RetryAfter());
   }
   return absl::OkStatus();
+}
+
+int64_t Roster::ShareOf(const Generation& generation) const {
+  return std::min<int64_t>(generation.n(), limits_.num_slots);
 }
 
 absl::Duration Roster::RetryAfter() const {
@@ -142,7 +152,8 @@ absl::Time Roster::earliest_deadline() const {
 void Roster::Unregister(Generation* generation) {
   std::lock_guard<std::mutex> lock(mu_);
   generation->table_node = by_id_.extract(generation->table_entry);
-  if (--generation->principal_entry->second == 0) {
+  generation->principal_entry->second -= ShareOf(*generation);
+  if (generation->principal_entry->second == 0) {
     generation->principal_node = per_principal_.extract(generation->principal_entry);
   }
   if (by_id_.empty()) idle_.notify_all();

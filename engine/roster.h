@@ -23,7 +23,9 @@ namespace statehouse {
 struct RosterLimits {
   int64_t max_queued_requests = 0;
   int64_t max_queued_tokens = 0;
-  int64_t max_requests_per_principal = 0;  // 0: no limit
+  // 0: no limit. A request counts once per output, up to num_slots: that many may run at once.
+  int64_t max_requests_per_principal = 0;
+  int64_t num_slots = 1;
 };
 
 class Roster {
@@ -69,6 +71,7 @@ class Roster {
 
  private:
   absl::Status CheckRoom(const Generation& generation) const;  // REQUIRES: mu_ held, as for all below
+  int64_t ShareOf(const Generation& generation) const;         // of its principal's limit
   absl::Duration RetryAfter() const;
   void Insert(Generation* generation);
   void Remove(Generation* generation);

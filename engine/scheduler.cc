@@ -15,6 +15,7 @@ void Scheduler::Plan(std::span<const Work> work, std::span<int64_t> granted) {
     granted[idx] = runs ? 1 : 0;
     rows_left_ -= granted[idx];
   }
+  PlanRunningSwitchOvers(work, granted);
   for (size_t begin = 0; begin < work.size() && rows_left_ > 0;) {
     size_t end = begin;
     while (end < work.size() && work[end].priority == work[begin].priority) ++end;
@@ -23,14 +24,27 @@ void Scheduler::Plan(std::span<const Work> work, std::span<int64_t> granted) {
   }
 }
 
+void Scheduler::PlanRunningSwitchOvers(std::span<const Work> work, std::span<int64_t> granted) {
+  order_.clear();
+  for (size_t idx = 0; idx < work.size(); ++idx) {
+    if (work[idx].kind == Work::Kind::kSwitchOver && work[idx].decodes) order_.push_back(idx);
+  }
+  SortByTurn(work);
+  for (const size_t idx : order_) granted[idx] += Turn(work[idx], 0);
+}
+
+void Scheduler::SortByTurn(std::span<const Work> work) {
+  std::sort(order_.begin(), order_.end(), [work](size_t a, size_t b) {
+    return work[a].last_served < work[b].last_served || (work[a].last_served == work[b].last_served && a < b);
+  });
+}
+
 void Scheduler::PlanLevel(std::span<const Work> work, std::span<int64_t> granted, size_t begin, size_t end) {
   order_.clear();
   for (size_t idx = begin; idx < end; ++idx) {
     if (work[idx].kind != Work::Kind::kDecode) order_.push_back(idx);
   }
-  std::sort(order_.begin(), order_.end(), [work](size_t a, size_t b) {
-    return work[a].last_served < work[b].last_served || (work[a].last_served == work[b].last_served && a < b);
-  });
+  SortByTurn(work);
   for (bool progress = true; progress && rows_left_ > 0;) {
     progress = false;
     for (const size_t idx : order_) {

@@ -1,7 +1,9 @@
 // Decides what the next step computes. Pure: numbers in, numbers out; it knows no request, slot or model.
 //
 // Rules, in this order:
-// 1. Every decode row runs. (The step holds at least one row per slot, so decoding and prompts both go on.)
+// 1. Every decode row runs. (The step holds at least one row per slot, so decoding and prompts both go on.) A sequence
+//    that decodes and has come to its switch-over gets one turn (rule 3) of it next, whatever its priority: its stream
+//    runs, and must not wait for somebody's prompt.
 // 2. What is left of the row budget goes to prompts and switch-overs, by priority: a worse priority gets what better
 // ones leave.
 // 3. Within a priority it goes round in pieces of one chunk, those first who were served longest ago, then in order of
@@ -35,6 +37,7 @@ struct Work {
   int32_t priority = 0;       // lower first
   int64_t position = 0;       // kPrompt: of its next row
   int64_t available = 1;      // rows that may run now (kDecode: 1), or switch-over units left
+  bool decodes = false;       // kSwitchOver: of a sequence that decodes
   int64_t last_served = 0;    // number of the step that last gave it something; 0: none yet
 };
 
@@ -47,7 +50,10 @@ class Scheduler {
   void Plan(std::span<const Work> work, std::span<int64_t> granted);
 
  private:
+  void PlanRunningSwitchOvers(std::span<const Work> work, std::span<int64_t> granted);
   void PlanLevel(std::span<const Work> work, std::span<int64_t> granted, size_t begin, size_t end);
+  // Puts those first in order_ that were served longest ago.
+  void SortByTurn(std::span<const Work> work);
   // What one more turn gives work `idx`; takes it from the budget.
   int64_t Turn(const Work& work, int64_t already);
 

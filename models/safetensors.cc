@@ -142,22 +142,15 @@ absl::Status CheckTiling(const std::string& file, const std::map<std::string, Te
 class Safetensors::Mapping {
  public:
   static absl::StatusOr<std::unique_ptr<Mapping>> Map(const std::string& file) {
-    struct stat info;
-    if (stat(file.c_str(), &info) != 0) {
+    // Opened first, so that what is measured is what is mapped; non-blocking, so that a pipe cannot hold us up.
+    const int descriptor = open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (descriptor < 0) {
       if (errno == ENOENT || errno == ENOTDIR) return absl::NotFoundError(absl::StrCat(file, ": no such file"));
-      return FileError(file, absl::StrCat("cannot be read: ", std::strerror(errno)));
+      return FileError(file, absl::StrCat("cannot be opened: ", std::strerror(errno)));
     }
-    if (!S_ISREG(info.st_mode)) return FileError(file, "not a regular file");
-    if (info.st_size <= kLengthBytes) {
-      return FileError(file, absl::StrCat(info.st_size, " bytes; expected a header length of 8 bytes and a header"));
-    }
-    const int descriptor = open(file.c_str(), O_RDONLY | O_CLOEXEC);
-    if (descriptor < 0) return FileError(file, absl::StrCat("cannot be opened: ", std::strerror(errno)));
-    void* data = mmap(nullptr, info.st_size, PROT_READ, MAP_PRIVATE, descriptor, 0);
-    const int map_error = errno;
+    absl::StatusOr<std::unique_ptr<Mapping>> mapping = MapDescriptor(file, descriptor);
     close(descriptor);
-    if (data == MAP_FAILED) return FileError(file, absl::StrCat("cannot be mapped: ", std::strerror(map_error)));
-    return std::unique_ptr<Mapping>(new Mapping(static_cast<const std::byte*>(data), info.st_size));
+    return mapping;
   }
   ~Mapping() { munmap(const_cast<std::byte*>(data_), size_); }
   Mapping(const Mapping&) = delete;
@@ -167,6 +160,17 @@ class Safetensors::Mapping {
   int64_t size() const { return size_; }
 
  private:
+  static absl::StatusOr<std::unique_ptr<Mapping>> MapDescriptor(const std::string& file, int descriptor) {
+    struct stat info;
+    if (fstat(descriptor, &info) != 0) return FileError(file, absl::StrCat("cannot be read: ", std::strerror(errno)));
+    if (!S_ISREG(info.st_mode)) return FileError(file, "not a regular file");
+    if (info.st_size <= kLengthBytes) {
+      return FileError(file, absl::StrCat(info.st_size, " bytes; expected a header length of 8 bytes and a header"));
+    }
+    void* data = mmap(nullptr, info.st_size, PROT_READ, MAP_PRIVATE, descriptor, 0);
+    if (data == MAP_FAILED) return FileError(file, absl::StrCat("cannot be mapped: ", std::strerror(errno)));
+    return std::unique_ptr<Mapping>(new Mapping(static_cast<const std::byte*>(data), info.st_size));
+  }
   Mapping(const std::byte* data, int64_t size) : data_(data), size_(size) {}
   const std::byte* data_;
   int64_t size_;

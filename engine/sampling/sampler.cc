@@ -21,12 +21,17 @@ int32_t Argmax(std::span<const float> logits) {
   return best_id;
 }
 
+void SortUnique(std::vector<int32_t>* ids) {
+  std::sort(ids->begin(), ids->end());
+  ids->erase(std::unique(ids->begin(), ids->end()), ids->end());
+}
+
 }  // namespace
 
 SamplingPlan::SamplingPlan(const SamplingParams& sampling, int64_t vocab_size) : params(sampling) {
+  SortUnique(&params.banned_token_ids);
   allowed = params.allowed_token_ids;
-  std::sort(allowed.begin(), allowed.end());
-  allowed.erase(std::unique(allowed.begin(), allowed.end()), allowed.end());
+  SortUnique(&allowed);
   if (static_cast<int64_t>(allowed.size()) == vocab_size) allowed.clear();
   // A temperature too small to divide by means the same as 0.
   temperature = static_cast<float>(params.temperature);

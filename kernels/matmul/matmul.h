@@ -62,7 +62,7 @@ class PackedMatrix {
 enum class MatMulOutput { kStore, kAdd };
 
 // x [num_rows, K] contiguous, y [num_rows, N] contiguous, bias [N] or null. Never allocates: per-thread scratch is
-// bounded and lives on the stack or in thread-local storage that the pool touches once at start.
+// bounded (about 270 KB) and lives on the stack.
 struct MatMulArgs {
   const PackedMatrix* weights = nullptr;
   const float* x = nullptr;

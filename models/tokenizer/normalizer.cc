@@ -46,7 +46,9 @@ class NfcBuffer {
     const auto compose = static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE);
     const utf8proc_ssize_t length =
         utf8proc_normalize_utf32(codes_.data(), static_cast<utf8proc_ssize_t>(codes_.size()), compose);
-    for (utf8proc_ssize_t i = 0; i < length; ++i)
+    // A negative length is an error, and leaves the (decomposed) codes as they were: nothing may vanish from a prompt.
+    const utf8proc_ssize_t count = length < 0 ? static_cast<utf8proc_ssize_t>(codes_.size()) : length;
+    for (utf8proc_ssize_t i = 0; i < count; ++i)
       AppendCharacter(static_cast<char32_t>(codes_[static_cast<size_t>(i)]), out);
     codes_.clear();
   }

@@ -124,7 +124,9 @@ absl::Status ReadAddedTokens(const json& root, const std::string& file, Tokenize
     const std::string where = absl::StrCat(file, ": ", QuotedName(content));
     absl::StatusOr<int32_t> id = ReadTokenId(node, where);
     if (!id.ok()) return id.status();
-    if (content.empty()) return Invalid(where, "a token without text");
+    if (content.empty() || content.size() > kLongestAddedToken) {
+      return Invalid(where, absl::StrCat("expected 1 to ", kLongestAddedToken, " bytes of text"));
+    }
     AddedToken token;
     token.content = content;
     token.id = *id;

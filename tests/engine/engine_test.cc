@@ -259,6 +259,39 @@ TEST_F(EngineTest, PrincipalAtItsLimit_IsRefusedAndOthersAreNot) {
   EXPECT_EQ(engine_->stats().rejected_principal_limit.load(), 1);
 }
 
+TEST_F(EngineTest, OutputsOfOneRequest_CountAgainstItsPrincipalsLimit) {
+  EngineOptions options{.max_num_seqs = 4, .max_num_batched_tokens = 8};
+  options.max_requests_per_principal = 3;
+  MakeEngine(FakeModelOptions{}, options);
+  const auto submit = [this](int32_t n) {
+    std::unique_ptr<Request> request = MakeGreedy(MakePrompt(4), 3);
+    request->n = n;
+    return engine_->Submit(std::move(request)).status();
+  };
+  EXPECT_EQ(FieldOf(submit(4)), "n") << "waiting would not help";
+  EXPECT_TRUE(submit(2).ok());
+  EXPECT_EQ(submit(2).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_TRUE(submit(1).ok());
+  RunAll();
+  EXPECT_TRUE(submit(3).ok());
+}
+
+TEST_F(EngineTest, LogitsThatAreNotNumbers_EndTheRequestWithInternal) {
+  FakeModelOptions model;
+  model.spread = std::numeric_limits<float>::quiet_NaN();
+  MakeEngine(model, {.max_num_seqs = 2, .max_num_batched_tokens = 8});
+  const auto stream = engine_->Submit(MakeGreedy(MakePrompt(4), 3));
+  ASSERT_TRUE(stream.ok());
+  RunAll();
+  std::vector<FinishReason> reasons;
+  for (Event event; (*stream)->TryNext(&event);) {
+    if (event.kind == Event::Kind::kOutputFinished) reasons.push_back(event.reason);
+  }
+  EXPECT_EQ(reasons, std::vector<FinishReason>{FinishReason::kError});
+  EXPECT_EQ((*stream)->status().code(), absl::StatusCode::kInternal);
+  EXPECT_THAT(std::string((*stream)->status().message()), HasSubstr("not numbers"));
+}
+
 TEST_F(EngineTest, RequestId_IsUniquePerPrincipalUntilItsStreamEnds) {
   MakeEngine(2, 8);
   const auto submit = [this](const char* principal) {

@@ -68,7 +68,7 @@ void RandomWalk::Submit() {
   int64_t of_principal = 0;
   for (const auto& other : clients_) {
     if (HasEnded(*other)) continue;
-    of_principal += other->request.principal == request->principal;
+    if (other->request.principal == request->principal) of_principal += std::min<int64_t>(other->request.n, slots_);
     if (other->read.started) continue;
     ++queued;
     queued_tokens += static_cast<int64_t>(other->request.prompt.size());
@@ -76,7 +76,7 @@ void RandomWalk::Submit() {
   const bool fits =
       queued < engine_->options().max_num_queued_reqs &&
       queued_tokens + static_cast<int64_t>(request->prompt.size()) <= engine_->options().max_num_queued_tokens &&
-      of_principal < engine_->options().max_requests_per_principal;
+      of_principal + std::min<int64_t>(request->n, slots_) <= engine_->options().max_requests_per_principal;
   absl::StatusOr<std::shared_ptr<EventStream>> stream = engine_->Submit(std::move(request));
   ASSERT_EQ(stream.ok(), fits) << stream.status();
   if (!stream.ok()) {

@@ -41,6 +41,17 @@ TEST(Scheduler, DecodeRows_ComeFirstWhateverTheirPriority) {
   EXPECT_EQ(Plan(kLimits, work), (Rows{384, 1, 1}));
 }
 
+TEST(Scheduler, StreamAtItsSwitchOver_GoesOnBesideBetterPrompts) {
+  std::vector<Work> work = {Prompt(100000), Switch(60), Switch(60)};
+  for (size_t idx : {1, 2}) {
+    work[idx].priority = 1;
+    work[idx].decodes = true;
+  }
+  EXPECT_EQ(Plan(kLimits, work), (Rows{256, 3, 2}));  // a turn is a chunk's worth: 2 units of 50 rows; then what is left
+  work[1].decodes = false;                            // that of a prompt waits for better ones
+  EXPECT_EQ(Plan(kLimits, work), (Rows{384, 0, 2}));
+}
+
 TEST(Scheduler, LonePrompt_TakesWholeChunks) {
   EXPECT_EQ(Plan(kLimits, {Prompt(10000)}), (Rows{512}));
   EXPECT_EQ(Plan(kLimits, {Prompt(10000, 100)}), (Rows{28 + 3 * 128}));

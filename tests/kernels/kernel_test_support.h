@@ -83,6 +83,8 @@ double RelativeError(const std::vector<float>& out, const std::vector<Want>& wan
 inline void ForEachTarget(const std::function<void(int64_t target)>& fn) {
   hwy::SetSupportedTargetsForTest(0);
   const int64_t supported = hwy::SupportedTargets();
+  ASSERT_NE(supported & (int64_t{HWY_AVX3} | int64_t{HWY_AVX2} | int64_t{HWY_NEON}), 0)
+      << "this machine has none of the instruction sets that are tested";
   for (const int64_t target : {int64_t{HWY_AVX3}, int64_t{HWY_AVX2}, int64_t{HWY_NEON}}) {
     if ((supported & target) == 0) continue;
     hwy::SetSupportedTargetsForTest(target);

@@ -49,7 +49,8 @@ void ExpectAllForms(RetentionProblem problem, const std::vector<int64_t>& chunks
       problem.shape.chunk = form.chunk;
       problem.shape.switch_over = form.switch_over;
       problem.shape.max_tail_tokens = form.switch_over == kNeverSwitch ? problem.t : 0;
-      if (!RetentionLayout::Make(problem.shape).ok()) continue;
+      const bool has_no_state_form = problem.shape.degree == 4 && problem.shape.head_dim > 32;
+      if (has_no_state_form && form.switch_over != kNeverSwitch) continue;
       const std::vector<float> Y = RunInPieces(problem, problem.t, pool);
       EXPECT_LE(RelativeError(Y, want), tolerance)
           << "d " << problem.shape.head_dim << ", C " << form.chunk << ", switch-over " << form.switch_over;
