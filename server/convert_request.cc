@@ -33,6 +33,20 @@ void TakeDefaults(const GenerationDefaults& defaults, SamplingParams* out) {
   if (defaults.greedy) out->temperature = 0;
 }
 
+// A set of ids, sorted. The engine walks it for every token, so that it may not be longer than the vocabulary.
+absl::Status ConvertIds(std::string_view field, const google::protobuf::RepeatedField<int32_t>& ids, int64_t vocab_size,
+                        std::vector<int32_t>* out) {
+  if (ids.size() > vocab_size) {
+    return InvalidField(field, absl::StrCat(ids.size(), " ids"),
+                        absl::StrCat("at most ", vocab_size, ", the size of the vocabulary"));
+  }
+  if (absl::Status status = CheckTokenIds(field, ids, vocab_size); !status.ok()) return status;
+  out->assign(ids.begin(), ids.end());
+  std::sort(out->begin(), out->end());
+  out->erase(std::unique(out->begin(), out->end()), out->end());
+  return absl::OkStatus();
+}
+
 absl::Status ConvertSampling(const v1::Sampling& sampling, const ServedModel& model, SamplingParams* out) {
   TakeDefaults(model.defaults, out);
   STATEHOUSE_TAKE(sampling, temperature, "sampling.", InRange(0.0, 100.0), &out->temperature);
@@ -50,16 +64,16 @@ absl::Status ConvertSampling(const v1::Sampling& sampling, const ServedModel& mo
     out->logit_bias.emplace_back(id, bias);
   }
   std::sort(out->logit_bias.begin(), out->logit_bias.end());  // a map has no order
-  if (absl::Status status = CheckTokenIds("sampling.allowed_token_ids", sampling.allowed_token_ids(), model.vocab_size);
+  if (absl::Status status = ConvertIds("sampling.allowed_token_ids", sampling.allowed_token_ids(), model.vocab_size,
+                                       &out->allowed_token_ids);
       !status.ok()) {
     return status;
   }
-  out->allowed_token_ids.assign(sampling.allowed_token_ids().begin(), sampling.allowed_token_ids().end());
-  if (absl::Status status = CheckTokenIds("sampling.banned_token_ids", sampling.banned_token_ids(), model.vocab_size);
+  if (absl::Status status = ConvertIds("sampling.banned_token_ids", sampling.banned_token_ids(), model.vocab_size,
+                                       &out->banned_token_ids);
       !status.ok()) {
     return status;
   }
-  out->banned_token_ids.assign(sampling.banned_token_ids().begin(), sampling.banned_token_ids().end());
   if (sampling.has_seed()) out->seed = sampling.seed();
   return absl::OkStatus();
 }
@@ -97,9 +111,10 @@ absl::Status ConvertStop(const v1::Stop& stop, const ServedModel& model, StopCon
   }
   if (absl::Status status = ConvertStopStrings(stop, model, out); !status.ok()) return status;
   out->include_stop = stop.include_matched();
-  if (absl::Status status = CheckTokenIds("stop.token_ids", stop.token_ids(), model.vocab_size); !status.ok())
+  if (absl::Status status = ConvertIds("stop.token_ids", stop.token_ids(), model.vocab_size, &out->stop_token_ids);
+      !status.ok()) {
     return status;
-  out->stop_token_ids.assign(stop.token_ids().begin(), stop.token_ids().end());
+  }
   out->ignore_eos = stop.ignore_eos();
   return absl::OkStatus();
 }

@@ -39,6 +39,14 @@ auto AtLeast(T low) {
   };
 }
 
+// An INVALID_ARGUMENT of a tokenizer ("text: …"), which knows no fields of the wire, said of `field`.
+inline absl::Status AtField(std::string_view field, const absl::Status& status) {
+  if (!absl::IsInvalidArgument(status) || FieldOf(status).has_value()) return status;
+  std::string_view what(status.message().data(), status.message().size());
+  if (what.starts_with("text: ")) what.remove_prefix(6);
+  return BadField(field, what);
+}
+
 inline absl::Status CheckTokenId(std::string_view field, int32_t id, int64_t vocab_size) {
   if (id >= 0 && id < vocab_size) return absl::OkStatus();
   return InvalidField(field, absl::StrCat(id), absl::StrCat("a token id from 0 to ", vocab_size - 1));
