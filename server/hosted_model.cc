@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "engine/admission.h"
 
 namespace statehouse {
 namespace {
@@ -97,6 +98,7 @@ v1::Model DescribeModel(const std::string& name, const LoadedCheckpoint& checkpo
 }
 
 absl::StatusOr<std::unique_ptr<HostedModel>> HostedModel::Load(const HostedModelOptions& options) {
+  if (absl::Status status = CheckOptions(options.engine); !status.ok()) return status;  // loading may take minutes
   std::unique_ptr<HostedModel> hosted(new HostedModel);
   hosted->pool_ = std::make_unique<kernels::ThreadPool>(options.threads);
   auto checkpoint = LoadCheckpoint(options.directory, options.checkpoint, hosted->pool_.get());

@@ -1,7 +1,7 @@
 #include "server/metrics_text.h"
 
 #include "absl/strings/str_cat.h"
-#include "server/admin_service.h"  // ResidentBytes
+#include "engine/state/host_memory.h"
 #include "server/metrics_writer.h"
 
 namespace statehouse {
@@ -27,6 +27,8 @@ void AddVllmCounters(const ServerMetrics& metrics, const ServedModel& model, Met
   const EngineStats& stats = model.engine->stats();
   out->Counter("vllm:prompt_tokens_total", "Prompt tokens of admitted requests.", Load(metrics.prompt_tokens));
   out->Counter("vllm:generation_tokens_total", "Tokens generated and passed on.", Load(metrics.generation_tokens));
+  out->Family("vllm:iteration_tokens_total", "Rows of a step, of prompts and of outputs.", "histogram");
+  out->Sample("vllm:iteration_tokens_total", "", stats.step_tokens);
   out->Family("vllm:request_success_total", "Outputs that ended, by reason.", "counter");
   const auto finished = [&](FinishReason reason) {
     const size_t idx = static_cast<size_t>(reason);
