@@ -16,18 +16,26 @@ absl::Status NeedTokenizer(std::string_view field, const ServedModel& model) {
                                                     model.why_no_tokenizer, "); send token_ids instead"));
 }
 
-// Before a text is encoded, which takes many times its memory.
-absl::Status CheckSize(std::string_view field, int64_t bytes, const ServedModel& model) {
-  if (model.max_prompt_bytes == 0 || bytes <= model.max_prompt_bytes) return absl::OkStatus();
-  return InvalidField(field, absl::StrCat("a text of ", bytes, " bytes"),
-                      absl::StrCat("at most ", model.max_prompt_bytes, " bytes: a prompt may have ",
-                                   model.max_prompt_tokens, " tokens"));
+int64_t TextBytes(const v1::GenerateRequest& request) {
+  int64_t bytes = static_cast<int64_t>(request.text().size() + request.suffix().size());
+  for (const v1::ChatMessage& message : request.chat().messages()) {
+    bytes += static_cast<int64_t>(message.content().size());
+  }
+  return bytes;
 }
 
-int64_t ContentBytes(const v1::Chat& chat) {
-  int64_t bytes = 0;
-  for (const v1::ChatMessage& message : chat.messages()) bytes += static_cast<int64_t>(message.content().size());
-  return bytes;
+// Before a text is encoded, which takes many times its memory, and before ids are copied.
+absl::Status CheckSize(const v1::GenerateRequest& request, const ServedModel& model) {
+  const int64_t num_ids = request.token_ids().ids_size();
+  if (model.max_prompt_tokens > 0 && num_ids > model.max_prompt_tokens) {
+    return InvalidField("prompt", absl::StrCat(num_ids, " tokens"),
+                        absl::StrCat("at most ", model.max_prompt_tokens, " tokens, the longest prompt taken here"));
+  }
+  const int64_t bytes = TextBytes(request);
+  if (model.max_prompt_bytes == 0 || bytes <= model.max_prompt_bytes) return absl::OkStatus();
+  return InvalidField("prompt", absl::StrCat("a text of ", bytes, " bytes"),
+                      absl::StrCat("at most ", model.max_prompt_tokens, " tokens, which have no more than ",
+                                   model.max_prompt_bytes, " bytes"));
 }
 
 // An INVALID_ARGUMENT "<place>: <what>" of a template, said of the field that `field_of` gives for its place.
@@ -48,8 +56,6 @@ absl::Status ConvertGap(const std::string& prefix, const std::string& suffix, co
   }
   if (absl::Status status = CheckUtf8("text", prefix); !status.ok()) return status;
   if (absl::Status status = CheckUtf8("suffix", suffix); !status.ok()) return status;
-  if (absl::Status status = CheckSize("suffix", static_cast<int64_t>(suffix.size()), model); !status.ok())
-    return status;
   // The template calls the text before the gap "prompt".
   return AtFieldOfPlace(model.fim->Render(prefix, suffix, *model.tokenizer, ids),
                         [](const std::string& place) { return std::string(place == "suffix" ? "suffix" : "text"); });
@@ -96,11 +102,9 @@ absl::Status ConvertPrompt(const v1::GenerateRequest& request, const ServedModel
   if (request.has_suffix() && request.input_case() != v1::GenerateRequest::kText) {
     return InvalidField("suffix", "a suffix without text", "`text` before the gap beside `suffix` after it");
   }
+  if (absl::Status status = CheckSize(request, model); !status.ok()) return status;
   switch (request.input_case()) {
     case v1::GenerateRequest::kText: {
-      if (absl::Status status = CheckSize("text", static_cast<int64_t>(request.text().size()), model); !status.ok()) {
-        return status;
-      }
       if (request.has_suffix()) return ConvertGap(request.text(), request.suffix(), model, ids);
       if (absl::Status status =
               ConvertText(request.text(), !request.has_add_special_tokens() || request.add_special_tokens(),
@@ -114,10 +118,6 @@ absl::Status ConvertPrompt(const v1::GenerateRequest& request, const ServedModel
     case v1::GenerateRequest::kTokenIds:
       if (request.token_ids().ids().empty())
         return InvalidField("token_ids.ids", "an empty list", "at least one token id");
-      if (model.max_prompt_tokens > 0 && request.token_ids().ids_size() > model.max_prompt_tokens) {
-        return InvalidField("token_ids.ids", absl::StrCat(request.token_ids().ids_size(), " ids"),
-                            absl::StrCat("at most ", model.max_prompt_tokens, ", the longest prompt taken here"));
-      }
       if (absl::Status status = CheckTokenIds("token_ids.ids", request.token_ids().ids(), model.vocab_size);
           !status.ok()) {
         return status;
@@ -125,9 +125,6 @@ absl::Status ConvertPrompt(const v1::GenerateRequest& request, const ServedModel
       ids->assign(request.token_ids().ids().begin(), request.token_ids().ids().end());
       return absl::OkStatus();
     case v1::GenerateRequest::kChat:
-      if (absl::Status status = CheckSize("chat.messages", ContentBytes(request.chat()), model); !status.ok()) {
-        return status;
-      }
       return ConvertChat(request.chat(), model, ids);
     case v1::GenerateRequest::INPUT_NOT_SET:
       break;

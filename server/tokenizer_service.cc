@@ -40,48 +40,54 @@ absl::Status AddTexts(const std::vector<int32_t>& ids, const Tokenizer& tokenize
   return absl::OkStatus();
 }
 
+absl::Status AnswerTokenize(const CallEnvironment& environment, const v1::TokenizeRequest& request,
+                            v1::TokenizeResponse* response) {
+  absl::StatusOr<const ServedModel*> model = environment.model->Find(request.model());
+  if (!model.ok()) return model.status();
+  absl::StatusOr<std::vector<int32_t>> ids = ToTokenIds(request, **model);
+  if (!ids.ok()) return ids.status();
+  response->mutable_token_ids()->Add(ids->begin(), ids->end());
+  if (!request.return_texts()) return absl::OkStatus();
+  return AddTexts(*ids, *(*model)->tokenizer, environment.max_message_bytes, response);
+}
+
+absl::Status AnswerDetokenize(const CallEnvironment& environment, const v1::DetokenizeRequest& request,
+                              v1::DetokenizeResponse* response) {
+  absl::StatusOr<const ServedModel*> model = environment.model->Find(request.model());
+  if (!model.ok()) return model.status();
+  if ((*model)->tokenizer == nullptr) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("this model has no tokenizer (", (*model)->why_no_tokenizer, "), so its ids have no text"));
+  }
+  if (absl::Status status = CheckTokenIds("token_ids", request.token_ids(), (*model)->vocab_size); !status.ok()) {
+    return status;
+  }
+  const Tokenizer& tokenizer = *(*model)->tokenizer;
+  int64_t bytes = 0;
+  for (const int32_t id : request.token_ids()) {
+    const bool by_name = request.show_special_tokens() && tokenizer.IsSpecial(id);
+    bytes += static_cast<int64_t>((by_name ? tokenizer.TokenName(id) : tokenizer.TokenBytes(id)).size());
+  }
+  if (absl::Status status = CheckAnswerSize(bytes, environment.max_message_bytes); !status.ok()) return status;
+  const std::vector<int32_t> ids(request.token_ids().begin(), request.token_ids().end());
+  response->set_text(tokenizer.Decode(ids, request.show_special_tokens()));
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 grpc::ServerUnaryReactor* TokenizerService::Tokenize(grpc::CallbackServerContext* context,
                                                      const v1::TokenizeRequest* request,
                                                      v1::TokenizeResponse* response) {
   return QueuedCall(environment_, context, "Tokenize", static_cast<int64_t>(request->ByteSizeLong()),
-                    [=, this](const CallInfo&) -> absl::Status {
-                      absl::StatusOr<const ServedModel*> model = environment_->model->Find(request->model());
-                      if (!model.ok()) return model.status();
-                      absl::StatusOr<std::vector<int32_t>> ids = ToTokenIds(*request, **model);
-                      if (!ids.ok()) return ids.status();
-                      response->mutable_token_ids()->Add(ids->begin(), ids->end());
-                      if (!request->return_texts()) return absl::OkStatus();
-                      return AddTexts(*ids, *(*model)->tokenizer, environment_->max_message_bytes, response);
-                    });
+                    [=, this](const CallInfo&) { return AnswerTokenize(*environment_, *request, response); });
 }
 
 grpc::ServerUnaryReactor* TokenizerService::Detokenize(grpc::CallbackServerContext* context,
                                                        const v1::DetokenizeRequest* request,
                                                        v1::DetokenizeResponse* response) {
   return QueuedCall(environment_, context, "Detokenize", static_cast<int64_t>(request->ByteSizeLong()),
-                    [=, this](const CallInfo&) -> absl::Status {
-                      absl::StatusOr<const ServedModel*> model = environment_->model->Find(request->model());
-                      if (!model.ok()) return model.status();
-                      if ((*model)->tokenizer == nullptr) {
-                        return absl::FailedPreconditionError(absl::StrCat(
-                            "this model has no tokenizer (", (*model)->why_no_tokenizer, "), so its ids have no text"));
-                      }
-                      if (absl::Status status = CheckTokenIds("token_ids", request->token_ids(), (*model)->vocab_size);
-                          !status.ok()) {
-                        return status;
-                      }
-                      const Tokenizer& tokenizer = *(*model)->tokenizer;
-                      int64_t bytes = 0;
-                      for (const int32_t id : request->token_ids())
-                        bytes += static_cast<int64_t>(tokenizer.TokenBytes(id).size());
-                      if (absl::Status status = CheckAnswerSize(bytes, environment_->max_message_bytes); !status.ok())
-                        return status;
-                      const std::vector<int32_t> ids(request->token_ids().begin(), request->token_ids().end());
-                      response->set_text(tokenizer.Decode(ids, request->show_special_tokens()));
-                      return absl::OkStatus();
-                    });
+                    [=, this](const CallInfo&) { return AnswerDetokenize(*environment_, *request, response); });
 }
 
 }  // namespace statehouse

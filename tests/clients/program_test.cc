@@ -205,6 +205,7 @@ TEST(Program, LoadBenchmark_CountsRequestsAndWritesEveryFigure) {
   const Json json = Json::parse(stream);
   EXPECT_EQ(json["completed"], 20);
   EXPECT_EQ(json["output_tokens"], 60);
+  EXPECT_EQ(json["model"], "fake") << "what the server calls it: the flag is empty";
   EXPECT_EQ(json["ttft_s"]["count"], 20);
   EXPECT_EQ(json["itl_s"]["count"], 40);
   EXPECT_LE(json["peak_concurrency"], 4);
@@ -289,6 +290,17 @@ TEST_F(DemoTest, OfflineWithAnIdBeyondTheVocabulary_NamesFieldAndRange) {
   EXPECT_EQ(result.status, 1);
   EXPECT_THAT(result.err, HasSubstr("token_ids"));
   EXPECT_THAT(result.err, HasSubstr("99999999"));
+}
+
+TEST_F(DemoTest, ServeWithAValueThatCannotBe_SaysSoBeforeItListens) {
+  for (const auto& [flag, value] : {std::pair{"--max-num-queued-reqs", "0"}, std::pair{"--max-num-seqs", "100000"},
+                                    std::pair{"--slow-reader-timeout", "0"}, std::pair{"--chat-template", "nothing"}}) {
+    const ProgramResult result =
+        RunProgram({"serve", "--model", kDemo, "--port", "0", "--metrics-port", "0", flag, value});
+    EXPECT_NE(result.status, 0) << flag;
+    EXPECT_THAT(result.err, HasSubstr(flag));
+    EXPECT_THAT(result.err, Not(HasSubstr("listening"))) << flag;
+  }
 }
 
 TEST_F(DemoTest, OfflineWithoutAModel_SaysWhatToAdd) {

@@ -249,18 +249,18 @@ TEST_F(ConvertRequest, APromptThatIsTooLongForCertain_IsRefusedBeforeItIsEncoded
   model_.tokenizer = &tokenizer;
   model_.max_prompt_tokens = 10;
   model_.max_prompt_bytes = 40;
-  EXPECT_EQ(FieldOf(Error(Text(std::string(41, 'x')))), "text");
+  EXPECT_EQ(FieldOf(Error(Text(std::string(41, 'x')))), "prompt");
   v1::GenerateRequest chat;
   for (int i = 0; i < 3; ++i) {
     auto* message = chat.mutable_chat()->add_messages();
     message->set_role("user");
     message->set_content(std::string(20, 'x'));
   }
-  EXPECT_EQ(FieldOf(Error(chat)), "chat.messages");
+  EXPECT_EQ(FieldOf(Error(chat)), "prompt");
   EXPECT_FALSE(encoded);
   v1::GenerateRequest ids;
   for (int i = 0; i < 11; ++i) ids.mutable_token_ids()->add_ids(1);
-  EXPECT_EQ(FieldOf(Error(ids)), "token_ids.ids");
+  EXPECT_EQ(FieldOf(Error(ids)), "prompt");
   EXPECT_TRUE(ToRequest(Text(std::string(40, 'x')), model_).ok()) << "the engine counts what may be short enough";
   EXPECT_TRUE(encoded);
 }

@@ -36,6 +36,7 @@ TEST(Metrics, ALabel_IsEscaped) { EXPECT_EQ(MetricsWriter::Escape("a\"b\\c\nd"),
 TEST(Metrics, TheText_HasTheNamesThatRoutersKeyOn) {
   testing::FakeTokenizer tokenizer;
   testing::FakeEngine engine;
+  engine.mutable_stats().step_tokens.Observe(300);
   const ServedModel model = testing::FakeServedModel(&engine, &tokenizer);
   ServerMetrics metrics;
   metrics.CountCall("Generate", "OK");
@@ -47,6 +48,8 @@ TEST(Metrics, TheText_HasTheNamesThatRoutersKeyOn) {
   EXPECT_THAT(text,
               HasSubstr("vllm:request_success_total{model_name=\"fake\",engine=\"0\",finished_reason=\"stop\"} 0\n"));
   EXPECT_THAT(text, HasSubstr("\n# TYPE vllm:time_to_first_token_seconds histogram\n"));
+  EXPECT_THAT(text, HasSubstr("\nvllm:iteration_tokens_total_bucket{model_name=\"fake\",engine=\"0\",le=\"512\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("\nvllm:iteration_tokens_total_sum" + labels + " 300\n"));
   EXPECT_THAT(text, HasSubstr("\nstatehouse_slots_total" + labels + " 4\n"));
   EXPECT_THAT(
       text,

@@ -298,6 +298,29 @@ class Endings(unittest.TestCase):
             self.assertEqual(server.wait(), 128 + signal.SIGTERM)
             self.assertLess(time.time() - start, 5)
 
+    def test_example_speaks_tls_and_keeps_its_token_from_the_wire(self):
+        folder = pathlib.Path(STUBS.name)
+        cert, key, tokens = folder / "cert.pem", folder / "key.pem", folder / "example-tokens"
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+                        "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)],
+                       check=True, capture_output=True)
+        tokens.write_text("alice alices-token-0123456789\n")
+
+        def example(*words):
+            return subprocess.run([sys.executable, str(SOURCE / "clients/python/example.py"), *words], capture_output=True,
+                                  text=True, timeout=120)
+
+        server = Server("--tls-cert", str(cert), "--tls-key", str(key), "--auth-tokens-file", str(tokens))
+        try:
+            talk = example("--address", server.address, "--tls-ca", str(cert), "--token", "alices-token-0123456789", "Hi!")
+            self.assertEqual(talk.returncode, 0, talk.stderr)
+            self.assertIn("> Hi!", talk.stdout)
+        finally:
+            self.assertEqual(server.stop(), 0)
+        refused = example("--address", "192.0.2.1:50051", "--token", "secret", "Hi!")
+        self.assertNotEqual(refused.returncode, 0)
+        self.assertIn("unencrypted", refused.stderr)
+
     def test_metrics_and_tokens(self):
         tokens = pathlib.Path(STUBS.name) / "tokens"
         tokens.write_text("alice alices-token-0123456789\n")

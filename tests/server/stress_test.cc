@@ -93,6 +93,21 @@ class Stress : public ::testing::Test {
     return ids;
   }
 
+  // A reader that is slow for certain: its sequence must pause, and must not keep its slot for ever.
+  void NeverRead() {
+    v1::GenerateRequest request = Request(0);
+    MakeLong(&request);
+    grpc::ClientContext context;
+    const auto stub = server_->Generation();
+    const auto reader = stub->Generate(&context, request);
+    EXPECT_TRUE(Eventually([&] { return engine_->stats().slow_reader_pauses > 0; }, 60));
+    EXPECT_TRUE(Eventually([&] { return engine_->GetStatus().slots_used == 0; }, 60)) << "it keeps its slot";
+    v1::GenerateEvent event;
+    while (reader->Read(&event)) {
+    }
+    EXPECT_FALSE(reader->Finish().ok());
+  }
+
   // What one client does until `end`.
   class Client;
 
@@ -225,20 +240,7 @@ TEST_F(Stress, SixtyFourClients_LeaveNothingBehind) {
     ASSERT_TRUE(status.ok()) << status.error_message();
     alone_[prompt] = Ids(response);
   }
-  {
-    // One reader that is slow for certain: its sequence must pause, and must not go on for ever.
-    v1::GenerateRequest request = Request(0);
-    MakeLong(&request);
-    grpc::ClientContext context;
-    const auto stub = server_->Generation();
-    const auto reader = stub->Generate(&context, request);
-    EXPECT_TRUE(Eventually([&] { return engine_->stats().slow_reader_pauses > 0; }, 60));
-    EXPECT_TRUE(Eventually([&] { return engine_->GetStatus().slots_used == 0; }, 60)) << "it keeps its slot";
-    v1::GenerateEvent event;
-    while (reader->Read(&event)) {
-    }
-    EXPECT_FALSE(reader->Finish().ok());
-  }
+  NeverRead();
   Tally tally;
   const double seconds = SoakSeconds();
   const auto start = std::chrono::steady_clock::now();

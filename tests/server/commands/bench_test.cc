@@ -96,6 +96,8 @@ TEST_F(BenchTest, Json_HasEveryFigureWithFloorAndShare) {
     EXPECT_TRUE(json["figures"][0].contains(key)) << key;
   }
   EXPECT_TRUE(json["interference"].is_null());
+  for (const char* key : {"version", "commit", "machine", "cores"}) EXPECT_TRUE(json.contains(key)) << key;
+  EXPECT_THAT(json["date"].get<std::string>(), ::testing::ContainsRegex("^20[0-9][0-9]-[0-9][0-9]-[0-9][0-9]T"));
   EXPECT_THAT(BenchPlot(*report), HasSubstr("batch 3"));
 }
 
