@@ -35,20 +35,28 @@ class Snapshot {
   Snapshot(const SlotShape& shape, const SnapshotPoint& point, kernels::AlignedBuffer regions,
            std::vector<float> logits, std::vector<int32_t> tokens);
 
+  // The least position that this one can be taken back to with the bits of an uninterrupted run: no fold lies between.
+  int64_t exact_from() const;
+  // The same sequence at an earlier position, sharing the regions: its last rows are forgotten. No copy, no logits.
+  // REQUIRES: exact_from() <= position <= this->position(), position >= 1.
+  std::shared_ptr<const Snapshot> TakenBackTo(int64_t position) const;
+
   const SlotShape& shape() const { return shape_; }
   const SnapshotPoint& point() const { return point_; }
   int64_t position() const { return point_.position; }
-  const float* regions() const { return regions_.as<float>(); }
+  const float* regions() const { return regions_->as<float>(); }
   int64_t num_region_floats() const { return point_.used_floats * shape_.num_regions(); }
   std::span<const float> logits() const { return logits_; }
   std::span<const int32_t> tokens() const { return tokens_; }
-  // Memory that holds it, in bytes.
+  // Memory that holds it, in bytes (regions that are shared count in full).
   int64_t bytes() const;
 
  private:
+  Snapshot(const Snapshot& later, int64_t position);
+
   const SlotShape shape_;
   const SnapshotPoint point_;
-  const kernels::AlignedBuffer regions_;
+  const std::shared_ptr<const kernels::AlignedBuffer> regions_;
   const std::vector<float> logits_;
   const std::vector<int32_t> tokens_;
 };

@@ -99,6 +99,28 @@ TEST_F(SnapshotFileTest, OutAndInAtAnyPosition_GoesOnWithTheSameBits) {
   }
 }
 
+TEST_F(SnapshotFileTest, TakenBackAsFarAsIsExact_GoesOnWithTheSameBits) {
+  for (const int64_t switch_over : {int64_t{0}, int64_t{48}}) {
+    Load("powercoder-tiny", switch_over);
+    const std::vector<int32_t> prompt = MakePrompt(150, 3, kVocab);
+    const ReadStream uninterrupted = Run(MakeRequest(prompt, 20));
+    for (const int64_t position : {5, 17, 40, 48, 49, 64, 65, 80, 96, 97, 111, 150}) {
+      const auto later = SnapshotAt(prompt, position);
+      for (int64_t earlier = later->exact_from(); earlier < position; ++earlier) {
+        // Through a file too: what was forgotten is not in it.
+        const auto loaded = Read(Written(*later->TakenBackTo(earlier)));
+        ASSERT_TRUE(loaded.ok()) << loaded.status() << ", from " << position << " to " << earlier;
+        for (const auto& from : {later->TakenBackTo(earlier), loaded->snapshot}) {
+          auto request = MakeRequest(prompt, 20);
+          request->from = from;
+          ASSERT_TRUE(SameBits(Run(std::move(request)), uninterrupted))
+              << "switch-over " << switch_over << ", from " << position << " to " << earlier;
+        }
+      }
+    }
+  }
+}
+
 TEST_F(SnapshotFileTest, AnyBitFlipped_IsSeen) {
   Load("powercoder-tiny", 48);
   const File whole = Written(*SnapshotAt(MakePrompt(70, 3, kVocab), 70));
