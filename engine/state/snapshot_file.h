@@ -4,20 +4,17 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <span>
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/state/file_layer.h"
 #include "engine/state/fingerprint.h"
 #include "engine/state/snapshot.h"
 
 namespace statehouse {
-
-// Takes the bytes of a file in order.
-using ByteSink = std::function<absl::Status(std::span<const std::byte>)>;
 
 // Writes front to back, one layer in memory at a time. Errors are the sink's.
 absl::Status WriteSnapshot(const Snapshot& snapshot, const Fingerprint& fingerprint, const ByteSink& sink);
