@@ -17,11 +17,11 @@ if(STATEHOUSE_MOLD)
   add_link_options(-fuse-ld=mold)
 endif()
 
-add_compile_options(-Wall -Wextra -Wno-unused-parameter
+add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wno-unused-parameter>"
                     # Bits must not depend on what the compiler contracts: FMA is written where it is meant.
-                    -ffp-contract=off)
+                    "$<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off>")
 if(STATEHOUSE_WERROR)
-  add_compile_options(-Werror)
+  add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:-Werror>")
 endif()
 
 # `assert` and the library's own bounds checks are on in every build but the one that users run.
@@ -63,17 +63,5 @@ set(CMAKE_FIND_PACKAGE_TARGETS_GLOBAL ON)
 find_package(Threads REQUIRED)
 find_package(absl CONFIG REQUIRED)
 
-# The machine-independent half builds everywhere; CUDA kernels join it where there is a CUDA compiler. Continuous integration
-# must not pass by leaving them out.
-include(CheckLanguage)
-check_language(CUDA)
-file(GLOB_RECURSE cuda_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/*.cu ${PROJECT_SOURCE_DIR}/engine/*.cu)
-if(CMAKE_CUDA_COMPILER AND cuda_sources)
-  message(STATUS "Statehouse: CUDA compiler ${CMAKE_CUDA_COMPILER}")
-elseif(CMAKE_CUDA_COMPILER)
-  message(STATUS "Statehouse: CUDA compiler ${CMAKE_CUDA_COMPILER} found; there is no CUDA code to build yet")
-elseif(cuda_sources AND DEFINED ENV{CI})
-  message(FATAL_ERROR "Statehouse: there is CUDA code, and no CUDA compiler in continuous integration: put nvcc on the PATH")
-else()
-  message(STATUS "Statehouse: no CUDA compiler found; building for the CPU only")
-endif()
+# The machine-independent half builds everywhere; CUDA kernels join it where there is a CUDA compiler.
+include(StatehouseCuda)

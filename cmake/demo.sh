@@ -20,13 +20,15 @@ trap stop_server EXIT
 
 "$statehouse" serve --model "$checkpoint" --unix-socket "$socket" --port -1 --metrics-port 0 >"$work/log" 2>&1 &
 server=$!
-for ((tries = 0; tries < 300; ++tries)); do
-  "$statehouse" health --address "$address" >/dev/null 2>&1 && break
-  if ! kill -0 "$server" 2>/dev/null; then
-    echo "The server ended before it was ready. It said:" >&2
-    cat "$work/log" >&2
-    exit 1
-  fi
+fail() {
+  echo "$1 It said:" >&2
+  cat "$work/log" >&2
+  exit 1
+}
+deadline=$((SECONDS + 60))
+until "$statehouse" health --address "$address" --timeout 5 >/dev/null 2>&1; do
+  kill -0 "$server" 2>/dev/null || fail "The server ended before it was ready."
+  ((SECONDS < deadline)) || fail "The server was not ready after a minute."
   sleep 0.1
 done
 

@@ -38,7 +38,7 @@ bool IsTailOnly(const kernels::RetentionLayout& layout) { return !layout.has_sta
 
 }  // namespace
 
-absl::StatusOr<EngineOptions> ResolveOptions(const EngineOptions& options, int64_t slot_bytes) {
+absl::Status CheckOptions(const EngineOptions& options) {
   constexpr int64_t kMany = int64_t{1} << 53;
   for (const absl::Status& status : {
            CheckOption("--state-memory", options.state_memory_bytes, 0, kMany),
@@ -56,6 +56,11 @@ absl::StatusOr<EngineOptions> ResolveOptions(const EngineOptions& options, int64
   if (options.slow_reader_timeout <= absl::ZeroDuration()) {
     return InvalidField("--slow-reader-timeout", absl::FormatDuration(options.slow_reader_timeout), "more than 0");
   }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<EngineOptions> ResolveOptions(const EngineOptions& options, int64_t slot_bytes) {
+  if (absl::Status status = CheckOptions(options); !status.ok()) return status;
   const absl::StatusOr<int64_t> slots = ResolveSlots(options, slot_bytes);
   if (!slots.ok()) return slots.status();
   int64_t state_bytes = 0;

@@ -11,6 +11,8 @@
 
 namespace statehouse {
 
+// What can be said of them before a model is loaded: INVALID_ARGUMENT names the flag.
+absl::Status CheckOptions(const EngineOptions& options);
 // Fills in what the options leave open (slot count, bytes, clock) and checks the rest. `slot_bytes` is one slot's size.
 absl::StatusOr<EngineOptions> ResolveOptions(const EngineOptions& options, int64_t slot_bytes);
 

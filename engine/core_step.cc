@@ -343,6 +343,7 @@ void Core::RecordStep(absl::Time began) {
   stats.steps.fetch_add(1, std::memory_order_relaxed);
   stats.prefill_tokens.fetch_add(prompt_rows_, std::memory_order_relaxed);
   stats.decode_tokens.fetch_add(decode_rows_, std::memory_order_relaxed);
+  if (prompt_rows_ + decode_rows_ > 0) stats.step_tokens.Observe(static_cast<double>(prompt_rows_ + decode_rows_));
   const double seconds = absl::ToDoubleSeconds(deps_.clock->Now() - began);
   if (prompt_rows_ == 0 && decode_rows_ > 0) {
     stats.step_decode_seconds.Observe(seconds);

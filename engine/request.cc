@@ -82,7 +82,8 @@ absl::Status CheckSampling(const SamplingParams& sampling, int64_t vocab_size) {
   }
   for (const auto& [id, bias] : sampling.logit_bias) {
     if (id < 0 || id >= vocab_size) {
-      return InvalidField("sampling.logit_bias", absl::StrCat(id), absl::StrCat("token ids in [0, ", vocab_size, ")"));
+      return InvalidField(absl::StrCat("sampling.logit_bias[", id, "]"), absl::StrCat(bias),
+                          absl::StrCat("a bias for a token id in [0, ", vocab_size, ")"));
     }
     if (!(bias >= -100 && bias <= 100)) {
       return InvalidField(absl::StrCat("sampling.logit_bias[", id, "]"), absl::StrCat(bias), "a number in [-100, 100]");
@@ -175,6 +176,11 @@ absl::Status ValidateRequest(const Request& request, int64_t vocab_size) {
                         absl::StrCat("at most ", kMaxIdBytes, " bytes"));
   }
   if (request.prompt.empty()) return InvalidField("prompt", "an empty prompt", "at least one token");
+  if (absl::Status status = CheckIds("prompt", request.prompt, vocab_size); !status.ok()) return status;
+  return ValidateParameters(request, vocab_size);
+}
+
+absl::Status ValidateParameters(const Request& request, int64_t vocab_size) {
   if (request.n < 1 || request.n > kMaxOutputs) {
     return InvalidField("n", absl::StrCat(request.n), absl::StrCat("a number in [1, ", kMaxOutputs, "]"));
   }
@@ -182,7 +188,6 @@ absl::Status ValidateRequest(const Request& request, int64_t vocab_size) {
     return InvalidField("priority", absl::StrCat(request.priority), "a number in [-1000, 1000]");
   }
   for (const absl::Status& status : {
-           CheckIds("prompt", request.prompt, vocab_size),
            CheckSampling(request.sampling, vocab_size),
            CheckStop(request.stop, vocab_size),
            CheckLogprobs("logprobs", request.num_logprobs),

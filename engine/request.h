@@ -86,6 +86,8 @@ struct Request {
   bool show_special_tokens = false;
 };
 
+// Checks every field but id and prompt, as ValidateRequest(): worth asking before a long prompt is encoded.
+absl::Status ValidateParameters(const Request& request, int64_t vocab_size);
 // Checks every field against its range and the model's vocabulary. INVALID_ARGUMENT names the field (see errors.h).
 absl::Status ValidateRequest(const Request& request, int64_t vocab_size);
 

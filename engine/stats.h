@@ -4,22 +4,32 @@
 
 #include <array>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
+#include <span>
 
 namespace statehouse {
 
-// Fixed upper bounds in seconds, Prometheus style: counts[i] counts values <= bounds[i]; the last counts all others.
+// Fixed upper bounds, Prometheus style: counts[i] counts values <= bounds[i]; the last counts all others.
 class Histogram {
  public:
-  static constexpr std::array<double, 18> kBounds = {.0005, .001, .0025, .005, .01, .025, .05, .075, .1,
-                                                     .25,   .5,   .75,   1.0,  2.5, 5.0,  7.5, 10,   30};
-  void Observe(double seconds);
+  static constexpr size_t kMostBounds = 18;
+  static constexpr std::array<double, kMostBounds> kSeconds = {.0005, .001, .0025, .005, .01, .025, .05, .075, .1,
+                                                               .25,   .5,   .75,   1.0,  2.5, 5.0,  7.5, 10,   30};
+  static constexpr std::array<double, 15> kRows = {1,    8,    16,   32,   64,    128,   256,  512,
+                                                   1024, 2048, 4096, 8192, 16384, 32768, 65536};
+
+  // `bounds` are one of the above.
+  explicit Histogram(std::span<const double> bounds = kSeconds) : bounds_(bounds) {}
+  void Observe(double value);
+  std::span<const double> bounds() const { return bounds_; }
   int64_t bucket(int idx) const { return buckets_[idx].load(std::memory_order_relaxed); }  // not cumulative
   int64_t count() const { return count_.load(std::memory_order_relaxed); }
   double sum() const { return sum_.load(std::memory_order_relaxed); }
 
  private:
-  std::array<std::atomic<int64_t>, kBounds.size() + 1> buckets_{};
+  const std::span<const double> bounds_;
+  std::array<std::atomic<int64_t>, kMostBounds + 1> buckets_{};
   std::atomic<int64_t> count_{0};
   std::atomic<double> sum_{0};
 };
@@ -40,6 +50,7 @@ struct EngineStats {
   Histogram step_decode_seconds;                   // steps that held decode rows only
   Histogram step_prefill_seconds;                  // steps that held prompt rows only
   Histogram step_mixed_seconds;
+  Histogram step_tokens{Histogram::kRows};  // rows of a step
 };
 
 // A picture of now.

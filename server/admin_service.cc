@@ -1,20 +1,10 @@
 #include "server/admin_service.h"
 
-#include <unistd.h>
-
-#include <fstream>
-
+#include "engine/state/host_memory.h"
 #include "server/unary_call.h"
 #include "statehouse/build_info.h"
 
 namespace statehouse {
-
-int64_t ResidentBytes() {
-  std::ifstream statm("/proc/self/statm");
-  int64_t total_pages = 0, resident_pages = 0;
-  if (!(statm >> total_pages >> resident_pages)) return 0;
-  return resident_pages * sysconf(_SC_PAGESIZE);
-}
 
 grpc::ServerUnaryReactor* AdminService::GetStatus(grpc::CallbackServerContext* context, const v1::GetStatusRequest*,
                                                   v1::GetStatusResponse* response) {

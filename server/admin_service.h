@@ -26,7 +26,4 @@ class AdminService final : public v1::Admin::CallbackService {
   const absl::Time start_ = absl::Now();
 };
 
-// Bytes of this process that are in memory now; 0 if the system does not say.
-int64_t ResidentBytes();
-
 }  // namespace statehouse

@@ -1,7 +1,11 @@
 // What every call of every service needs. Made once by the server; outlives all calls.
 #pragma once
 
+#include <atomic>
+#include <cstdint>
+
 #include "server/auth.h"
+#include "server/call_table.h"
 #include "server/event_pump.h"
 #include "server/log.h"
 #include "server/metrics.h"
@@ -15,11 +19,14 @@ struct CallEnvironment {
   Authenticator* auth = nullptr;
   EventPump* pump = nullptr;
   WorkQueue* work = nullptr;
+  CallTable* calls = nullptr;
   ServerMetrics* metrics = nullptr;
   Log* log = nullptr;
-  bool log_prompts = false;  // --log-prompts
+  bool log_prompts = false;              // --log-prompts
+  int64_t max_message_bytes = 64 << 20;  // --max-message-bytes
   absl::Duration stuck_write_timeout =
-      absl::Minutes(1);  // a message that the client's window does not take for so long ends the call
+      absl::Minutes(1);                // a message that the client's window does not take for so long ends the call
+  std::atomic<bool> shut_down{false};  // what still ran has been cancelled, since the server stops
 };
 
 }  // namespace statehouse

@@ -45,6 +45,14 @@ v1::FinishReason ToProto(FinishReason reason) {
   return v1::FINISH_REASON_UNSPECIFIED;
 }
 
+FinishReason FromProto(v1::FinishReason reason) {
+  for (const FinishReason ours : {FinishReason::kNone, FinishReason::kStop, FinishReason::kLength,
+                                  FinishReason::kCancelled, FinishReason::kDeadline}) {
+    if (ToProto(ours) == reason) return ours;
+  }
+  return FinishReason::kError;
+}
+
 EventConverter::EventConverter(const v1::GenerateRequest& request, const ServedModel* model,
                                std::shared_ptr<EventStream> stream, std::vector<int32_t> prompt)
     : model_(model),
@@ -153,21 +161,22 @@ void EventConverter::Release(Output* output, int64_t text_bytes, std::string* te
 }
 
 void EventConverter::AddLogprobs(const Event& event, v1::TokenLogprobs* out) const {
+  const auto text = [this](int32_t id) {
+    return model_->tokenizer == nullptr ? std::string() : TokenText(*model_->tokenizer, id);
+  };
   out->set_token_id(event.token);
-  out->set_text(TokenText(event.token));
+  out->set_text(text(event.token));
   out->set_logprob(event.logprob);
   out->set_position(event.position);
   for (int32_t i = 0; i < event.num_top; ++i) {
     v1::TopLogprob* top = out->add_top();
     top->set_token_id(event.top[i].token);
-    top->set_text(TokenText(event.top[i].token));
+    top->set_text(text(event.top[i].token));
     top->set_logprob(event.top[i].logprob);
   }
 }
 
-std::string EventConverter::TokenText(int32_t id) const {
-  if (model_->tokenizer == nullptr) return "";
-  const Tokenizer& tokenizer = *model_->tokenizer;
+std::string TokenText(const Tokenizer& tokenizer, int32_t id) {
   return ReplaceInvalidUtf8(tokenizer.IsSpecial(id) ? tokenizer.TokenName(id) : tokenizer.TokenBytes(id));
 }
 

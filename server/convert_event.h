@@ -32,6 +32,7 @@ class EventConverter {
   EventStream* stream() const { return stream_.get(); }
   // Tokens of all outputs that Take() has passed on.
   int64_t num_tokens() const { return num_tokens_; }
+  int64_t num_tokens(int32_t output) const { return outputs_[output].num_tokens; }
 
  private:
   struct Output {
@@ -50,7 +51,6 @@ class EventConverter {
   void FinishOutput(const Event& event, v1::Finished* out);
   void Release(Output* output, int64_t text_bytes, std::string* text);
   void AddLogprobs(const Event& event, v1::TokenLogprobs* out) const;
-  std::string TokenText(int32_t id) const;
 
   const ServedModel* const model_;
   const std::shared_ptr<EventStream> stream_;
@@ -64,9 +64,13 @@ class EventConverter {
   int64_t num_tokens_ = 0;
 };
 
+// A token's own text as valid UTF-8: a special token's name, else its bytes.
+std::string TokenText(const Tokenizer& tokenizer, int32_t id);
+
 // Adds a streamed event to the single answer of GenerateOnce.
 void Fold(const v1::GenerateEvent& event, v1::GenerateResponse* response);
 
 v1::FinishReason ToProto(FinishReason reason);
+FinishReason FromProto(v1::FinishReason reason);  // kError for a value that is none of ours
 
 }  // namespace statehouse

@@ -16,6 +16,29 @@ absl::Status NeedTokenizer(std::string_view field, const ServedModel& model) {
                                                     model.why_no_tokenizer, "); send token_ids instead"));
 }
 
+// Before a text is encoded, which takes many times its memory.
+absl::Status CheckSize(std::string_view field, int64_t bytes, const ServedModel& model) {
+  if (model.max_prompt_bytes == 0 || bytes <= model.max_prompt_bytes) return absl::OkStatus();
+  return InvalidField(field, absl::StrCat("a text of ", bytes, " bytes"),
+                      absl::StrCat("at most ", model.max_prompt_bytes, " bytes: a prompt may have ",
+                                   model.max_prompt_tokens, " tokens"));
+}
+
+int64_t ContentBytes(const v1::Chat& chat) {
+  int64_t bytes = 0;
+  for (const v1::ChatMessage& message : chat.messages()) bytes += static_cast<int64_t>(message.content().size());
+  return bytes;
+}
+
+// An INVALID_ARGUMENT "<place>: <what>" of a template, said of the field that `field_of` gives for its place.
+template <typename FieldOfPlace>
+absl::Status AtFieldOfPlace(const absl::Status& status, const FieldOfPlace& field_of) {
+  const std::string message(status.message());
+  const size_t colon = message.find(": ");
+  if (!absl::IsInvalidArgument(status) || colon == std::string::npos) return status;
+  return AtField(field_of(message.substr(0, colon)), absl::InvalidArgumentError(message.substr(colon + 2)));
+}
+
 absl::Status ConvertGap(const std::string& prefix, const std::string& suffix, const ServedModel& model,
                         std::vector<int32_t>* ids) {
   if (absl::Status status = NeedTokenizer("suffix", model); !status.ok()) return status;
@@ -25,7 +48,11 @@ absl::Status ConvertGap(const std::string& prefix, const std::string& suffix, co
   }
   if (absl::Status status = CheckUtf8("text", prefix); !status.ok()) return status;
   if (absl::Status status = CheckUtf8("suffix", suffix); !status.ok()) return status;
-  return model.fim->Render(prefix, suffix, *model.tokenizer, ids);
+  if (absl::Status status = CheckSize("suffix", static_cast<int64_t>(suffix.size()), model); !status.ok())
+    return status;
+  // The template calls the text before the gap "prompt".
+  return AtFieldOfPlace(model.fim->Render(prefix, suffix, *model.tokenizer, ids),
+                        [](const std::string& place) { return std::string(place == "suffix" ? "suffix" : "text"); });
 }
 
 }  // namespace
@@ -37,7 +64,7 @@ absl::Status ConvertText(const std::string& text, bool add_special_tokens, bool 
   EncodeOptions options;
   options.add_special_tokens = add_special_tokens;
   options.parse_special_tokens = parse_special_tokens;
-  return model.tokenizer->Encode(text, options, ids);
+  return AtField("text", model.tokenizer->Encode(text, options, ids));
 }
 
 absl::Status ConvertChat(const v1::Chat& chat, const ServedModel& model, std::vector<int32_t>* ids) {
@@ -60,7 +87,9 @@ absl::Status ConvertChat(const v1::Chat& chat, const ServedModel& model, std::ve
     messages.push_back({message.role(), message.content()});
   }
   const bool continues_answer = messages.back().role == "assistant";
-  return model.chat_template->Render(messages, /*add_generation_prompt=*/!continues_answer, *model.tokenizer, ids);
+  return AtFieldOfPlace(
+      model.chat_template->Render(messages, /*add_generation_prompt=*/!continues_answer, *model.tokenizer, ids),
+      [](const std::string& place) { return absl::StrCat("chat.", place); });
 }
 
 absl::Status ConvertPrompt(const v1::GenerateRequest& request, const ServedModel& model, std::vector<int32_t>* ids) {
@@ -69,6 +98,9 @@ absl::Status ConvertPrompt(const v1::GenerateRequest& request, const ServedModel
   }
   switch (request.input_case()) {
     case v1::GenerateRequest::kText: {
+      if (absl::Status status = CheckSize("text", static_cast<int64_t>(request.text().size()), model); !status.ok()) {
+        return status;
+      }
       if (request.has_suffix()) return ConvertGap(request.text(), request.suffix(), model, ids);
       if (absl::Status status =
               ConvertText(request.text(), !request.has_add_special_tokens() || request.add_special_tokens(),
@@ -82,6 +114,10 @@ absl::Status ConvertPrompt(const v1::GenerateRequest& request, const ServedModel
     case v1::GenerateRequest::kTokenIds:
       if (request.token_ids().ids().empty())
         return InvalidField("token_ids.ids", "an empty list", "at least one token id");
+      if (model.max_prompt_tokens > 0 && request.token_ids().ids_size() > model.max_prompt_tokens) {
+        return InvalidField("token_ids.ids", absl::StrCat(request.token_ids().ids_size(), " ids"),
+                            absl::StrCat("at most ", model.max_prompt_tokens, ", the longest prompt taken here"));
+      }
       if (absl::Status status = CheckTokenIds("token_ids.ids", request.token_ids().ids(), model.vocab_size);
           !status.ok()) {
         return status;
@@ -89,6 +125,9 @@ absl::Status ConvertPrompt(const v1::GenerateRequest& request, const ServedModel
       ids->assign(request.token_ids().ids().begin(), request.token_ids().ids().end());
       return absl::OkStatus();
     case v1::GenerateRequest::kChat:
+      if (absl::Status status = CheckSize("chat.messages", ContentBytes(request.chat()), model); !status.ok()) {
+        return status;
+      }
       return ConvertChat(request.chat(), model, ids);
     case v1::GenerateRequest::INPUT_NOT_SET:
       break;

@@ -1,8 +1,8 @@
 // From the wire to the engine: GenerateRequest to Request, chat messages and text to token ids.
 //
-// Every field is checked against the range that its comment in the proto gives; errors name the field by its path in
-// the proto
-// ("sampling.top_p") and say what is allowed. Thread-safety: functions without state.
+// Every field is checked against the range that its comment in the proto gives (by the engine's ValidateParameters());
+// errors name the field by its path in the proto ("sampling.top_p") and say what is allowed. Thread-safety: functions
+// without state.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
-// Range checks of wire fields: each returns InvalidField(path, value, what is allowed). Thread-safety: functions
+// Checks of wire fields beside the ranges, which are the engine's: each returns InvalidField(path, value, what is
+// allowed). Thread-safety: functions
 // without state.
 #pragma once
 
@@ -13,30 +14,12 @@
 
 namespace statehouse {
 
-// [low, high]; NaN is in no range.
-template <typename T>
-auto InRange(T low, T high) {
-  return [low, high](std::string_view field, T value) {
-    if (value >= low && value <= high) return absl::OkStatus();
-    return InvalidField(field, absl::StrCat(value), absl::StrCat("a value from ", low, " to ", high));
-  };
-}
-
-// (low, high].
-template <typename T>
-auto InRangeAbove(T low, T high) {
-  return [low, high](std::string_view field, T value) {
-    if (value > low && value <= high) return absl::OkStatus();
-    return InvalidField(field, absl::StrCat(value), absl::StrCat("a value above ", low, ", up to ", high));
-  };
-}
-
-template <typename T>
-auto AtLeast(T low) {
-  return [low](std::string_view field, T value) {
-    if (value >= low) return absl::OkStatus();
-    return InvalidField(field, absl::StrCat(value), absl::StrCat("a value of at least ", low));
-  };
+// An INVALID_ARGUMENT of a tokenizer ("text: …"), which knows no fields of the wire, said of `field`.
+inline absl::Status AtField(std::string_view field, const absl::Status& status) {
+  if (!absl::IsInvalidArgument(status) || FieldOf(status).has_value()) return status;
+  std::string_view what(status.message().data(), status.message().size());
+  if (what.starts_with("text: ")) what.remove_prefix(6);
+  return BadField(field, what);
 }
 
 inline absl::Status CheckTokenId(std::string_view field, int32_t id, int64_t vocab_size) {

@@ -1,47 +1,31 @@
-// Generation.GenerateOnce: the events of a run, folded into one answer. Life and threads as in generate_call.h.
+// Generation.GenerateOnce: the events of a run, folded into one answer; generation_call.h says how it lives.
 #pragma once
 
-#include <memory>
-#include <mutex>
-
-#include "engine/event_stream.h"
 #include "grpcpp/support/server_callback.h"
-#include "server/event_pump.h"
-#include "server/generation_run.h"
-#include "statehouse/v1/generation.pb.h"
+#include "server/generation_call.h"
 
 namespace statehouse {
 
-class GenerateOnceCall final : public grpc::ServerUnaryReactor,
-                               public EventPump::Client,
-                               private EventStream::Listener {
+class GenerateOnceCall final : public grpc::ServerUnaryReactor, public GenerationCall {
  public:
   // The reactor belongs to itself until OnDone().
   static grpc::ServerUnaryReactor* Start(const CallEnvironment* environment, grpc::CallbackServerContext* context,
                                          const v1::GenerateRequest* request, v1::GenerateResponse* response);
-  GenerateOnceCall(const CallEnvironment* environment, const v1::GenerateRequest* request,
-                   v1::GenerateResponse* response);
 
  private:
-  void OnCancel() override;
-  void OnDone() override;
-  void OnReady() override;   // pump
-  void OnEvents() override;  // engine thread
+  GenerateOnceCall(const CallEnvironment* environment, grpc::CallbackServerContext* context,
+                   const v1::GenerateRequest* request, v1::GenerateResponse* response)
+      : GenerationCall(environment, context, request, "GenerateOnce"), response_(response) {}
 
-  void Submit();
-  void AdvanceLocked();
-  void FinishLocked(const absl::Status& status);
+  void OnCancel() override { ClientLeft(); }
+  void OnDone() override { LetGo(); }
 
-  const CallEnvironment* const environment_;
-  const v1::GenerateRequest* const request_;  // valid until Finish(), as is response_
-  v1::GenerateResponse* const response_;
-  std::shared_ptr<GenerateOnceCall> self_;  // dropped in OnDone()
+  bool PassOn(v1::GenerateEvent* event) override;
+  void End(grpc::Status status, v1::GenerateEvent* done) override;
+  int64_t MessageBytes() const override { return bytes_; }
 
-  std::mutex mu_;
-  GenerationRun run_;  // guarded by mu_ once submitted, as all below
-  bool submitted_ = false;
-  bool cancelled_ = false;
-  bool finished_ = false;
+  v1::GenerateResponse* const response_;  // valid until Finish()
+  int64_t bytes_ = 0;                     // of response_ on the wire, nearly: those of the events in it
 };
 
 }  // namespace statehouse

@@ -9,6 +9,8 @@
 namespace statehouse {
 namespace {
 
+constexpr absl::Duration kDeadlineSlack = absl::Milliseconds(50);
+
 constexpr size_t kMaxLoggedPromptBytes = 4096;
 
 std::string PromptText(const v1::GenerateRequest& request) {
@@ -26,21 +28,6 @@ std::string PromptText(const v1::GenerateRequest& request) {
 
 std::string CodeName(const absl::Status& status) { return absl::StatusCodeToString(status.code()); }
 
-const char* ReasonName(v1::FinishReason reason) {
-  switch (reason) {
-    case v1::FINISH_REASON_STOP:
-      return "stop";
-    case v1::FINISH_REASON_LENGTH:
-      return "length";
-    case v1::FINISH_REASON_CANCELLED:
-      return "cancelled";
-    case v1::FINISH_REASON_DEADLINE:
-      return "deadline";
-    default:
-      return "error";
-  }
-}
-
 }  // namespace
 
 GenerationRun::GenerationRun(const CallEnvironment* environment, const char* method)
@@ -54,7 +41,9 @@ GenerationRun::~GenerationRun() {
 }
 
 absl::Status GenerationRun::Identify(grpc::CallbackServerContext* context) {
-  return ReadCallInfo(context, *environment_->auth, &info_);
+  absl::Status status = ReadCallInfo(context, *environment_->auth, &info_);
+  if (status.ok()) ticket_ = environment_->calls->Enter(info_.principal, info_.request_id);
+  return status;
 }
 
 absl::Status GenerationRun::Submit(const v1::GenerateRequest& request, EventStream::Listener* listener) {
@@ -68,11 +57,13 @@ absl::Status GenerationRun::Submit(const v1::GenerateRequest& request, EventStre
   (*converted)->principal = info_.principal;
   (*converted)->deadline = info_.deadline;
   prompt_tokens_ = static_cast<int64_t>((*converted)->prompt.size());
-  num_outputs_ = (*converted)->n;
+  paces_.resize((*converted)->n);
   std::vector<int32_t> prompt = (*converted)->prompt;
+  if (ticket_->cancelled()) return absl::CancelledError("cancelled before the request was queued");
   auto stream = model_->engine->Submit(*std::move(converted));
   if (!stream.ok()) return stream.status();
   stream_ = *std::move(stream);
+  if (ticket_->Leave()) stream_->Cancel();  // Cancel came after the check, and before the engine knew the id
   converter_.emplace(request, model_, stream_, std::move(prompt));
   stream_->SetListener(listener);
   return absl::OkStatus();
@@ -85,27 +76,46 @@ void GenerationRun::Detach() {
 EventConverter::Result GenerationRun::Take(v1::GenerateEvent* event) {
   const EventConverter::Result result = converter_->Take(event);
   ObserveTokens();
+  if (result == EventConverter::Result::kNothing) behind_ = false;
   if (event->has_started()) environment_->metrics->prompt_tokens.fetch_add(prompt_tokens_, std::memory_order_relaxed);
-  if (event->has_finished()) {
-    absl::StrAppend(&finish_reasons_, finish_reasons_.empty() ? "" : ",", ReasonName(event->finished().reason()));
-  }
+  if (event->has_finished()) ObserveOutput(event->finished());
   done_ = done_ || result == EventConverter::Result::kDone;
   return result;
 }
 
 void GenerationRun::ObserveTokens() {
-  const int64_t fresh = converter_->num_tokens() - tokens_seen_;
-  if (fresh == 0) return;
+  if (converter_->num_tokens() == tokens_seen_) return;
   const absl::Time now = absl::Now();
-  environment_->metrics->generation_tokens.fetch_add(fresh, std::memory_order_relaxed);
-  // Tokens that were taken together share the time since the last ones; with n > 1 each output gets one of each n. The
-  // first tokens have no gap before them.
-  if (tokens_seen_ > 0) {
-    environment_->metrics->inter_token_latency.Observe(
-        absl::ToDoubleSeconds(now - last_token_) * num_outputs_ / static_cast<double>(fresh), fresh);
-  }
+  environment_->metrics->generation_tokens.fetch_add(converter_->num_tokens() - tokens_seen_,
+                                                     std::memory_order_relaxed);
   tokens_seen_ = converter_->num_tokens();
-  last_token_ = now;
+  for (size_t output = 0; output < paces_.size(); ++output) {
+    Pace& pace = paces_[output];
+    const int64_t fresh = converter_->num_tokens(static_cast<int32_t>(output)) - pace.tokens;
+    if (fresh == 0) continue;
+    if (pace.tokens == 0) {
+      pace.first = now;
+      pace.first_tokens = fresh;
+    } else if (!behind_) {
+      // Tokens that were taken together share the time since the last ones.
+      environment_->metrics->inter_token_latency.Observe(
+          absl::ToDoubleSeconds(now - pace.last) / static_cast<double>(fresh), fresh);
+    }
+    pace.was_behind = pace.was_behind || behind_;
+    pace.tokens += fresh;
+    pace.last = now;
+  }
+}
+
+void GenerationRun::ObserveOutput(const v1::Finished& finished) {
+  const FinishReason reason = FromProto(finished.reason());
+  absl::StrAppend(&finish_reasons_, finish_reasons_.empty() ? "" : ",", FinishReasonName(reason));
+  const Pace& pace = paces_[finished.index()];
+  const int64_t later_tokens = pace.tokens - pace.first_tokens;
+  const bool is_complete = reason == FinishReason::kStop || reason == FinishReason::kLength;
+  if (!is_complete || pace.was_behind || later_tokens == 0) return;
+  environment_->metrics->time_per_output_token.Observe(absl::ToDoubleSeconds(pace.last - pace.first) /
+                                                       static_cast<double>(later_tokens));
 }
 
 void GenerationRun::AddUsage(Log::Fields* fields) const {
@@ -122,9 +132,16 @@ void GenerationRun::AddUsage(Log::Fields* fields) const {
 }
 
 grpc::Status GenerationRun::Conclude(const absl::Status& ended) {
-  // gRPC cancels a call whose deadline passes, and may be there before the engine: it is the deadline all the same.
-  const bool is_late = absl::IsCancelled(ended) && absl::Now() >= info_.deadline;
-  const absl::Status status = is_late ? absl::DeadlineExceededError(ended.message()) : ended;
+  // gRPC cancels a call whose deadline passes, and may be there before the engine: it is the deadline all the same. The
+  // client's clock began a little before ours, so its cancellation can arrive a little before our deadline.
+  const bool is_late = absl::IsCancelled(ended) && absl::Now() + kDeadlineSlack >= info_.deadline;
+  const bool is_stopped = absl::IsCancelled(ended) && environment_->shut_down.load(std::memory_order_acquire);
+  const absl::Status status =
+      is_late      ? absl::DeadlineExceededError(ended.message())
+      : is_stopped ? absl::UnavailableError(absl::StrCat("the server is stopping; the request was ",
+                                                         std::string(ended.message()), "; send it to another server"))
+                   : ended;
+  ticket_.reset();
   Log::Fields fields = {{"id", info_.request_id},
                         {"principal", info_.principal},
                         {"method", std::string(method_)},
@@ -132,15 +149,12 @@ grpc::Status GenerationRun::Conclude(const absl::Status& ended) {
                         {"status", CodeName(status)}};
   if (done_) {
     AddUsage(&fields);
-    environment_->metrics->ObserveRequest(stream_->usage(), stream_->timings(), status.ok());
+    environment_->metrics->ObserveRequest(stream_->usage(), stream_->timings());
   } else if (prompt_tokens_ > 0) {
     fields.emplace_back("prompt_tokens", prompt_tokens_);
   }
   fields.emplace_back("total_ms", absl::ToDoubleMilliseconds(absl::Now() - start_));
-  // Messages of INVALID_ARGUMENT quote what was sent: with --log-prompts only.
-  if (!status.ok() && (status.code() != absl::StatusCode::kInvalidArgument || environment_->log_prompts)) {
-    fields.emplace_back("error", std::string(status.message()));
-  }
+  AddError(status, environment_->log_prompts, &fields);
   if (!prompt_text_.empty()) fields.emplace_back("prompt", prompt_text_);
   environment_->metrics->CountCall(method_, CodeName(status));
   environment_->log->Info("request", fields);

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -33,14 +34,27 @@ class GenerationRun {
   EventConverter::Result Take(v1::GenerateEvent* event);
   // How the request ended. REQUIRES: Take() returned kDone.
   absl::Status status() const { return stream_->status(); }
-  // Asks the engine to stop. Any thread, once Submit() has returned OK.
-  void Cancel() { stream_->Cancel(); }
+  // Asks the engine to stop, if it has the request. Any thread, once Submit() has returned.
+  void Cancel() {
+    if (stream_ != nullptr) stream_->Cancel();
+  }
+  // Events waited for the reader: until all of them are taken, their times say nothing about the engine.
+  void ReaderWasSlow() { behind_ = true; }
 
   // Writes the log line and counts the call, once; returns the status for the wire.
   grpc::Status Conclude(const absl::Status& ended);
 
  private:
+  // When an output's tokens were passed on.
+  struct Pace {
+    int64_t tokens = 0;
+    int64_t first_tokens = 0;  // that came at once, before any gap
+    absl::Time first, last;
+    bool was_behind = false;
+  };
+
   void ObserveTokens();
+  void ObserveOutput(const v1::Finished& finished);
   void AddUsage(Log::Fields* fields) const;
 
   const CallEnvironment* const environment_;
@@ -50,10 +64,11 @@ class GenerationRun {
   const ServedModel* model_ = nullptr;
   std::shared_ptr<EventStream> stream_;
   std::optional<EventConverter> converter_;
+  std::unique_ptr<CallTable::Ticket> ticket_;  // until the engine has the request
   int64_t prompt_tokens_ = 0;
-  int32_t num_outputs_ = 1;
   int64_t tokens_seen_ = 0;
-  absl::Time last_token_;
+  std::vector<Pace> paces_;  // by output
+  bool behind_ = false;
   std::string finish_reasons_;  // "stop", or one per output: "stop,length"
   std::string prompt_text_;     // kept only for --log-prompts
   bool done_ = false;

@@ -24,7 +24,10 @@ grpc::ServerUnaryReactor* GenerationService::Cancel(grpc::CallbackServerContext*
     if (request->request_id().empty()) return InvalidField("request_id", "an empty string", "the id of a request");
     absl::StatusOr<const ServedModel*> model = environment_->model->Find("");
     if (!model.ok()) return model.status();
-    response->set_cancelled((*model)->engine->Cancel(request->request_id(), info.principal));
+    // In this order: the engine knows a request before the table forgets it.
+    const bool waits = environment_->calls->Cancel(info.principal, request->request_id());
+    const bool runs = (*model)->engine->Cancel(request->request_id(), info.principal);
+    response->set_cancelled(waits || runs);
     return absl::OkStatus();
   });
 }

@@ -1,7 +1,10 @@
 #include "server/grpc_credentials.h"
 
-#include <filesystem>
+#include <openssl/pem.h>
+#include <openssl/x509.h>
+
 #include <fstream>
+#include <memory>
 #include <string>
 #include <string_view>
 
@@ -25,6 +28,42 @@ absl::Status CheckPem(const char* flag, const std::string& path, std::string_vie
   return absl::OkStatus();
 }
 
+struct CloseBio {
+  void operator()(BIO* bio) const { BIO_free(bio); }
+};
+struct FreeCertificate {
+  void operator()(X509* certificate) const { X509_free(certificate); }
+};
+struct FreeKey {
+  void operator()(EVP_PKEY* key) const { EVP_PKEY_free(key); }
+};
+
+// A key with a password: nobody is there to type it.
+int NoPassword(char*, int, int, void*) { return -1; }
+
+// A key of another certificate would start well, and then fail every handshake.
+absl::Status CheckPair(const std::string& cert_file, const std::string& key_file) {
+  const std::unique_ptr<BIO, CloseBio> cert_bio(BIO_new_file(cert_file.c_str(), "r"));
+  const std::unique_ptr<BIO, CloseBio> key_bio(BIO_new_file(key_file.c_str(), "r"));
+  const std::unique_ptr<X509, FreeCertificate> certificate(
+      cert_bio == nullptr ? nullptr : PEM_read_bio_X509(cert_bio.get(), nullptr, NoPassword, nullptr));
+  const std::unique_ptr<EVP_PKEY, FreeKey> key(
+      key_bio == nullptr ? nullptr : PEM_read_bio_PrivateKey(key_bio.get(), nullptr, NoPassword, nullptr));
+  if (certificate == nullptr) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--tls-cert: ", cert_file, " holds no certificate that can be read"));
+  }
+  if (key == nullptr) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--tls-key: ", key_file, " holds no private key that can be read (one without a password)"));
+  }
+  if (X509_check_private_key(certificate.get(), key.get()) != 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--tls-key: ", key_file, " is not the key of the first certificate in ", cert_file));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(const ListenOptions& options) {
@@ -39,6 +78,7 @@ absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(c
   }
   if (absl::Status status = CheckPem("--tls-cert", options.tls_cert, "CERTIFICATE"); !status.ok()) return status;
   if (absl::Status status = CheckPem("--tls-key", options.tls_key, "PRIVATE KEY"); !status.ok()) return status;
+  if (absl::Status status = CheckPair(options.tls_cert, options.tls_key); !status.ok()) return status;
   if (!options.tls_client_ca.empty()) {
     if (absl::Status status = CheckPem("--tls-client-ca", options.tls_client_ca, "CERTIFICATE"); !status.ok())
       return status;

@@ -1,12 +1,20 @@
 #include "server/grpc_server.h"
 
+#include <arpa/inet.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cerrno>
+#include <climits>
+#include <cstring>
 #include <filesystem>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
+#include "grpcpp/resource_quota.h"
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
 #include "server/admin_service.h"
@@ -23,11 +31,17 @@ std::string TcpAddress(const std::string& host, int port) {
   return absl::StrCat(is_ipv6 ? "[" : "", host, is_ipv6 ? "]" : "", ":", port);
 }
 
+// What connections and messages that are not yet read may take together, beside the largest messages.
+constexpr int64_t kLeastQuota = int64_t{1} << 30;
+
 int Milliseconds(absl::Duration duration) {
   return static_cast<int>(std::min<int64_t>(absl::ToInt64Milliseconds(duration), INT_MAX));
 }
 
 void SetLimits(const ListenOptions& options, grpc::ServerBuilder* builder) {
+  grpc::ResourceQuota quota("statehouse");
+  quota.Resize(static_cast<size_t>(std::max(kLeastQuota, 4 * options.max_message_bytes)));
+  builder->SetResourceQuota(quota);
   builder->SetMaxReceiveMessageSize(static_cast<int>(options.max_message_bytes));
   builder->SetMaxSendMessageSize(static_cast<int>(options.max_message_bytes));
   builder->AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);  // a port that is taken must be an error
@@ -59,13 +73,40 @@ absl::Status CheckOptions(const ListenOptions& options) {
   return absl::OkStatus();
 }
 
+// Whether a process listens on the socket file: 0, or the error of connecting to it.
+int ConnectError(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::copy(path.begin(), path.end(), address.sun_path);
+  const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) return errno;
+  const bool connected = connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0;
+  const int error = connected ? 0 : errno;
+  close(fd);
+  return error;
+}
+
 // A socket file that a crashed server left behind would block the address; anything else there is not ours to remove.
 absl::Status RemoveStaleSocket(const std::string& path) {
+  constexpr size_t kLongestPath = sizeof(sockaddr_un::sun_path) - 1;
+  if (path.size() > kLongestPath) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--unix-socket: the path has ", path.size(), " bytes; a socket's may have ", kLongestPath));
+  }
   std::error_code error;
   const auto type = std::filesystem::status(path, error).type();
   if (type == std::filesystem::file_type::not_found) return absl::OkStatus();
   if (type != std::filesystem::file_type::socket) {
     return absl::InvalidArgumentError(absl::StrCat("--unix-socket: ", path, " exists and is not a socket"));
+  }
+  const int connect_error = ConnectError(path);
+  if (connect_error == 0 || connect_error == EAGAIN) {  // EAGAIN: its backlog is full
+    return absl::UnavailableError(
+        absl::StrCat("--unix-socket: another server answers at ", path, "; stop it, or choose another path"));
+  }
+  if (connect_error != ECONNREFUSED) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--unix-socket: ", path, " may belong to another server: ", std::strerror(connect_error)));
   }
   if (unlink(path.c_str()) != 0)
     return absl::InvalidArgumentError(absl::StrCat("--unix-socket: cannot replace ", path));
@@ -148,7 +189,11 @@ class CallbackGrpcServer final : public GrpcServer {
 }  // namespace
 
 bool IsLoopback(const std::string& host) {
-  return host == "localhost" || host == "::1" || host == "[::1]" || host.starts_with("127.");
+  if (host == "localhost" || host == "[::1]") return true;
+  in_addr v4{};
+  if (inet_pton(AF_INET, host.c_str(), &v4) == 1) return ntohl(v4.s_addr) >> 24 == 127;
+  in6_addr v6{};
+  return inet_pton(AF_INET6, host.c_str(), &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
 }
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const ListenOptions& options,

@@ -1,9 +1,11 @@
 #include "server/hosted_model.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "engine/admission.h"
 
 namespace statehouse {
 namespace {
@@ -24,6 +26,19 @@ std::string Fingerprint(const LoadedCheckpoint& checkpoint) {
   return absl::StrFormat("%016x", hash);
 }
 
+// Longer texts have more tokens for certain, and need not be encoded to be refused. A normalizer may shorten a text:
+// full-width letters to a third.
+int64_t MaxPromptBytes(int64_t max_tokens, const Tokenizer* tokenizer) {
+  constexpr int64_t kMostShortened = 4;
+  if (tokenizer == nullptr) return 0;
+  size_t longest = 1;
+  for (int32_t id = 0; id < tokenizer->size(); ++id) {
+    longest = std::max({longest, tokenizer->TokenBytes(id).size(), tokenizer->TokenName(id).size()});
+  }
+  const int64_t per_token = kMostShortened * static_cast<int64_t>(longest);
+  return max_tokens > INT64_MAX / per_token ? 0 : max_tokens * per_token;
+}
+
 ServedModel MakeServed(const std::string& name, const LoadedCheckpoint& checkpoint, Engine* engine) {
   ServedModel served;
   served.name = name;
@@ -40,6 +55,9 @@ ServedModel MakeServed(const std::string& name, const LoadedCheckpoint& checkpoi
       served.why_no_fim = std::string(fim.status().message());
     }
   }
+  const EngineOptions& limits = engine->options();
+  served.max_prompt_tokens = limits.max_prompt_tokens > 0 ? limits.max_prompt_tokens : limits.max_num_queued_tokens;
+  served.max_prompt_bytes = MaxPromptBytes(served.max_prompt_tokens, served.tokenizer);
   served.defaults = checkpoint.generation;
   served.card = DescribeModel(name, checkpoint, *engine);
   served.engine = engine;
@@ -80,6 +98,7 @@ v1::Model DescribeModel(const std::string& name, const LoadedCheckpoint& checkpo
 }
 
 absl::StatusOr<std::unique_ptr<HostedModel>> HostedModel::Load(const HostedModelOptions& options) {
+  if (absl::Status status = CheckOptions(options.engine); !status.ok()) return status;  // loading may take minutes
   std::unique_ptr<HostedModel> hosted(new HostedModel);
   hosted->pool_ = std::make_unique<kernels::ThreadPool>(options.threads);
   auto checkpoint = LoadCheckpoint(options.directory, options.checkpoint, hosted->pool_.get());
@@ -106,6 +125,10 @@ absl::Status HostedModel::WarmUp() {
   if (!stream.ok()) return stream.status();
   Event event;
   while ((*stream)->Next(&event) && event.kind != Event::Kind::kDone) {
+  }
+  const EngineStats& stats = engine_->stats();
+  for (size_t reason = 0; reason < stats.finished.size(); ++reason) {
+    served_.warm_up_outputs[reason] = stats.finished[reason].load(std::memory_order_relaxed);
   }
   return (*stream)->status();
 }

@@ -48,6 +48,11 @@ struct ToJson : ToText {
 
 }  // namespace
 
+void AddError(const absl::Status& status, bool log_prompts, Log::Fields* fields) {
+  if (status.ok() || (absl::IsInvalidArgument(status) && !log_prompts)) return;
+  fields->emplace_back("error", std::string(status.message()));
+}
+
 std::string JsonString(std::string_view text) {
   std::string out = "\"";
   for (const char c : ReplaceInvalidUtf8(text)) {

@@ -13,6 +13,8 @@
 #include <variant>
 #include <vector>
 
+#include "absl/status/status.h"
+
 namespace statehouse {
 
 class Log {
@@ -42,6 +44,9 @@ class Log {
   const bool colour_;
   std::mutex mu_;  // lines stay whole
 };
+
+// Adds how a call failed, if it did. Messages of INVALID_ARGUMENT quote what was sent: with `log_prompts` only.
+void AddError(const absl::Status& status, bool log_prompts, Log::Fields* fields);
 
 // `text` as a JSON string with its quotes; bytes that are not UTF-8 become U+FFFD.
 std::string JsonString(std::string_view text);

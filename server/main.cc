@@ -34,6 +34,7 @@ class OfflineBackend : public cli::GenerateBackend {
     return generator_->Generate(request, on_event);
   }
   void Cancel() override { generator_->Cancel(); }
+  void ForgetCancel() override { generator_->ForgetCancel(); }
 
  private:
   const std::unique_ptr<OfflineGenerator> generator_;

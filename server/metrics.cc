@@ -35,7 +35,7 @@ ServerMetrics::ServerMetrics()
       request_prompt_tokens(kTokens),
       request_generation_tokens(kTokens) {}
 
-void ServerMetrics::ObserveRequest(const Usage& usage, const Timings& timings, bool ok) {
+void ServerMetrics::ObserveRequest(const Usage& usage, const Timings& timings) {
   request_prompt_tokens.Observe(static_cast<double>(usage.prompt_tokens));
   request_generation_tokens.Observe(static_cast<double>(usage.completion_tokens));
   e2e_latency.Observe(timings.total);
@@ -45,9 +45,6 @@ void ServerMetrics::ObserveRequest(const Usage& usage, const Timings& timings, b
   prefill_time.Observe(timings.prefill);
   decode_time.Observe(timings.decode);
   inference_time.Observe(timings.prefill + timings.decode);
-  if (ok && usage.completion_tokens > 1) {
-    time_per_output_token.Observe(timings.decode / static_cast<double>(usage.completion_tokens - 1));
-  }
 }
 
 void ServerMetrics::CountCall(const std::string& method, const std::string& code) {

@@ -35,7 +35,7 @@ struct ServerMetrics {
   ServerMetrics();
 
   // Adds the figures of a request that has ended.
-  void ObserveRequest(const Usage& usage, const Timings& timings, bool ok);
+  void ObserveRequest(const Usage& usage, const Timings& timings);
   // Counts a call that ended with this status, by method ("Generate") and code name ("OK").
   void CountCall(const std::string& method, const std::string& code);
   std::map<std::pair<std::string, std::string>, int64_t> calls() const;
@@ -45,7 +45,7 @@ struct ServerMetrics {
   std::atomic<int64_t> generation_tokens{0};  // passed on to calls
   BucketHistogram time_to_first_token;
   BucketHistogram inter_token_latency;
-  BucketHistogram time_per_output_token;
+  BucketHistogram time_per_output_token;  // one value per output
   BucketHistogram e2e_latency;
   BucketHistogram queue_time;
   BucketHistogram prefill_time;

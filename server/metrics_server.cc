@@ -2,6 +2,7 @@
 
 #include <httplib.h>
 
+#include <atomic>
 #include <chrono>
 #include <thread>
 #include <utility>
@@ -10,6 +11,9 @@
 
 namespace statehouse {
 namespace {
+
+constexpr int kThreads = 8;
+constexpr int kReadTimeoutSeconds = 1;
 
 class HttplibMetricsServer final : public MetricsServer {
  public:
@@ -21,13 +25,15 @@ class HttplibMetricsServer final : public MetricsServer {
 
   absl::Status Listen(const std::string& host, int port, std::function<std::string()> metrics,
                       std::function<bool()> healthy) {
-    server_.new_task_queue = [] { return new httplib::ThreadPool(2); };  // owned by httplib
+    // A probe must not wait for connections on which nobody asks anything: each request has its own, and is read soon.
+    server_.new_task_queue = [] { return new httplib::ThreadPool(kThreads); };  // owned by httplib
+    server_.set_keep_alive_max_count(1);
     // The default shares a port between processes; a port that is taken must be an error.
     server_.set_socket_options([](socket_t socket) {
       const int yes = 1;
       setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
     });
-    server_.set_read_timeout(5);
+    server_.set_read_timeout(kReadTimeoutSeconds);
     server_.set_write_timeout(5);
     server_.set_payload_max_length(1024);
     server_.Get("/metrics", [metrics = std::move(metrics)](const httplib::Request&, httplib::Response& response) {
@@ -43,15 +49,20 @@ class HttplibMetricsServer final : public MetricsServer {
       return absl::UnavailableError(
           absl::StrCat("--metrics-port: cannot listen on ", host, ":", port, "; choose another port, or 0 for none"));
     }
-    thread_ = std::thread([this] { server_.listen_after_bind(); });
+    thread_ = std::thread([this] {
+      server_.listen_after_bind();
+      ended_ = true;
+    });
     // stop() before the loop has begun would be lost.
-    while (!server_.is_running()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    return absl::OkStatus();
+    while (!server_.is_running() && !ended_) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    if (!ended_) return absl::OkStatus();
+    return absl::UnavailableError(absl::StrCat("--metrics-port: cannot serve on ", host, ":", port_));
   }
 
  private:
   httplib::Server server_;
   int port_ = 0;
+  std::atomic<bool> ended_{false};
   std::thread thread_;
 };
 

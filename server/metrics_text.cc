@@ -1,7 +1,7 @@
 #include "server/metrics_text.h"
 
 #include "absl/strings/str_cat.h"
-#include "server/admin_service.h"  // ResidentBytes
+#include "engine/state/host_memory.h"
 #include "server/metrics_writer.h"
 
 namespace statehouse {
@@ -23,11 +23,17 @@ void AddVllmNow(const EngineStatus& now, MetricsWriter* out) {
   out->Counter("vllm:num_preemptions_total", "Always 0: a running sequence is never pushed out.", 0);
 }
 
-void AddVllmCounters(const ServerMetrics& metrics, const EngineStats& stats, MetricsWriter* out) {
+void AddVllmCounters(const ServerMetrics& metrics, const ServedModel& model, MetricsWriter* out) {
+  const EngineStats& stats = model.engine->stats();
   out->Counter("vllm:prompt_tokens_total", "Prompt tokens of admitted requests.", Load(metrics.prompt_tokens));
   out->Counter("vllm:generation_tokens_total", "Tokens generated and passed on.", Load(metrics.generation_tokens));
+  out->Family("vllm:iteration_tokens_total", "Rows of a step, of prompts and of outputs.", "histogram");
+  out->Sample("vllm:iteration_tokens_total", "", stats.step_tokens);
   out->Family("vllm:request_success_total", "Outputs that ended, by reason.", "counter");
-  const auto finished = [&](FinishReason reason) { return Load(stats.finished[static_cast<size_t>(reason)]); };
+  const auto finished = [&](FinishReason reason) {
+    const size_t idx = static_cast<size_t>(reason);
+    return Load(stats.finished[idx]) - static_cast<double>(model.warm_up_outputs[idx]);
+  };
   out->Sample("vllm:request_success_total", "finished_reason=\"stop\"", finished(FinishReason::kStop));
   out->Sample("vllm:request_success_total", "finished_reason=\"length\"", finished(FinishReason::kLength));
   out->Sample("vllm:request_success_total", "finished_reason=\"abort\"",
@@ -39,7 +45,7 @@ void AddVllmHistograms(const ServerMetrics& metrics, MetricsWriter* out) {
   out->Add("vllm:time_to_first_token_seconds", "Submission to the first token.", metrics.time_to_first_token);
   out->Add("vllm:inter_token_latency_seconds", "Time between tokens of an output, as passed on.",
            metrics.inter_token_latency);
-  out->Add("vllm:request_time_per_output_token_seconds", "Mean time per token after the first, by request.",
+  out->Add("vllm:request_time_per_output_token_seconds", "Mean time per token after the first, by output.",
            metrics.time_per_output_token);
   out->Add("vllm:e2e_request_latency_seconds", "Submission to the end.", metrics.e2e_latency);
   out->Add("vllm:request_queue_time_seconds", "Submission to admission.", metrics.queue_time);
@@ -95,7 +101,7 @@ std::string MetricsText(const ServerMetrics& metrics, const ServedModel* model) 
   if (model == nullptr) return out.text();
   const EngineStatus now = model->engine->GetStatus();
   AddVllmNow(now, &out);
-  AddVllmCounters(metrics, model->engine->stats(), &out);
+  AddVllmCounters(metrics, *model, &out);
   AddVllmHistograms(metrics, &out);
   AddEngine(now, model->engine->stats(), &out);
   return out.text();

@@ -62,13 +62,15 @@ void MetricsWriter::Add(std::string_view name, std::string_view help, const Buck
 void MetricsWriter::Sample(std::string_view name, std::string_view extra_labels, const Histogram& histogram) {
   const std::string extra(extra_labels);
   int64_t cumulative = 0;
-  for (size_t i = 0; i < Histogram::kBounds.size(); ++i) {
+  const std::string separator = extra.empty() ? "" : ",";
+  for (size_t i = 0; i < histogram.bounds().size(); ++i) {
     cumulative += histogram.bucket(static_cast<int>(i));
     Sample(absl::StrCat(std::string(name), "_bucket"),
-           absl::StrCat(extra, ",le=\"", Number(Histogram::kBounds[i]), "\""), static_cast<double>(cumulative));
+           absl::StrCat(extra, separator, "le=\"", Number(histogram.bounds()[i]), "\""),
+           static_cast<double>(cumulative));
   }
-  cumulative += histogram.bucket(static_cast<int>(Histogram::kBounds.size()));
-  Sample(absl::StrCat(std::string(name), "_bucket"), absl::StrCat(extra, ",le=\"+Inf\""),
+  cumulative += histogram.bucket(static_cast<int>(histogram.bounds().size()));
+  Sample(absl::StrCat(std::string(name), "_bucket"), absl::StrCat(extra, separator, "le=\"+Inf\""),
          static_cast<double>(cumulative));
   Sample(absl::StrCat(std::string(name), "_sum"), extra, histogram.sum());
   Sample(absl::StrCat(std::string(name), "_count"), extra, static_cast<double>(cumulative));

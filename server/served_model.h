@@ -1,6 +1,7 @@
 // What the services know of the model that is served, and the place where it appears once it is loaded.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <optional>
@@ -21,6 +22,8 @@ namespace statehouse {
 struct ServedModel {
   std::string name;                      // --served-model-name
   int64_t vocab_size = 0;                // of the model: ids are in [0, vocab_size)
+  int64_t max_prompt_tokens = 0;         // of a request; 0: no limit
+  int64_t max_prompt_bytes = 0;          // no prompt of max_prompt_tokens comes from a longer text; 0: no limit
   const Tokenizer* tokenizer = nullptr;  // null: token ids only
   std::string why_no_tokenizer;
   std::optional<ChatTemplate> chat_template;
@@ -28,7 +31,8 @@ struct ServedModel {
   std::optional<FillInTheMiddle> fim;
   std::string why_no_fim;
   GenerationDefaults defaults;
-  v1::Model card;  // the answer of GetModel
+  std::array<int64_t, 6> warm_up_outputs{};  // that the engine counted before it was served, by FinishReason
+  v1::Model card;                            // the answer of GetModel
   Engine* engine = nullptr;
 };
 

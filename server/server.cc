@@ -1,5 +1,6 @@
 #include "server/server.h"
 
+#include <algorithm>
 #include <mutex>
 #include <utility>
 
@@ -9,7 +10,7 @@
 namespace statehouse {
 namespace {
 
-// After the engine has finished its requests: time for their last messages to reach the clients.
+// After the engine has finished its requests: time at least for their last messages to reach the clients.
 constexpr absl::Duration kFlushTime = absl::Seconds(2);
 
 }  // namespace
@@ -46,9 +47,11 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   environment.auth = &server->auth_;
   environment.pump = &server->pump_;
   environment.work = &server->work_;
+  environment.calls = &server->calls_;
   environment.metrics = &server->metrics_;
   environment.log = log;
   environment.log_prompts = options.log_prompts;
+  environment.max_message_bytes = options.listen.max_message_bytes;
   // The engine ends a slow reader's sequences first; a write that is stuck for longer than that has no reader at all.
   environment.stuck_write_timeout = 2 * options.slow_reader_timeout;
   auto grpc_server = GrpcServer::Start(options.listen, &environment, options.device);
@@ -86,6 +89,7 @@ int64_t Server::Drain(absl::Duration timeout) {
     if (!model->engine->WaitIdle(deadline)) {
       const EngineStatus status = model->engine->GetStatus();
       cancelled = status.requests_running + status.requests_queued;
+      environment_.shut_down.store(true, std::memory_order_release);
       model->engine->CancelAll();
     }
   }
@@ -93,7 +97,7 @@ int64_t Server::Drain(absl::Duration timeout) {
     pump_.Remove(watch_.get());
     watch_->Detach();
   }
-  grpc_->Stop(absl::Now() + kFlushTime);
+  grpc_->Stop(std::max(deadline, absl::Now() + kFlushTime));
   http_.reset();
   return cancelled;
 }

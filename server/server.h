@@ -55,9 +55,11 @@ class Server {
   Authenticator auth_;
   ModelHandle model_;
   ServerMetrics metrics_;
+  // Calls look at the environment and the table until the pump and the queue have let them go.
+  CallTable calls_;
+  CallEnvironment environment_;
   EventPump pump_;
   WorkQueue work_{2};
-  CallEnvironment environment_;
   std::unique_ptr<GrpcServer> grpc_;
   std::shared_ptr<EngineWatch> watch_;
   std::unique_ptr<MetricsServer> http_;

@@ -1,7 +1,8 @@
-// A call with one answer that some function computes: identity is checked first, the function runs on the work queue.
+// A call with one answer that some function computes: identity is checked first, a log line and a count come last.
 // Thread-safety: any thread, as gRPC calls it.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 
 #include "absl/status/status.h"
@@ -12,8 +13,15 @@
 
 namespace statehouse {
 
-// `answer` fills the response that it captured. `method` names the call in the metrics.
+using UnaryAnswer = std::function<absl::Status(const CallInfo&)>;
+
+// `answer` fills the response that it captured, at once and on gRPC's own thread: it must not block. `method` names the
+// call in log and metrics.
 grpc::ServerUnaryReactor* UnaryCall(const CallEnvironment* environment, grpc::CallbackServerContext* context,
-                                    const char* method, std::function<absl::Status(const CallInfo&)> answer);
+                                    const char* method, const UnaryAnswer& answer);
+// The same for an answer that may take long: it runs on the work queue, unless the client has gone away meanwhile.
+// `bytes` is the request's size.
+grpc::ServerUnaryReactor* QueuedCall(const CallEnvironment* environment, grpc::CallbackServerContext* context,
+                                     const char* method, int64_t bytes, UnaryAnswer answer);
 
 }  // namespace statehouse

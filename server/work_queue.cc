@@ -1,12 +1,31 @@
 #include "server/work_queue.h"
 
+#include <new>
+#include <stdexcept>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "engine/errors.h"
 #include "kernels/parallel/thread_name.h"
 
 namespace statehouse {
+namespace {
 
-WorkQueue::WorkQueue(int num_threads) {
+constexpr absl::Duration kRetryAfter = absl::Seconds(1);
+
+// What a prompt needs while it is tokenised depends on its text: a request that takes too much must not end the others.
+absl::Status RunOrRefuse(const std::function<absl::Status()>& work) {
+  try {
+    return work();
+  } catch (const std::bad_alloc&) {
+  } catch (const std::length_error&) {
+  }
+  return Overloaded("there is not enough memory for this request; send a smaller one", kRetryAfter);
+}
+
+}  // namespace
+
+WorkQueue::WorkQueue(int num_threads, const WorkQueueLimits& limits) : limits_(limits) {
   for (int i = 0; i < num_threads; ++i) {
     threads_.emplace_back([this] {
       kernels::NameThisThread("unary");
@@ -24,12 +43,23 @@ WorkQueue::~WorkQueue() {
   for (std::thread& thread : threads_) thread.join();
 }
 
-void WorkQueue::Post(std::function<void()> work) {
+absl::Status WorkQueue::Post(int64_t bytes, std::function<absl::Status()> work,
+                             std::function<void(const absl::Status&)> done) {
   {
     std::lock_guard<std::mutex> lock(mu_);
-    queue_.push_back(std::move(work));
+    const int64_t calls = static_cast<int64_t>(queue_.size());
+    if (calls >= limits_.max_calls) {
+      return Overloaded(absl::StrCat("the server is busy: ", calls, " calls wait to be read"), kRetryAfter);
+    }
+    if (calls > 0 && queued_bytes_ + bytes > limits_.max_bytes) {
+      return Overloaded(absl::StrCat("the server is busy: ", queued_bytes_, " bytes of requests wait to be read"),
+                        kRetryAfter);
+    }
+    queue_.push_back({bytes, std::move(work), std::move(done)});
+    queued_bytes_ += bytes;
   }
   wake_.notify_one();
+  return absl::OkStatus();
 }
 
 void WorkQueue::Run() {
@@ -38,10 +68,11 @@ void WorkQueue::Run() {
     wake_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
     if (queue_.empty()) return;
     {
-      const std::function<void()> work = std::move(queue_.front());
+      const Item item = std::move(queue_.front());
       queue_.pop_front();
+      queued_bytes_ -= item.bytes;
       lock.unlock();
-      work();
+      item.done(RunOrRefuse(item.work));
     }
     lock.lock();
   }

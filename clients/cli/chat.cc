@@ -132,20 +132,22 @@ bool Chat::HandleCommand(std::string_view command, std::string_view argument) {
 void Chat::Retry() {
   const int count = messages_.messages_size();
   if (count >= 2 && messages_.messages(count - 1).role() == "assistant") {
+    const v1::ChatMessage previous = messages_.messages(count - 1);
     messages_.mutable_messages()->RemoveLast();
-    Answer();
+    Answer(&previous);
   } else {
     PrintError(options_.err, absl::FailedPreconditionError("there is no answer to retry"));
   }
 }
 
-void Chat::Answer() {
+void Chat::Answer(const v1::ChatMessage* previous) {
   v1::GenerateRequest request = options_.request;
   *request.mutable_chat() = messages_;
   request.set_return_token_ids(false);
   ResponseCollector collector;
   std::atomic<bool> interrupted{false};
   absl::Status status;
+  backend_.ForgetCancel();
   {
     Interrupts::Watch watch(interrupts_, [&] {
       interrupted = true;
@@ -162,19 +164,22 @@ void Chat::Answer() {
   last_timings_ = response.timings();
   const std::string text = response.outputs().empty() ? "" : response.outputs(0).text();
   Put(status.ok() || !text.empty() ? "\n" : "");
-  Settle(status, text, interrupted);
+  Settle(status, text, interrupted, previous);
   if (status.ok() && response.outputs_size() > 0 && response.outputs(0).reason() == v1::FINISH_REASON_LENGTH) {
     Note("the answer reached its most tokens; --max-tokens sets that");
   }
 }
 
-// Keeps the conversation one that can go on: an answer that broke off stays as far as it came, a question without any
-// answer is taken back.
-void Chat::Settle(const absl::Status& status, const std::string& text, bool interrupted) {
+// Keeps the conversation one that can go on: an answer that broke off stays as far as it came; without any, the one
+// before it comes back, or the question is taken back.
+void Chat::Settle(const absl::Status& status, const std::string& text, bool interrupted,
+                  const v1::ChatMessage* previous) {
   if (status.ok() || !text.empty()) {
     v1::ChatMessage* message = messages_.add_messages();
     message->set_role("assistant");
     message->set_content(text);
+  } else if (previous != nullptr) {
+    *messages_.add_messages() = *previous;
   } else {
     messages_.mutable_messages()->RemoveLast();
   }

@@ -44,8 +44,9 @@ class Chat {
  private:
   bool HandleCommand(std::string_view command, std::string_view argument);
   void Greet();
-  void Answer();
-  void Settle(const absl::Status& status, const std::string& text, bool interrupted);
+  // `previous` is the answer that a new one replaces; null: there is none.
+  void Answer(const v1::ChatMessage* previous = nullptr);
+  void Settle(const absl::Status& status, const std::string& text, bool interrupted, const v1::ChatMessage* previous);
   void Reset();
   void PrintStats();
   void Retry();

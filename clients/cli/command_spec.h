@@ -35,7 +35,8 @@ struct CommandSpec {
   const CommandSpec* Find(std::string_view command) const;
 };
 
-// STATEHOUSE_MAX_TOKENS for "--max-tokens". One name for every command: a flag means the same wherever it is.
+// STATEHOUSE_MAX_TOKENS for "--max-tokens" or "max-tokens". One name for every command: it means the same wherever it
+// is.
 std::string EnvNameOf(std::string_view flag);
 
 // The help text of the command that `path` leads to from `root` (empty: the program itself), 110 columns wide.

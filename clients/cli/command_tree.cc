@@ -30,9 +30,19 @@ bool IsSettable(const CLI::Option& option) {
          option.get_lnames().front() != "version" && option.get_lnames().front() != "config";
 }
 
+// The name by which environment and config file set an option: its own, or a second one that ends in it ("--bench-json"
+// beside "--json"), where the first means something else in other commands.
+std::string SettingName(const CLI::Option& option) {
+  const std::string& own = option.get_lnames().front();
+  for (const std::string& other : option.get_lnames()) {
+    if (other.size() > own.size() && other.ends_with("-" + own)) return other;
+  }
+  return own;
+}
+
 void AssignEnvNames(CLI::App& app) {
   for (CLI::Option* option : app.get_options()) {
-    if (IsSettable(*option)) option->envname(EnvNameOf(option->get_lnames().front()));
+    if (IsSettable(*option)) option->envname(EnvNameOf(SettingName(*option)));
   }
 }
 
@@ -81,8 +91,8 @@ FlagSpec DescribeOption(const CLI::Option& option) {
   }
   for (const char* kind : {"FILE", "DIR", "PATH"}) flag.takes_path |= flag.value.find(kind) != std::string::npos;
   if (IsSettable(option)) {
-    flag.env = EnvNameOf(flag.name);
-    flag.config_key = option.get_lnames().front();
+    flag.config_key = SettingName(option);
+    flag.env = EnvNameOf(flag.config_key);
   } else if (flag.name == "--config") {
     flag.env = kConfigEnv;
   }
@@ -128,8 +138,9 @@ class ConfigReader : public CLI::Config {
     const std::vector<std::string> path = PathOf(chosen);
     for (const CLI::Option* option : chosen.back()->get_options()) {
       if (!IsSettable(*option)) continue;
-      const char* env = std::getenv(EnvNameOf(option->get_lnames().front()).c_str());
-      const ConfigEntry* entry = FindEntry(*entries, absl::StrJoin(path, "."), option->get_lnames().front());
+      const std::string name = SettingName(*option);
+      const char* env = std::getenv(EnvNameOf(name).c_str());
+      const ConfigEntry* entry = FindEntry(*entries, absl::StrJoin(path, "."), name);
       if (entry == nullptr || (env != nullptr && *env != '\0')) continue;
       CLI::ConfigItem item;
       item.parents = path;

@@ -1,5 +1,8 @@
 #include "clients/cli/connection.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
+
 #include <chrono>
 #include <fstream>
 #include <sstream>
@@ -23,15 +26,41 @@ absl::Status ReadPem(const char* flag, const std::string& path, std::string* con
   return absl::OkStatus();
 }
 
+bool IsUnix(const std::string& address) { return address.rfind("unix:", 0) == 0; }
+
+bool SpeaksTls(const ConnectionOptions& options) {
+  return !IsUnix(options.address) && (options.tls || !options.tls_ca.empty() || !options.tls_cert.empty());
+}
+
+// Whether what is sent to that address stays on this machine. Names but "localhost" may mean anything.
+bool IsLocal(const std::string& address) {
+  if (IsUnix(address)) return true;
+  std::string host = address.substr(0, address.rfind(':'));
+  if (host == "localhost") return true;
+  if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
+  in_addr v4{};
+  if (inet_pton(AF_INET, host.c_str(), &v4) == 1) return ntohl(v4.s_addr) >> 24 == 127;
+  in6_addr v6{};
+  return inet_pton(AF_INET6, host.c_str(), &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
+}
+
 absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeCredentials(const ConnectionOptions& options) {
   if (options.tls_cert.empty() != options.tls_key.empty()) {
-    return absl::InvalidArgumentError("--tls-cert and --tls-key belong together: give both or neither");
+    return absl::InvalidArgumentError("--tls-client-cert and --tls-client-key belong together: give both or neither");
   }
-  if (!options.tls && options.tls_ca.empty() && options.tls_cert.empty()) return grpc::InsecureChannelCredentials();
+  if (!SpeaksTls(options)) {
+    if (options.token.empty() || options.token_in_clear || IsLocal(options.address)) {
+      return grpc::InsecureChannelCredentials();
+    }
+    return absl::InvalidArgumentError(
+        absl::StrCat("--token: it would go to ", options.address,
+                     " unencrypted, for everybody on the way to read; add --tls or --tls-ca, or --token-in-clear if "
+                     "something else encrypts"));
+  }
   grpc::SslCredentialsOptions ssl;
   for (const auto& [flag, path, contents] : {std::tuple{"--tls-ca", &options.tls_ca, &ssl.pem_root_certs},
-                                             std::tuple{"--tls-cert", &options.tls_cert, &ssl.pem_cert_chain},
-                                             std::tuple{"--tls-key", &options.tls_key, &ssl.pem_private_key}}) {
+                                             std::tuple{"--tls-client-cert", &options.tls_cert, &ssl.pem_cert_chain},
+                                             std::tuple{"--tls-client-key", &options.tls_key, &ssl.pem_private_key}}) {
     if (absl::Status status = ReadPem(flag, *path, contents); !status.ok()) return status;
   }
   return grpc::SslCredentials(ssl);
@@ -40,8 +69,7 @@ absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeCredentials(const 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Connection>> Connection::Open(const ConnectionOptions& options) {
-  const bool is_unix = options.address.rfind("unix:", 0) == 0;
-  if (!is_unix && options.address.find(':') == std::string::npos) {
+  if (!IsUnix(options.address) && options.address.find(':') == std::string::npos) {
     return absl::InvalidArgumentError(absl::StrFormat(
         "--address: \"%s\" is not an address; expected host:port, [v6]:port or unix:PATH", options.address));
   }
@@ -79,8 +107,7 @@ absl::Status Connection::Explain(const grpc::Status& status) const {
         message = absl::StrFormat(
             "no server answers at %s (%s). Start one with: statehouse serve --model DIR; or name another with "
             "--address%s",
-            options_.address, message,
-            options_.tls || !options_.tls_ca.empty() ? "" : "; a server with TLS needs --tls or --tls-ca");
+            options_.address, message, SpeaksTls(options_) ? "" : "; a server with TLS needs --tls or --tls-ca");
       }
       break;
     case grpc::StatusCode::UNAUTHENTICATED:

@@ -17,11 +17,12 @@ inline constexpr char kDefaultAddress[] = "127.0.0.1:50051";
 
 struct ConnectionOptions {
   std::string address = kDefaultAddress;    // host:port, [v6]:port, or unix:PATH
-  bool tls = false;                         // also switched on by tls_ca and tls_cert
+  bool tls = false;                         // also switched on by tls_ca and tls_cert; a socket file needs none
   std::string tls_ca = {};                  // PEM file of the authority; empty: the system's
   std::string tls_cert = {}, tls_key = {};  // PEM files of this client, for mutual TLS
   std::string tls_server_name = {};         // name to expect in the server's certificate; empty: the address's host
   std::string token = {};                   // bearer token; empty: none is sent
+  bool token_in_clear = false;              // send it to other machines even without TLS
   double timeout_s = 0;                     // deadline of each call in seconds; 0: none
 };
 

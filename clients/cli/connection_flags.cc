@@ -31,10 +31,12 @@ void AddConnectionFlags(CLI::App& command, ConnectionOptions* options) {
   command.add_option("--tls-ca", options->tls_ca, "Authority that signed the server's certificate (PEM)")
       ->group(kConnection)
       ->type_name("FILE");
-  command.add_option("--tls-cert", options->tls_cert, "This client's certificate (PEM), where the server asks for one")
+  command
+      .add_option("--tls-client-cert", options->tls_cert,
+                  "This client's certificate (PEM), where the server asks for one")
       ->group(kConnection)
       ->type_name("FILE");
-  command.add_option("--tls-key", options->tls_key, "This client's private key (PEM)")
+  command.add_option("--tls-client-key", options->tls_key, "This client's private key (PEM)")
       ->group(kConnection)
       ->type_name("FILE");
   command
@@ -46,6 +48,10 @@ void AddConnectionFlags(CLI::App& command, ConnectionOptions* options) {
       .add_option("--token", options->token, "Bearer token; better in the environment, where no process list shows it")
       ->group(kConnection)
       ->type_name("TOKEN");
+  command
+      .add_flag("--token-in-clear", options->token_in_clear,
+                "Send the token to another machine without TLS, for instance where a tunnel encrypts")
+      ->group(kConnection);
   command.add_option("--timeout", options->timeout_s, "Seconds that a call may take; 0: no limit")
       ->group(kConnection)
       ->type_name("SECONDS")

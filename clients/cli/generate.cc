@@ -117,6 +117,7 @@ int Generate(GenerateBackend& backend, const v1::GenerateRequest& request, const
   TextPrinter printer(request.has_n() ? request.n() : 1, out);
   std::atomic<bool> interrupted{false};
   absl::Status status;
+  backend.ForgetCancel();
   {
     Interrupts::Watch watch(interrupts, [&] {
       interrupted = true;

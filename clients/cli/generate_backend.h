@@ -15,8 +15,10 @@ class GenerateBackend {
   virtual ~GenerateBackend() = default;
   // Runs one request and hands over its events in order; blocks until it ended. CANCELLED after Cancel().
   virtual absl::Status Generate(const v1::GenerateRequest& request, const OnEvent& on_event) = 0;
-  // Ends the running Generate() soon. From any thread; nothing happens if none runs.
+  // Ends the running Generate() soon, or the next one as it begins. From any thread.
   virtual void Cancel() = 0;
+  // Forgets calls of Cancel() so far: before anything is set up that may cancel the next Generate().
+  virtual void ForgetCancel() = 0;
 };
 
 }  // namespace statehouse::cli

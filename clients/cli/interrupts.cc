@@ -64,9 +64,14 @@ Interrupts::Watch::Watch(Interrupts& interrupts, std::function<void()> on_interr
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, nullptr);
     pollfd waits[2] = {{interrupts.fd(), POLLIN, 0}, {stop, POLLIN, 0}};
-    while (poll(waits, 2, -1) < 0 && errno == EINTR) {
+    while (true) {
+      if (poll(waits, 2, -1) < 0) {
+        if (errno == EINTR) continue;
+        return;
+      }
+      if ((waits[0].revents & POLLIN) != 0 && interrupts.Take()) on_interrupt();
+      if (waits[1].revents != 0) return;
     }
-    if ((waits[0].revents & POLLIN) != 0 && interrupts.Take()) on_interrupt();
   });
 }
 

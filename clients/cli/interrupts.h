@@ -1,7 +1,8 @@
 // Ctrl-C as an event instead of the end of the program.
 //
 //   Interrupts interrupts;                                        // from here on SIGINT only leaves a mark
-//   { Interrupts::Watch watch(interrupts, [&] { call.Cancel(); });  // and calls this once, from a thread of the watch
+//   { Interrupts::Watch watch(interrupts, [&] { call.Cancel(); });  // and calls this for each, from a thread of the
+//   watch
 //     ... blocking call ... }
 //
 // Thread-safety: one Interrupts per process at a time; the rest from one thread.
@@ -27,7 +28,7 @@ class Interrupts {
   // Was there a SIGINT since the last call?
   bool Take();
 
-  // Calls `on_interrupt` at the first SIGINT during its life, from a thread of its own. Takes that SIGINT.
+  // Calls `on_interrupt` at each SIGINT during its life, from a thread of its own. Takes those SIGINTs.
   class Watch {
    public:
     Watch(Interrupts& interrupts, std::function<void()> on_interrupt);

@@ -14,6 +14,7 @@
 #include "absl/strings/str_format.h"
 #include "clients/cli/inspect.h"
 #include "clients/cli/wire_backend.h"
+#include "statehouse/v1/admin.grpc.pb.h"
 
 namespace statehouse::cli {
 namespace {
@@ -114,6 +115,17 @@ int64_t DrawLength(int64_t length, double range_ratio, std::mt19937_64& random) 
   return std::max<int64_t>(1, low + static_cast<int64_t>(random() % static_cast<uint64_t>(high - low + 1)));
 }
 
+// Figures without it are as good: no answer is no error.
+void AddServer(const Connection& connection, LoadReport* report) {
+  grpc::ClientContext context;
+  connection.Prepare(&context);
+  v1::GetStatusResponse status;
+  if (!v1::Admin::NewStub(connection.channel())->GetStatus(&context, v1::GetStatusRequest(), &status).ok()) return;
+  report->server_version = status.build().version();
+  report->server_commit = status.build().commit();
+  report->server_device = status.build().device();
+}
+
 }  // namespace
 
 absl::Status Validate(const LoadOptions& options) {
@@ -209,6 +221,9 @@ absl::StatusOr<LoadReport> RunLoad(const Connection& connection, const LoadOptio
   }
   gate.WaitFor(static_cast<int64_t>(requests.size()), report_progress);
   LoadReport report = MakeReport(records, options.goals);
+  report.model = model->name();
+  report.fingerprint = model->fingerprint();
+  AddServer(connection, &report);
   if (report.completed == 0) return absl::UnavailableError("no request succeeded: " + report.errors.front());
   return report;
 }

@@ -45,6 +45,6 @@ absl::StatusOr<LoadReport> RunLoad(const Connection& connection, const LoadOptio
 
 std::string LoadReportText(const LoadOptions& options, const LoadReport& report);
 // Every figure, in seconds and tokens per second, with the options that made it.
-std::string LoadReportJson(const LoadOptions& options, const std::string& model, const LoadReport& report);
+std::string LoadReportJson(const LoadOptions& options, const LoadReport& report);
 
 }  // namespace statehouse::cli

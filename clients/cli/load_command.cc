@@ -35,7 +35,7 @@ int RunLoadBenchmark(const Connection& connection, LoadFlags& flags) {
   std::fputs(LoadReportText(flags.options, *report).c_str(), stdout);
   if (!flags.json_file.empty()) {
     std::ofstream file(flags.json_file);
-    file << LoadReportJson(flags.options, flags.model, *report);
+    file << LoadReportJson(flags.options, *report);
     file.close();
     if (!file) return Fail(absl::PermissionDeniedError(absl::StrCat("--json: cannot write ", flags.json_file)));
   }
@@ -67,7 +67,9 @@ void AddLoadBenchmark(CLI::App& bench, Actions* actions) {
   AddTexts(*command, kLoad, "--goodput",
            "Count requests that keep ttft:MS, tpot:MS, e2el:MS; may be given several times", "GOAL",
            [flags](const std::vector<std::string>& goals) { flags->goals = goals; });
-  command->add_option("--json", flags->json_file, "Write every figure to this file")->group(kLoad)->type_name("FILE");
+  command->add_option("--json,--bench-json", flags->json_file, "Write every figure to this file")
+      ->group(kLoad)
+      ->type_name("FILE");
   AddSamplingFlags(*command, &options.request);
   AddModelNameFlag(*command, &flags->model);
   AddServerCommand(*command, actions,

@@ -38,6 +38,8 @@ struct Distribution {
 };
 
 struct LoadReport {
+  std::string model, fingerprint;                            // as the server names them
+  std::string server_version, server_commit, server_device;  // of the server; empty if it does not say
   int64_t completed = 0, failed = 0;
   double duration = 0;  // seconds, first request sent to last event
   int64_t prompt_tokens = 0, output_tokens = 0;

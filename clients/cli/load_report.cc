@@ -3,6 +3,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "clients/cli/load_bench.h"
 
 namespace statehouse::cli {
@@ -52,9 +54,14 @@ std::string LoadReportText(const LoadOptions& options, const LoadReport& report)
   return text;
 }
 
-std::string LoadReportJson(const LoadOptions& options, const std::string& model, const LoadReport& report) {
+std::string LoadReportJson(const LoadOptions& options, const LoadReport& report) {
   const Json json = {{"benchmark", "load"},
-                     {"model", model},
+                     {"model", report.model},
+                     {"fingerprint", report.fingerprint},
+                     {"server_version", report.server_version},
+                     {"server_commit", report.server_commit},
+                     {"server_device", report.server_device},
+                     {"date", absl::FormatTime(absl::RFC3339_sec, absl::Now(), absl::UTCTimeZone())},
                      {"options",
                       {{"num_prompts", options.num_prompts},
                        {"request_rate", options.request_rate},

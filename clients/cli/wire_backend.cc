@@ -14,6 +14,7 @@ absl::Status WireBackend::Generate(const v1::GenerateRequest& request, const OnE
   connection_->Prepare(&context, request_id_);
   {
     std::lock_guard lock(mu_);
+    if (cancelled_) return absl::CancelledError("cancelled before it was sent");
     running_ = &context;
   }
   std::unique_ptr<grpc::ClientReader<v1::GenerateEvent>> reader = stub_->Generate(&context, request);
@@ -29,7 +30,13 @@ absl::Status WireBackend::Generate(const v1::GenerateRequest& request, const OnE
 
 void WireBackend::Cancel() {
   std::lock_guard lock(mu_);
+  cancelled_ = true;
   if (running_ != nullptr) running_->TryCancel();
+}
+
+void WireBackend::ForgetCancel() {
+  std::lock_guard lock(mu_);
+  cancelled_ = false;
 }
 
 }  // namespace statehouse::cli

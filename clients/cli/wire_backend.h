@@ -18,13 +18,15 @@ class WireBackend : public GenerateBackend {
 
   absl::Status Generate(const v1::GenerateRequest& request, const OnEvent& on_event) override;
   void Cancel() override;
+  void ForgetCancel() override;
 
  private:
   const Connection* connection_;
   const std::string request_id_;
   std::unique_ptr<v1::Generation::Stub> stub_;
   std::mutex mu_;
-  grpc::ClientContext* running_ = nullptr;  // guarded by mu_
+  grpc::ClientContext* running_ = nullptr;  // guarded by mu_, as below
+  bool cancelled_ = false;
 };
 
 }  // namespace statehouse::cli

@@ -4,6 +4,7 @@
     python3 example.py --address 127.0.0.1:50051 "Hi! My name is Ada." "What is my name?"
 """
 import argparse
+import ipaddress
 import pathlib
 import shutil
 import subprocess
@@ -31,10 +32,33 @@ def generate_stubs(out: str) -> None:
         sys.exit("example.py: the protos could not be compiled")
 
 
+def is_local(address: str) -> bool:
+    """Whether what is sent there stays on this machine."""
+    host = address.rpartition(":")[0].strip("[]")
+    if address.startswith("unix:") or host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def open_channel(args: argparse.Namespace) -> grpc.Channel:
+    """Over TLS where that was asked for; a socket file needs none."""
+    if (args.tls or args.tls_ca) and not args.address.startswith("unix:"):
+        authority = pathlib.Path(args.tls_ca).read_bytes() if args.tls_ca else None
+        return grpc.secure_channel(args.address, grpc.ssl_channel_credentials(authority))
+    if args.token and not is_local(args.address):
+        sys.exit(f"example.py: the token would go to {args.address} unencrypted; add --tls or --tls-ca")
+    return grpc.insecure_channel(args.address)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--address", default="127.0.0.1:50051", help="host:port or unix:PATH")
     parser.add_argument("--token", help="bearer token, if the server asks for one")
+    parser.add_argument("--tls", action="store_true", help="speak TLS, trusting the system's authorities")
+    parser.add_argument("--tls-ca", metavar="FILE", help="speak TLS, trusting this authority (PEM)")
     parser.add_argument("message", nargs="+", help="what to say, one turn each")
     args = parser.parse_args()
 
@@ -44,7 +68,7 @@ def main() -> None:
         from statehouse.v1 import generation_pb2 as pb
         from statehouse.v1 import generation_pb2_grpc as rpc
 
-    stub = rpc.GenerationStub(grpc.insecure_channel(args.address))
+    stub = rpc.GenerationStub(open_channel(args))
     metadata = [("authorization", f"Bearer {args.token}")] if args.token else []
     messages = []
     for text in args.message:

@@ -1,5 +1,7 @@
 #include "engine/state/host_memory.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
@@ -76,6 +78,13 @@ std::optional<int64_t> AvailableHostBytes() {
   const std::optional<int64_t> group = ControlGroupRoom("/sys/fs/cgroup", OwnGroup());
   if (!host.has_value()) return group;
   return std::min(*host, group.value_or(std::numeric_limits<int64_t>::max()));
+}
+
+int64_t ResidentBytes() {
+  std::ifstream statm("/proc/self/statm");
+  int64_t total_pages = 0, resident_pages = 0;
+  if (!(statm >> total_pages >> resident_pages)) return 0;
+  return resident_pages * sysconf(_SC_PAGESIZE);
 }
 
 }  // namespace statehouse

@@ -16,7 +16,9 @@ namespace {
 using Type = SentencePieceModel::Type;
 
 constexpr int64_t kLargestFile = 64 << 20;
-constexpr size_t kLargestText = 16 << 20;            // the library takes up to about 240 bytes of memory per byte
+// The library takes up to about 240 bytes of memory per byte of text: long ones one at a time, and none too long.
+constexpr size_t kLargestText = 8 << 20;
+constexpr size_t kLongText = 1 << 20;
 constexpr std::string_view kSpace = "\xE2\x96\x81";  // "▁", U+2581
 
 absl::Status Invalid(const std::string& where, const std::string& what) {
@@ -201,6 +203,8 @@ absl::Status SentencePieceTokenizer::EncodePlain(std::string_view text, bool at_
   const SentencePieceLibrary& library = at_start || continuation_ == nullptr ? *library_ : *continuation_;
   std::vector<int> plain;
   std::string error;
+  std::unique_lock<std::mutex> one_at_a_time(long_text_mu_, std::defer_lock);
+  if (text.size() > kLongText) one_at_a_time.lock();
   if (!library.Encode(text, &plain, &error))
     return Invalid("text", absl::StrCat("refused by the SentencePiece library: ", error));
   ids->insert(ids->end(), plain.begin(), plain.end());

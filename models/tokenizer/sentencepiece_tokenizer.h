@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -63,6 +64,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   bool add_bos_ = false;
   bool add_eos_ = false;
   uint64_t fingerprint_ = 0;
+  mutable std::mutex long_text_mu_;  // held while a long text is encoded
 };
 
 }  // namespace statehouse

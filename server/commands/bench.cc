@@ -1,14 +1,12 @@
 #include "server/commands/bench.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <bit>
-#include <fstream>
 #include <map>
 #include <numeric>
 
 #include "absl/strings/str_format.h"
+#include "engine/state/host_memory.h"
 #include "kernels/probe/bandwidth.h"
 #include "kernels/probe/fma_peak.h"
 #include "models/sizing.h"
@@ -18,23 +16,6 @@ namespace statehouse {
 namespace {
 
 constexpr int64_t kBeyondCaches = 512 << 20;
-
-// Figures of /proc are in pages or kB; 0 where there is no /proc.
-int64_t ResidentBytes() {
-  std::ifstream statm("/proc/self/statm");
-  int64_t total_pages = 0, resident_pages = 0;
-  statm >> total_pages >> resident_pages;
-  return resident_pages * sysconf(_SC_PAGE_SIZE);
-}
-
-int64_t AvailableBytes() {
-  std::ifstream meminfo("/proc/meminfo");
-  for (std::string line; std::getline(meminfo, line);) {
-    int64_t kb = 0;
-    if (std::sscanf(line.c_str(), "MemAvailable: %ld kB", &kb) == 1) return kb * 1024;
-  }
-  return INT64_MAX;
-}
 
 // Read bandwidth for as many bytes as a step reads; measured once per power of two.
 class Ceilings {
@@ -98,7 +79,7 @@ class BenchRun {
 
   int64_t LargestBatchThatFits() {
     const int64_t slot_bytes = model_.slot_floats() * static_cast<int64_t>(sizeof(float));
-    const int64_t room = AvailableBytes() / 10 * 9 / slot_bytes - 1;
+    const int64_t room = AvailableHostBytes().value_or(INT64_MAX) / 10 * 9 / slot_bytes - 1;
     int64_t largest = 1;
     for (int64_t batch : options_.batches) {
       if (batch <= room) {

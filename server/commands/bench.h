@@ -98,7 +98,7 @@ double Median(std::vector<double> values);
 std::string BenchHeading(const BenchReport& report);
 std::string BenchLine(const BenchFigure& figure);
 std::string BenchSummary(const BenchReport& report);
-// Every figure with its floor and its share.
+// Every figure with its floor and its share, and what measured it when: build, machine, date.
 std::string BenchJson(const BenchReport& report, const BenchOptions& options);
 // Time per token and memory against context, as SVG.
 std::string BenchPlot(const BenchReport& report);

@@ -118,7 +118,8 @@ CLI::App* AddBenchCommand(CLI::App& root, ShowProgress show_progress, CommandAct
       ->add_flag("--quick", flags->quick,
                  "Contexts up to 16 k and a second per figure: about a minute for a small model")
       ->group("Measurement");
-  command->add_option("--json", flags->json_file, "Write every figure, its floor and its share to this file")
+  command
+      ->add_option("--json,--bench-json", flags->json_file, "Write every figure, its floor and its share to this file")
       ->group("Output")
       ->type_name("FILE");
   command->add_option("--plot", flags->plot_file, "Draw time per token and memory against context (SVG)")

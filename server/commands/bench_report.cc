@@ -1,13 +1,19 @@
 // How the figures of `statehouse bench` are shown.
+#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <string>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "server/commands/bench.h"
 #include "server/commands/figures.h"
 #include "server/commands/svg_plot.h"
+#include "statehouse/build_info.h"
 
 namespace statehouse {
 namespace {
@@ -54,6 +60,16 @@ PlotSeries PrefillSeries(const BenchReport& report) {
                                figure.median / static_cast<double>(figure.rows) * 1e6);
   }
   return series;
+}
+
+// The processor's name as Linux gives it; empty where it gives none.
+std::string MachineName() {
+  std::ifstream cpuinfo("/proc/cpuinfo");
+  for (std::string line; std::getline(cpuinfo, line);) {
+    const size_t colon = line.find(": ");
+    if (line.starts_with("model name") && colon != line.npos) return line.substr(colon + 2);
+  }
+  return "";
 }
 
 }  // namespace
@@ -117,8 +133,15 @@ std::string BenchJson(const BenchReport& report, const BenchOptions& options) {
                     {"gap_p50_s", report.interference->gap_p50}, {"gap_p99_s", report.interference->gap_p99},
                     {"gap_max_s", report.interference->gap_max}, {"p99_over_full_step", report.interference->ratio()}};
   }
+  const BuildInfo& build = GetBuildInfo();
   const Json json = {
       {"benchmark", "model"},
+      {"version", build.version},
+      {"commit", build.commit},
+      {"build_type", build.build_type},
+      {"machine", MachineName()},
+      {"cores", std::thread::hardware_concurrency()},
+      {"date", absl::FormatTime(absl::RFC3339_sec, absl::Now(), absl::UTCTimeZone())},
       {"model", report.model},
       {"dtype", report.dtype},
       {"threads", report.threads},

@@ -7,19 +7,20 @@
 
 #include "server/commands/command_error.h"
 #include "server/commands/info.h"
+#include "server/commands/model_flags.h"
 
 namespace statehouse {
 namespace {
 
 struct InfoFlags {
   std::string directory;
-  uint64_t memory_bytes = 0;
+  int64_t memory_bytes = 0;
   int64_t max_tail_tokens = 0;
   bool json = false;
 };
 
 int RunInfo(const InfoFlags& flags) {
-  const int64_t memory = flags.memory_bytes > 0 ? static_cast<int64_t>(flags.memory_bytes) : MachineMemoryBytes();
+  const int64_t memory = flags.memory_bytes > 0 ? flags.memory_bytes : MachineMemoryBytes();
   absl::StatusOr<CheckpointInfo> info = DescribeCheckpoint(flags.directory, memory, flags.max_tail_tokens);
   if (!info.ok()) return FailCommand(info.status());
   std::fputs((flags.json ? InfoJson(*info) : InfoText(*info)).c_str(), stdout);
@@ -35,17 +36,16 @@ void AddInfoCommand(CLI::App& root, CommandActions* actions) {
   command->add_option("DIR", flags->directory, "Checkpoint directory; only its config is read")
       ->required()
       ->type_name("DIR");
-  command
-      ->add_option("--memory", flags->memory_bytes,
-                   "Memory for weights and sequences, such as 80GB or 64GiB. Default: this machine's")
-      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/true))
+  AddBytesFlag(*command, "--memory", &flags->memory_bytes,
+               "Memory for weights and sequences, such as 80GB or 64GiB. Default: this machine's")
       ->group("Flags")
-      ->type_name("SIZE");
+      ->default_str("");
   command
       ->add_option("--max-tail-tokens", flags->max_tail_tokens,
                    "Longest sequence of a shape that has no state form, in tokens")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 32))
       ->group("Flags")
-      ->type_name("INT");
+      ->type_name("TOKENS");
   command->add_flag("--json", flags->json, "Print one JSON object")->group("Flags");
   command->footer(
       "Examples:\n"

@@ -1,6 +1,7 @@
 #include "server/commands/model_flags.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/numbers.h"
@@ -55,7 +56,7 @@ CLI::Option* AddBytesFlag(CLI::App& command, const std::string& name, int64_t* v
   const auto parse = [name, value](const std::string& text) {
     uint64_t bytes = 0;
     std::string copy = text;
-    const std::string problem = CLI::AsSizeValue(/*kb_is_1000=*/false)(copy);
+    const std::string problem = CLI::AsSizeValue(/*kb_is_1000=*/true)(copy);
     if (!problem.empty() || !absl::SimpleAtoi(copy, &bytes) || bytes > uint64_t{INT64_MAX}) {
       throw CLI::ValidationError(name, text + "; expected bytes such as 65536, 64MiB or 2GiB");
     }
@@ -123,7 +124,7 @@ void AddEngineFlags(CLI::App& command, EngineOptions* options) {
   command
       .add_option("--max-num-seqs", options->max_num_seqs,
                   "Sequences that run at once; 0: as many as --state-memory holds (16 if that is 0 too)")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 20))
+      ->check(CLI::Range(int64_t{0}, int64_t{65536}))
       ->capture_default_str()
       ->group(kGroup);
   command
@@ -154,6 +155,12 @@ absl::StatusOr<CheckpointOptions> ToCheckpointOptions(const ModelFlags& flags,
   options.load.switch_over = *switch_over;
   options.load.max_tail_tokens = flags.max_tail_tokens;
   options.load.progress = std::move(progress);
+  const auto templates = ChatTemplate::Names();
+  if (!flags.chat_template.empty() &&
+      std::find(templates.begin(), templates.end(), flags.chat_template) == templates.end()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--chat-template: ", flags.chat_template, "; expected one of ", TemplateNames()));
+  }
   options.chat_template = flags.chat_template;
   return options;
 }

@@ -41,7 +41,7 @@ absl::StatusOr<CheckpointOptions> ToCheckpointOptions(const ModelFlags& flags,
 // A flag for a time span: "30", "30s", "1m30s", "500ms".
 CLI::Option* AddDurationFlag(CLI::App& command, const std::string& name, absl::Duration* value,
                              const std::string& help);
-// A flag for bytes: "65536", "64MiB", "2GiB" (1 KB = 1024 here, as 1 KiB).
+// A flag for bytes: "65536", "64MiB", "80GB" (1 KiB is 1024 bytes, 1 KB is 1000).
 CLI::Option* AddBytesFlag(CLI::App& command, const std::string& name, int64_t* value, const std::string& help);
 
 }  // namespace statehouse

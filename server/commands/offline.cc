@@ -104,4 +104,9 @@ void OfflineGenerator::Cancel() {
   if (running_ != nullptr) running_->Cancel();
 }
 
+void OfflineGenerator::ForgetCancel() {
+  std::lock_guard lock(mu_);
+  cancelled_ = false;
+}
+
 }  // namespace statehouse

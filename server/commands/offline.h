@@ -41,6 +41,7 @@ class OfflineGenerator {
   absl::Status Generate(const v1::GenerateRequest& request,
                         const std::function<void(const v1::GenerateEvent&)>& on_event);
   void Cancel();
+  void ForgetCancel();
 
   const LoadedCheckpoint& checkpoint() const { return model_->checkpoint(); }
 

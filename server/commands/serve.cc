@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/admission.h"
 #include "server/commands/command_error.h"
 #include "server/commands/load_progress.h"
 #include "server/commands/startup_summary.h"
@@ -46,6 +47,9 @@ absl::StatusOr<std::unique_ptr<HostedModel>> LoadModelToServe(const ServeOptions
 }  // namespace
 
 int RunServe(const ServeOptions& options) {
+  // Before anything listens or loads.
+  if (absl::Status status = CheckOptions(options.engine); !status.ok()) return FailCommand(status);
+  if (absl::Status status = ToCheckpointOptions(options.model).status(); !status.ok()) return FailCommand(status);
   const bool json = options.log_format == "json";
   Log log(json ? Log::Format::kJson : Log::Format::kText, stderr, ColourOn(STDERR_FILENO));
   std::unique_ptr<HostedModel> model;  // outlives the server

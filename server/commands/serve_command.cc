@@ -57,16 +57,16 @@ void AddConnectionFlags(CLI::App& command, ListenOptions* listen) {
 
 void AddLimitFlags(CLI::App& command, EngineOptions* engine) {
   constexpr char kGroup[] = "Limits";
-  const auto add = [&](const char* name, int64_t* value, const char* help) {
+  const auto add = [&](const char* name, int64_t* value, const char* help, int64_t least = 0) {
     command.add_option(name, *value, help)
-        ->check(CLI::Range(int64_t{0}, INT64_MAX))
+        ->check(CLI::Range(least, int64_t{1} << 53))
         ->capture_default_str()
         ->group(kGroup);
   };
   add("--max-num-queued-reqs", &engine->max_num_queued_reqs,
-      "Requests that may wait for a slot; then RESOURCE_EXHAUSTED");
-  add("--max-num-queued-tokens", &engine->max_num_queued_tokens,
-      "Prompt tokens that may wait; then RESOURCE_EXHAUSTED");
+      "Requests that may wait for a slot; then RESOURCE_EXHAUSTED", 1);
+  add("--max-num-queued-tokens", &engine->max_num_queued_tokens, "Prompt tokens that may wait; then RESOURCE_EXHAUSTED",
+      1);
   add("--max-requests-per-principal", &engine->max_requests_per_principal,
       "Running and waiting requests of one caller; 0: no limit");
   add("--max-prompt-tokens", &engine->max_prompt_tokens, "Longest prompt; 0: no limit");

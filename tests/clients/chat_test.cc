@@ -122,6 +122,43 @@ TEST_F(ChatTest, Retry_AsksTheSameAgain) {
   EXPECT_THAT(history_, ElementsAre("user: hi", "assistant: Hello there ."));
 }
 
+TEST_F(ChatTest, RetryThatFails_KeepsTheAnswerThereWas) {
+  Chat chat(backend_, interrupts_, options_);
+  chat.Handle("hi");
+  server_.set_answer("");
+  server_.set_status({grpc::StatusCode::RESOURCE_EXHAUSTED, "the queue is full"});
+  chat.Handle("/retry");
+  ASSERT_EQ(chat.messages().messages_size(), 2);
+  EXPECT_EQ(chat.messages().messages(0).content(), "hi");
+  EXPECT_EQ(chat.messages().messages(1).content(), "Hello there .");
+  server_.set_answer("Another .");
+  server_.set_status(grpc::Status::OK);
+  chat.Handle("/retry");
+  ASSERT_EQ(chat.messages().messages_size(), 2);
+  EXPECT_EQ(chat.messages().messages(1).content(), "Another .");
+}
+
+TEST_F(ChatTest, CancelledBeforeItIsSent_IsNeverSent) {
+  v1::GenerateRequest request;
+  request.set_text("x");
+  backend_.ForgetCancel();
+  backend_.Cancel();
+  EXPECT_TRUE(absl::IsCancelled(backend_.Generate(request, [](const v1::GenerateEvent&) {})));
+  EXPECT_THAT(server_.requests(), IsEmpty());
+  backend_.ForgetCancel();
+  EXPECT_TRUE(backend_.Generate(request, [](const v1::GenerateEvent&) {}).ok());
+}
+
+TEST_F(ChatTest, EachCtrlC_IsHeard) {
+  std::atomic<int> heard{0};
+  Interrupts::Watch watch(interrupts_, [&] { ++heard; });
+  for (int wanted = 1; wanted <= 3; ++wanted) {
+    kill(getpid(), SIGINT);
+    for (int i = 0; i < 2000 && heard < wanted; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    ASSERT_EQ(heard, wanted);
+  }
+}
+
 TEST_F(ChatTest, RetryBeforeAnyAnswer_SaysSo) {
   Run({"/retry"});
   EXPECT_THAT(err(), HasSubstr("there is no answer to retry"));
@@ -203,6 +240,36 @@ TEST_F(ChatTest, ServerGone_SaysHowToStartOne) {
   chat.Handle("hi");
   EXPECT_THAT(err(), HasSubstr("no server answers at 127.0.0.1:1"));
   EXPECT_THAT(err(), HasSubstr("statehouse serve --model DIR"));
+}
+
+TEST(ConnectionTest, AToken_GoesToOtherMachinesInClearOnlyWhenAskedTo) {
+  const auto opens = [](const std::string& address, bool tls, bool in_clear) {
+    return Connection::Open({.address = address, .tls = tls, .token = "secret", .token_in_clear = in_clear}).status();
+  };
+  for (const char* address : {"unix:/run/x", "127.0.0.1:1", "127.3.2.1:1", "[::1]:1", "localhost:1"}) {
+    EXPECT_TRUE(opens(address, false, false).ok()) << address;
+  }
+  for (const char* address : {"10.0.0.5:1", "127.example.org:1", "example.org:1", "[2001:db8::1]:1"}) {
+    const absl::Status status = opens(address, false, false);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << address;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("--token-in-clear")) << address;
+    EXPECT_TRUE(opens(address, true, false).ok()) << address;
+    EXPECT_TRUE(opens(address, false, true).ok()) << address;
+  }
+  EXPECT_TRUE(Connection::Open({.address = "10.0.0.5:1"}).ok()) << "without a token there is none to lose";
+}
+
+TEST(ConnectionTest, ASocketFile_IsSpokenToWithoutTls) {
+  const std::string path = testing::TempDir() + "/chat_test_socket";
+  FakeServer server("unix:" + path);
+  // As in a container whose environment tells of the server's own encryption.
+  const auto connection = Connection::Open({.address = "unix:" + path, .tls = true});
+  ASSERT_TRUE(connection.ok()) << connection.status();
+  WireBackend backend(connection->get());
+  v1::GenerateRequest request;
+  request.set_text("x");
+  const absl::Status status = backend.Generate(request, [](const v1::GenerateEvent&) {});
+  EXPECT_TRUE(status.ok()) << status;
 }
 
 TEST_F(ChatTest, ScriptedLines_AreShownAfterThePromptAndAnswered) {

@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
@@ -53,7 +54,10 @@ std::map<std::string, std::string> FlagsIn(const std::string& help) {
   return flags;
 }
 
-void CheckHelp(const std::vector<std::string>& path, std::set<std::string>* seen) {
+// By variable: what it takes, and which commands say so.
+using Meanings = std::map<std::string, std::map<std::string, std::string>>;
+
+void CheckHelp(const std::vector<std::string>& path, std::set<std::string>* seen, Meanings* meanings) {
   std::vector<std::string> words = path;
   words.emplace_back("--help");
   const ProgramResult result = RunProgram(words);
@@ -63,7 +67,12 @@ void CheckHelp(const std::vector<std::string>& path, std::set<std::string>* seen
   for (const auto& [flag, entry] : FlagsIn(result.out)) {
     std::string env = "STATEHOUSE_";
     for (char c : flag.substr(2)) env += c == '-' ? '_' : static_cast<char>(std::toupper(c));
-    EXPECT_THAT(entry, HasSubstr(env)) << name << " " << flag;
+    if (flag == "--json" && !path.empty() && path.front() == "bench") env = "STATEHOUSE_BENCH_JSON";
+    EXPECT_THAT(entry, HasSubstr(env + "]")) << name << " " << flag;
+    // What stands behind the flag is what it takes; the text says what for.
+    const size_t value = entry.find(flag) + flag.size() + 1;
+    const std::string takes = entry.substr(value, entry.find(' ', value) - value);
+    (*meanings)[env][takes] += name + " ";
     EXPECT_GT(entry.size(), flag.size() + env.size() + 12) << name << " " << flag << " has no help text";
   }
   if (!path.empty()) {
@@ -73,13 +82,21 @@ void CheckHelp(const std::vector<std::string>& path, std::set<std::string>* seen
     std::vector<std::string> inner = path;
     inner.push_back(command);
     seen->insert(command);
-    CheckHelp(inner, seen);
+    CheckHelp(inner, seen, meanings);
   }
 }
 
 TEST(Program, HelpOfEveryCommand_NamesEachFlagsVariableAndHasExamples) {
   std::set<std::string> seen;
-  CheckHelp({}, &seen);
+  Meanings meanings;
+  CheckHelp({}, &seen, &meanings);
+  for (const auto& [variable, takes] : meanings) {
+    EXPECT_EQ(takes.size(), 1u) << variable << " means different things: " << ::testing::PrintToString(takes);
+    // A server's environment, a container's say, must not say how clients in it connect.
+    const std::string& commands = takes.begin()->second;
+    const bool is_shared = commands.find("\"serve\"") != commands.npos && commands.find("\"health\"") != commands.npos;
+    EXPECT_FALSE(is_shared) << variable;
+  }
   for (const char* command :
        {"serve", "chat", "generate", "info", "bench", "load", "completion", "status", "models", "health"}) {
     EXPECT_EQ(seen.count(command), 1u) << command;

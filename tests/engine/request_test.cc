@@ -65,7 +65,12 @@ TEST(ValidateRequest, FieldOutOfRange_IsNamed) {
       {"sampling.repetition_penalty", [](Request* r) { r->sampling.repetition_penalty = 0; }},
       {"sampling.presence_penalty", [](Request* r) { r->sampling.presence_penalty = 2.5; }},
       {"sampling.frequency_penalty", [](Request* r) { r->sampling.frequency_penalty = -2.5; }},
-      {"sampling.logit_bias",
+      {"sampling.banned_token_ids",
+       [](Request* r) {
+         r->sampling.banned_token_ids.assign(101, 5);  // more than there are ids
+       }},
+      {"stop.token_ids", [](Request* r) { r->stop.stop_token_ids.assign(101, 5); }},
+      {"sampling.logit_bias[100]",
        [](Request* r) {
          r->sampling.logit_bias = {{100, 1.0f}};
        }},

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "engine/errors.h"
+#include "tests/server/hooked_tokenizer.h"
 #include "tests/support/server_fixture.h"
 
 namespace statehouse {
@@ -141,6 +142,15 @@ class BadFieldTest : public ConvertRequest, public ::testing::WithParamInterface
            s->add_allowed_token_ids(0);
            s->add_allowed_token_ids(-1);
          })},
+        {"sampling.allowed_token_ids", sampling([](v1::Sampling* s) {
+           for (int i = 0; i <= FakeTokenizer::kSize; ++i) s->add_allowed_token_ids(1);
+         })},
+        {"sampling.banned_token_ids", sampling([](v1::Sampling* s) {
+           for (int i = 0; i <= FakeTokenizer::kSize; ++i) s->add_banned_token_ids(1);
+         })},
+        {"stop.token_ids", stop([](v1::Stop* s) {
+           for (int i = 0; i <= FakeTokenizer::kSize; ++i) s->add_token_ids(1);
+         })},
         {"sampling.banned_token_ids[0]", sampling([](v1::Sampling* s) { s->add_banned_token_ids(260); })},
         {"stop.max_tokens", stop([](v1::Stop* s) { s->set_max_tokens(0); })},
         {"stop.min_tokens", stop([](v1::Stop* s) { s->set_min_tokens(-1); })},
@@ -214,6 +224,65 @@ TEST_F(ConvertRequest, Chat_IsRenderedAndEndsAtTheTemplatesMarker) {
   const auto& ids = (*converted)->prompt;
   EXPECT_EQ(std::count(ids.begin(), ids.end(), FakeTokenizer::kImEnd), 1) << "text must not become a marker";
   EXPECT_THAT((*converted)->stop.stop_token_ids, ::testing::Contains(FakeTokenizer::kImEnd));
+}
+
+TEST_F(ConvertRequest, IdsThatComeTwice_AreKeptOnce) {
+  auto request = Text();
+  for (const int32_t id : {7, 3, 7, 3, 3}) {
+    request.mutable_sampling()->add_allowed_token_ids(id);
+    request.mutable_sampling()->add_banned_token_ids(id + 1);
+    request.mutable_stop()->add_token_ids(id + 2);
+  }
+  auto converted = ToRequest(request, model_);
+  ASSERT_TRUE(converted.ok()) << converted.status();
+  EXPECT_THAT((*converted)->sampling.allowed_token_ids, ElementsAre(3, 7));
+  EXPECT_THAT((*converted)->sampling.banned_token_ids, ElementsAre(4, 8));
+  EXPECT_THAT((*converted)->stop.stop_token_ids, ElementsAre(5, 9));
+}
+
+TEST_F(ConvertRequest, APromptThatIsTooLongForCertain_IsRefusedBeforeItIsEncoded) {
+  bool encoded = false;
+  const testing::HookedTokenizer tokenizer([&](std::string_view text) {
+    encoded = encoded || !text.empty();
+    return absl::OkStatus();
+  });
+  model_.tokenizer = &tokenizer;
+  model_.max_prompt_tokens = 10;
+  model_.max_prompt_bytes = 40;
+  EXPECT_EQ(FieldOf(Error(Text(std::string(41, 'x')))), "text");
+  v1::GenerateRequest chat;
+  for (int i = 0; i < 3; ++i) {
+    auto* message = chat.mutable_chat()->add_messages();
+    message->set_role("user");
+    message->set_content(std::string(20, 'x'));
+  }
+  EXPECT_EQ(FieldOf(Error(chat)), "chat.messages");
+  EXPECT_FALSE(encoded);
+  v1::GenerateRequest ids;
+  for (int i = 0; i < 11; ++i) ids.mutable_token_ids()->add_ids(1);
+  EXPECT_EQ(FieldOf(Error(ids)), "token_ids.ids");
+  EXPECT_TRUE(ToRequest(Text(std::string(40, 'x')), model_).ok()) << "the engine counts what may be short enough";
+  EXPECT_TRUE(encoded);
+}
+
+TEST_F(ConvertRequest, WhatTheTokenizerRefuses_IsSaidOfTheField) {
+  const testing::HookedTokenizer tokenizer([](std::string_view text) {
+    if (text.find("bad") == text.npos) return absl::OkStatus();
+    return absl::InvalidArgumentError("text: no token for \"bad\"");
+  });
+  model_.tokenizer = &tokenizer;
+  const absl::Status text = Error(Text("bad"));
+  EXPECT_EQ(FieldOf(text), "text");
+  EXPECT_EQ(text.message(), "text: no token for \"bad\"");
+  v1::GenerateRequest chat;
+  for (const char* content : {"good", "bad"}) {
+    auto* message = chat.mutable_chat()->add_messages();
+    message->set_role("user");
+    message->set_content(content);
+  }
+  const absl::Status message = Error(chat);
+  EXPECT_EQ(FieldOf(message), "chat.messages[1].content");
+  EXPECT_EQ(message.message(), "chat.messages[1].content: no token for \"bad\"");
 }
 
 TEST_F(ConvertRequest, ChatWithoutATemplate_SaysHowToGetOne) {

@@ -2,12 +2,16 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <future>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "engine/errors.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
+#include "grpcpp/generic/generic_stub.h"
+#include "tests/server/hooked_tokenizer.h"
 #include "tests/support/fake_engine.h"
 #include "tests/support/server_fixture.h"
 
@@ -257,6 +261,178 @@ TEST_F(Generation, Cancel_ReachesARequestByItsId) {
   EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
 }
 
+TEST_F(Generation, Cancel_ReachesARequestThatIsStillTokenised) {
+  std::promise<void> begun, gate;
+  std::shared_future<void> open = gate.get_future().share();
+  const testing::HookedTokenizer tokenizer([&](std::string_view) {
+    begun.set_value();
+    open.wait();
+    return absl::OkStatus();
+  });
+  model_.tokenizer = &tokenizer;
+  grpc::ClientContext context;
+  context.AddMetadata("x-request-id", "early");
+  auto reader = stub_->Generate(&context, Text());
+  begun.get_future().wait();
+  v1::CancelRequest cancel;
+  v1::CancelResponse answer;
+  cancel.set_request_id("early");
+  grpc::ClientContext cancel_context;
+  EXPECT_TRUE(stub_->Cancel(&cancel_context, cancel, &answer).ok());
+  EXPECT_TRUE(answer.cancelled());
+  gate.set_value();
+  v1::GenerateEvent event;
+  EXPECT_FALSE(reader->Read(&event));
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  EXPECT_EQ(engine_.num_submitted(), 0u);
+  grpc::ClientContext later;
+  EXPECT_TRUE(stub_->Cancel(&later, cancel, &answer).ok());
+  EXPECT_FALSE(answer.cancelled()) << "it is gone";
+  EXPECT_TRUE(NoCallsLeft());
+}
+
+TEST_F(Generation, WhileLongPromptsAreTokenised_ShortCallsAreAnswered) {
+  std::promise<void> gate;
+  std::shared_future<void> open = gate.get_future().share();
+  std::atomic<int> held{0};
+  const testing::HookedTokenizer tokenizer([&](std::string_view) {
+    ++held;
+    open.wait();
+    return absl::CancelledError("the test is over");
+  });
+  model_.tokenizer = &tokenizer;
+  std::vector<std::unique_ptr<grpc::ClientContext>> contexts;
+  std::vector<std::unique_ptr<grpc::ClientReader<v1::GenerateEvent>>> readers;
+  for (int i = 0; i < 4; ++i) {  // more than there are threads for it
+    contexts.push_back(std::make_unique<grpc::ClientContext>());
+    readers.push_back(stub_->Generate(contexts.back().get(), Text()));
+  }
+  ASSERT_TRUE(Eventually([&] { return held >= 2; }));
+  const auto in_time = [](grpc::ClientContext* context) {
+    context->set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(10));
+    return context;
+  };
+  grpc::ClientContext first, second, third;
+  v1::GetStatusResponse status;
+  EXPECT_TRUE(v1::Admin::NewStub(server_.Channel())->GetStatus(in_time(&first), {}, &status).ok());
+  v1::ListModelsResponse models;
+  EXPECT_TRUE(v1::Models::NewStub(server_.Channel())->ListModels(in_time(&second), {}, &models).ok());
+  v1::CancelRequest cancel;
+  v1::CancelResponse answer;
+  cancel.set_request_id("nobody");
+  EXPECT_TRUE(stub_->Cancel(in_time(&third), cancel, &answer).ok());
+  gate.set_value();
+  for (auto& reader : readers) {
+    v1::GenerateEvent event;
+    EXPECT_FALSE(reader->Read(&event));
+    reader->Finish();
+  }
+}
+
+TEST_F(Generation, AnAnswerThatFitsInNoMessage_IsEndedAndSaysWhatToUse) {
+  testing::TestServer server([] {
+    ServerOptions options;
+    options.listen.max_message_bytes = 4096;
+    return options;
+  }());
+  ASSERT_TRUE(server.status().ok()) << server.status();
+  server.server().Serve(&model_);
+  grpc::ClientContext context;
+  v1::GenerateResponse response;
+  grpc::Status status;
+  std::thread client([&] { status = server.Generation()->GenerateOnce(&context, Text("x"), &response); });
+  auto submitted = engine_.WaitFor(0);
+  ASSERT_NE(submitted.stream, nullptr);
+  int64_t text_bytes = 0;
+  EXPECT_TRUE(Eventually([&] {
+    while (submitted.stream->room() > 0) PushToken(submitted.stream.get(), 'a', ++text_bytes);
+    return submitted.stream->cancelled();
+  })) << "it must not grow on";
+  PushEnd(submitted.stream.get(), text_bytes, absl::CancelledError("cancelled"));
+  client.join();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(status.error_message(), HasSubstr("use Generate"));
+  EXPECT_TRUE(Eventually([&] { return server.server().metrics().live_calls == 0; }));
+  EXPECT_THAT(server.Logged(), HasSubstr("\"status\":\"RESOURCE_EXHAUSTED\""));
+  server.Stop();
+}
+
+TEST_F(Generation, AnAnswerThatNobodyTakes_DoesNotKeepItsCall) {
+  testing::TestServer server([] {
+    ServerOptions options;
+    options.slow_reader_timeout = absl::Milliseconds(100);
+    return options;
+  }());
+  ASSERT_TRUE(server.status().ok()) << server.status();
+  server.server().Serve(&model_);
+  grpc::ClientContext context;
+  grpc::CompletionQueue queue;
+  grpc::GenericStub generic(server.Channel());
+  auto call = generic.PrepareCall(&context, "/statehouse.v1.Generation/GenerateOnce", &queue);
+  void* tag;
+  bool ok;
+  call->StartCall(&context);
+  ASSERT_TRUE(queue.Next(&tag, &ok) && ok);
+  const std::string bytes = Text(std::string(6'000'000, 'x')).SerializeAsString();  // comes back as token ids
+  const grpc::Slice slice(bytes);
+  call->WriteLast(grpc::ByteBuffer(&slice, 1), grpc::WriteOptions(), &context);
+  ASSERT_TRUE(queue.Next(&tag, &ok) && ok);
+  AnswerHi(0);
+  // Nothing is read: the answer stands in the connection's window.
+  EXPECT_TRUE(Eventually([&] { return server.Logged().find("\"status\":\"OK\"") != std::string::npos; }));
+  EXPECT_EQ(server.server().metrics().live_calls, 1) << "it waits for the reader";
+  EXPECT_TRUE(Eventually([&] { return server.server().metrics().live_calls == 0; }, 15))
+      << "a last message stuck for twice the slow-reader timeout ends the call";
+  context.TryCancel();
+  grpc::Status status;
+  call->Finish(&status, &context);
+  queue.Next(&tag, &ok);
+  server.Stop();
+}
+
+TEST_F(Generation, EachOutput_IsOneTimePerOutputToken) {
+  auto request = Text();
+  request.set_n(2);
+  grpc::ClientContext context;
+  auto reader = stub_->Generate(&context, request);
+  auto submitted = engine_.WaitFor(0);
+  PushStart(submitted.stream.get());
+  v1::GenerateEvent event;
+  ASSERT_TRUE(reader->Read(&event));
+  for (int step = 0; step < 3; ++step) {
+    for (int output = 0; output < 2; ++output) {
+      Event token;
+      token.output = output;
+      token.token = 'a';
+      token.text_bytes = step + 1;
+      submitted.stream->Push(token);
+      submitted.stream->NotifyListener();
+      ASSERT_TRUE(reader->Read(&event));
+    }
+  }
+  for (int output = 0; output < 2; ++output) {
+    Event finished;
+    finished.kind = Event::Kind::kOutputFinished;
+    finished.reason = FinishReason::kLength;
+    finished.output = output;
+    finished.text_bytes = 3;
+    submitted.stream->Push(finished);
+  }
+  submitted.stream->Finish(absl::OkStatus(), Usage(), Timings());
+  submitted.stream->NotifyListener();
+  while (reader->Read(&event)) {
+  }
+  EXPECT_TRUE(reader->Finish().ok());
+  const ServerMetrics& metrics = server_.server().metrics();
+  const auto count = [](const BucketHistogram& histogram) {
+    int64_t sum = 0;
+    for (size_t i = 0; i <= histogram.bounds().size(); ++i) sum += histogram.count(i);
+    return sum;
+  };
+  EXPECT_EQ(count(metrics.time_per_output_token), 2);
+  EXPECT_EQ(count(metrics.inter_token_latency), 4) << "two gaps of each output";
+}
+
 TEST_F(Generation, OneLogLineEach_WithFiguresAndWithoutThePrompt) {
   std::thread engine([this] { AnswerHi(0); });
   grpc::ClientContext context;
@@ -271,6 +447,21 @@ TEST_F(Generation, OneLogLineEach_WithFiguresAndWithoutThePrompt) {
   EXPECT_THAT(log, HasSubstr("\"status\":\"OK\""));
   EXPECT_THAT(log, Not(HasSubstr("secret")));
   EXPECT_EQ(std::count(log.begin(), log.end(), '\n'), 1);
+}
+
+TEST_F(Generation, ShortCalls_AreLoggedToo) {
+  v1::CancelRequest cancel;
+  v1::CancelResponse answer;
+  cancel.set_request_id("nobody");
+  grpc::ClientContext context;
+  context.AddMetadata("x-request-id", "the-cancel");
+  EXPECT_TRUE(stub_->Cancel(&context, cancel, &answer).ok());
+  cancel.clear_request_id();
+  grpc::ClientContext second;
+  EXPECT_FALSE(stub_->Cancel(&second, cancel, &answer).ok());
+  const std::string log = server_.Logged();
+  EXPECT_THAT(log, HasSubstr("\"id\":\"the-cancel\",\"principal\":\"\",\"method\":\"Cancel\",\"status\":\"OK\""));
+  EXPECT_THAT(log, HasSubstr("\"status\":\"INVALID_ARGUMENT\""));
 }
 
 TEST_F(Generation, ASlowReader_LeavesEventsInTheEnginesQueue) {
@@ -319,6 +510,9 @@ TEST_F(Generation, ASlowReader_LeavesEventsInTheEnginesQueue) {
   EXPECT_EQ(status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
   EXPECT_THAT(status.error_message(), HasSubstr(absl::StrCat("at position ", pushed)));
   EXPECT_TRUE(NoCallsLeft());
+  // The half second and more that nobody read is no latency of the server.
+  const BucketHistogram& latency = server_.server().metrics().inter_token_latency;
+  EXPECT_LT(latency.sum(), 0.6 + 1e-3 * static_cast<double>(pushed)) << "of " << pushed << " tokens";
 }
 
 TEST_F(Generation, AReaderThatNeverComesBack_DoesNotKeepItsCall) {

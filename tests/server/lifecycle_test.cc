@@ -44,14 +44,18 @@ class Lifecycle : public ::testing::Test {
     v1::GenerateResponse response;
     return server_.Generation()->GenerateOnce(&context, request, &response);
   }
-  // A bare HTTP/1.0 request to the metrics port.
-  std::string Get(const std::string& path) {
+  int Connect() {
     const int fd = socket(AF_INET, SOCK_STREAM, 0);
     sockaddr_in address{};
     address.sin_family = AF_INET;
     address.sin_port = htons(static_cast<uint16_t>(server_.server().metrics_port()));
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     EXPECT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+    return fd;
+  }
+  // A bare HTTP/1.0 request to the metrics port.
+  std::string Get(const std::string& path) {
+    const int fd = Connect();
     const std::string request = "GET " + path + " HTTP/1.0\r\n\r\n";
     EXPECT_EQ(send(fd, request.data(), request.size(), 0), static_cast<ssize_t>(request.size()));
     std::string answer;
@@ -175,7 +179,7 @@ TEST_F(Lifecycle, Draining_FinishesWhatRunsAndRefusesWhatComes) {
   drain.join();
 }
 
-TEST_F(Lifecycle, DrainingPastItsTimeout_CancelsTheRest) {
+TEST_F(Lifecycle, DrainingPastItsTimeout_CancelsTheRestAsUnavailable) {
   server_.server().Serve(&model_);
   auto stub = server_.Generation();
   grpc::ClientContext context;
@@ -194,7 +198,69 @@ TEST_F(Lifecycle, DrainingPastItsTimeout_CancelsTheRest) {
   v1::GenerateEvent read;
   while (reader->Read(&read)) {
   }
-  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  const grpc::Status status = reader->Finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE) << "another server may take it: a client should retry";
+  EXPECT_THAT(status.error_message(), HasSubstr("the server is stopping"));
+}
+
+TEST_F(Lifecycle, Draining_LeavesReadersTheWholeTimeout) {
+  server_.server().Serve(&model_);
+  auto stub = server_.Generation();
+  grpc::ClientContext context;
+  v1::GenerateRequest request;
+  request.set_text("x");
+  request.set_logprobs(20);
+  auto reader = stub->Generate(&context, request);
+  auto submitted = engine_.WaitFor(0);
+  // More than the connection takes in before anybody reads.
+  int64_t pushed = 0;
+  Event event;
+  event.num_top = kMaxLogprobs;
+  for (absl::Time last_push = absl::Now(); absl::Now() - last_push < absl::Milliseconds(500);) {
+    if (submitted.stream->room() == 0) continue;
+    submitted.stream->Push(event);
+    submitted.stream->NotifyListener();
+    ++pushed;
+    last_push = absl::Now();
+  }
+  Event finished;
+  finished.kind = Event::Kind::kOutputFinished;
+  finished.reason = FinishReason::kLength;
+  submitted.stream->Push(finished);
+  submitted.stream->Finish(absl::OkStatus(), Usage(), Timings());
+  submitted.stream->NotifyListener();
+  std::thread drain([this] { server_.server().Drain(absl::Seconds(20)); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(2600));
+  int64_t read_tokens = 0;
+  v1::GenerateEvent read;
+  while (reader->Read(&read)) read_tokens += read.delta().logprobs_size();
+  const grpc::Status status = reader->Finish();
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(read_tokens, pushed);
+  drain.join();
+}
+
+TEST_F(Lifecycle, ConnectionsThatAskNothing_DoNotHoldUpAProbe) {
+  std::vector<int> idle;
+  for (int i = 0; i < 3; ++i) idle.push_back(Connect());
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));  // until they have been accepted
+  const absl::Time start = absl::Now();
+  EXPECT_THAT(Get("/health"), HasSubstr(" 503 "));
+  EXPECT_LT(absl::Now() - start, absl::Seconds(3)) << "a probe's own time limit";
+  for (const int fd : idle) close(fd);
+}
+
+TEST_F(Lifecycle, Texts_AreBoundedByTheLargestMessage) {
+  server_.server().Serve(&model_);
+  auto stub = v1::Tokenizer::NewStub(server_.Channel());
+  v1::TokenizeRequest request;
+  request.set_text(std::string((1 << 20) + 1, 'x'));
+  request.set_return_texts(true);
+  v1::TokenizeResponse response;
+  grpc::ClientContext context;
+  const grpc::Status status = stub->Tokenize(&context, request, &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(status.error_message(), HasSubstr("return_texts"));
 }
 
 TEST_F(Lifecycle, Tokenizer_GoesBothWays) {

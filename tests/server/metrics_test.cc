@@ -53,6 +53,15 @@ TEST(Metrics, TheText_HasTheNamesThatRoutersKeyOn) {
       HasSubstr("statehouse_calls_total{model_name=\"fake\",engine=\"0\",method=\"Generate\",status=\"OK\"} 1\n"));
 }
 
+TEST(Metrics, TheWarmUp_CountsAsNoRequest) {
+  testing::FakeTokenizer tokenizer;
+  testing::FakeEngine engine;
+  engine.mutable_stats().finished[static_cast<size_t>(FinishReason::kLength)] = 3;
+  ServedModel model = testing::FakeServedModel(&engine, &tokenizer);
+  model.warm_up_outputs[static_cast<size_t>(FinishReason::kLength)] = 1;
+  EXPECT_THAT(MetricsText(ServerMetrics(), &model), HasSubstr("finished_reason=\"length\"} 2\n"));
+}
+
 TEST(Metrics, BeforeTheModelIsLoaded_TheServersOwnFiguresCome) {
   ServerMetrics metrics;
   const std::string text = MetricsText(metrics, nullptr);

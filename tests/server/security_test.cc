@@ -2,8 +2,12 @@
 // test.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
@@ -124,6 +128,9 @@ TEST_F(Security, WrongFiles_AreNamedByTheirFlag) {
   options.listen.tls_key = dir_->File("server.pem");
   EXPECT_THAT(std::string(testing::TestServer(options).status().message()), HasSubstr("--tls-key"));
   options = Tls(false);
+  options.listen.tls_key = dir_->File("client.key");  // a good key, of another certificate
+  EXPECT_THAT(std::string(testing::TestServer(options).status().message()), HasSubstr("is not the key"));
+  options = Tls(false);
   options.listen.tls_key.clear();
   EXPECT_THAT(std::string(testing::TestServer(options).status().message()), HasSubstr("--tls-key"));
 }
@@ -156,6 +163,45 @@ TEST_F(Security, ASocketFileLeftBehind_IsReplacedAndOtherFilesAreNot) {
   std::ofstream(dir.File("socket")) << "precious";
   EXPECT_EQ(testing::TestServer(options).status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(ReadAll(dir.File("socket")), "precious");
+}
+
+TEST_F(Security, ASocketThatAServerListensOn_IsNotTaken) {
+  testing::TestServer first;
+  ASSERT_TRUE(first.status().ok()) << first.status();
+  first.server().Serve(&model_);
+  ServerOptions options;
+  options.listen.port = -1;
+  options.listen.unix_socket = first.target().substr(5);  // without "unix:"
+  const absl::Status status = testing::TestServer(options).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("another server answers"));
+  EXPECT_TRUE(List(first, grpc::InsecureChannelCredentials()).ok()) << "the first one goes on";
+}
+
+TEST_F(Security, ASocketThatNobodyListensOn_IsReplaced) {
+  testing::TempDir dir;
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  const std::string path = dir.File("socket");
+  std::copy(path.begin(), path.end(), address.sun_path);
+  const int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+  ASSERT_EQ(bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
+  close(fd);  // the file stays, as after a crash
+  ServerOptions options;
+  options.listen.port = -1;
+  options.listen.unix_socket = path;
+  testing::TestServer server(options);
+  ASSERT_TRUE(server.status().ok()) << server.status();
+  server.server().Serve(&model_);
+  EXPECT_TRUE(List(server, grpc::InsecureChannelCredentials()).ok());
+}
+
+TEST_F(Security, OnlyAddressesOfThisMachine_AreLoopback) {
+  for (const char* host : {"localhost", "127.0.0.1", "127.8.9.10", "::1", "[::1]"})
+    EXPECT_TRUE(IsLoopback(host)) << host;
+  for (const char* host : {"127.0.0.1.example.org", "127.example.org", "128.0.0.1", "::", "0.0.0.0", ""}) {
+    EXPECT_FALSE(IsLoopback(host)) << host;
+  }
 }
 
 TEST_F(Security, Tokens_AreAskedOfEveryCallButHealth) {

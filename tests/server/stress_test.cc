@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "engine/engine.h"
-#include "server/admin_service.h"
+#include "engine/state/host_memory.h"
 #include "server/convert_event.h"
 #include "tests/support/fake_model.h"
 #include "tests/support/server_fixture.h"
@@ -77,6 +77,12 @@ class Stress : public ::testing::Test {
     if (prompt % 4 == 3) request.set_n(3);
     return request;
   }
+  // More than a connection takes in while nobody reads.
+  static void MakeLong(v1::GenerateRequest* request) {
+    request->mutable_stop()->set_max_tokens(100000);
+    request->mutable_stop()->set_ignore_eos(true);
+    request->set_logprobs(20);
+  }
   // The ids of all outputs, in order.
   static std::vector<int32_t> Ids(const v1::GenerateResponse& response) {
     std::vector<int32_t> ids;
@@ -99,7 +105,7 @@ class Stress : public ::testing::Test {
 };
 
 struct Tally {
-  std::atomic<int64_t> complete{0}, cancelled{0}, deadline{0}, overloaded{0}, wrong{0}, unexpected{0};
+  std::atomic<int64_t> complete{0}, cancelled{0}, deadline{0}, not_read{0}, overloaded{0}, wrong{0}, unexpected{0};
 };
 
 class Stress::Client {
@@ -160,11 +166,7 @@ class Stress::Client {
       context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(how.deadline_ms));
     }
     v1::GenerateRequest request = Request(prompt);
-    if (how.long_output) {
-      request.mutable_stop()->set_max_tokens(100000);
-      request.mutable_stop()->set_ignore_eos(true);
-      request.set_logprobs(20);
-    }
+    if (how.long_output) MakeLong(&request);
     auto reader = stub_->Generate(&context, request);
     if (how.pause_ms > 0) std::this_thread::sleep_for(std::chrono::milliseconds(how.pause_ms));
     if (how.cancel_by_id) {
@@ -195,7 +197,7 @@ class Stress::Client {
         if (how.cancel_after < 0 && !how.cancel_by_id && how.pause_ms == 0) ++tally_->unexpected;
         return;
       case grpc::StatusCode::DEADLINE_EXCEEDED:
-        ++tally_->deadline;
+        ++(status.error_message().find("were not read") != std::string::npos ? tally_->not_read : tally_->deadline);
         return;
       case grpc::StatusCode::RESOURCE_EXHAUSTED:
         ++tally_->overloaded;
@@ -223,6 +225,20 @@ TEST_F(Stress, SixtyFourClients_LeaveNothingBehind) {
     ASSERT_TRUE(status.ok()) << status.error_message();
     alone_[prompt] = Ids(response);
   }
+  {
+    // One reader that is slow for certain: its sequence must pause, and must not go on for ever.
+    v1::GenerateRequest request = Request(0);
+    MakeLong(&request);
+    grpc::ClientContext context;
+    const auto stub = server_->Generation();
+    const auto reader = stub->Generate(&context, request);
+    EXPECT_TRUE(Eventually([&] { return engine_->stats().slow_reader_pauses > 0; }, 60));
+    EXPECT_TRUE(Eventually([&] { return engine_->GetStatus().slots_used == 0; }, 60)) << "it keeps its slot";
+    v1::GenerateEvent event;
+    while (reader->Read(&event)) {
+    }
+    EXPECT_FALSE(reader->Finish().ok());
+  }
   Tally tally;
   const double seconds = SoakSeconds();
   const auto start = std::chrono::steady_clock::now();
@@ -236,8 +252,10 @@ TEST_F(Stress, SixtyFourClients_LeaveNothingBehind) {
   for (auto& client : clients) client.join();
   const int64_t resident_end = ResidentBytes();
   std::printf(
-      "%.0f s: %ld complete, %ld cancelled, %ld deadlines, %ld refused; resident %ld MB half way, %ld MB at the end\n",
-      seconds, tally.complete.load(), tally.cancelled.load(), tally.deadline.load(), tally.overloaded.load(),
+      "%.0f s: %ld complete, %ld cancelled, %ld deadlines, %ld not read, %ld refused; %ld pauses for slow readers; "
+      "resident %ld MB half way, %ld MB at the end\n",
+      seconds, tally.complete.load(), tally.cancelled.load(), tally.deadline.load(), tally.not_read.load(),
+      tally.overloaded.load(), static_cast<long>(engine_->stats().slow_reader_pauses.load()),
       static_cast<long>(resident_half_way >> 20), static_cast<long>(resident_end >> 20));
 
   EXPECT_EQ(tally.wrong, 0) << "a seeded answer depends on what else runs";

@@ -70,6 +70,7 @@ class FakeEngine final : public Engine {
   const EngineOptions& options() const override { return options_; }
 
   // --- for tests ---
+  EngineStats& mutable_stats() { return stats_; }
   void set_submit_error(absl::Status error) {
     std::lock_guard<std::mutex> lock(mu_);
     submit_error_ = std::move(error);

@@ -1,0 +1,521 @@
+// A decode step, bound by reading the state once.
+//
+// Query heads that share a key/value head, times the new rows, are the rows of a matrix product against the state, 16
+// at a time. DecodeParts: thread blocks split the tiles of the state, and 64 rows of tail each; every block writes its
+// sum. DecodeCombine adds the parts in order and divides.
+//
+// State elements go from device memory straight into the right operand of m16n8k8 products: a lane reads kVector
+// neighbours of a row, and column n of product e stands for column kVector n + e. A float32 state is split into two
+// tf32 numbers, and so is φ(q): three products, the precision of float32. A bf16 state is a tf32 number as it is. The
+// tail goes through bf16 or fp16 products; its weights as two numbers each.
+//   shared: q [16][d] in float32 and the four warps' sums [16][d + 1]; or q, 64 rows of K and of V, weights
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cfloat>
+
+#include "kernels/cuda/mma.cuh"
+#include "kernels/power_retention/cuda/args.cuh"
+#include "kernels/power_retention/cuda/retention.h"
+
+namespace statehouse::kernels {
+
+inline constexpr int kDecodeThreads = 128;
+inline constexpr int kDecodeWarps = kDecodeThreads / 32;
+inline constexpr int kDecodeRows = 16;  // of one product
+inline constexpr int kTailPart = 64;    // tail rows of one block
+inline constexpr int kCombineGroups = 4;
+
+struct DecodeArgs {
+  char* const* slots;
+  const int64_t* positions;
+  const int64_t* state_ends;
+  int num_rows, heads_q, heads_kv;
+  int splits;      // blocks over the state per head
+  int tail_parts;  // blocks over the tail per head
+  int row_groups;  // products of 16 rows per head
+  int64_t tail_rows;
+  int64_t normalizer, keys, values, gates;  // offsets within a slot
+  float scale_squared;
+  bool overlaps;  // DecodeCombine is set up while DecodeParts runs: compute capability 9.0 and later
+  const void* q;
+  void* y;
+  float* parts;         // [sequence, Hk, row group, part, 16, d]
+  float* denominators;  // [sequence, Hk, row group, part, 16]
+};
+
+// kVector neighbours of one row of the state.
+template <typename S, int kVector>
+struct StateVector {
+  uint32_t words[kVector * sizeof(S) / 4];
+
+  __device__ __forceinline__ void Load(const S* at) {
+    if constexpr (sizeof(words) == 16) {
+      *reinterpret_cast<uint4*>(words) = __ldcs(reinterpret_cast<const uint4*>(at));
+    } else if constexpr (sizeof(words) == 8) {
+      *reinterpret_cast<uint2*>(words) = __ldcs(reinterpret_cast<const uint2*>(at));
+    } else {
+      words[0] = __ldcs(reinterpret_cast<const uint32_t*>(at));
+    }
+  }
+  __device__ __forceinline__ uint32_t Bits(int e) const {
+    if constexpr (sizeof(S) == 4) return words[e];
+    return e % 2 == 0 ? words[e / 2] << 16 : words[e / 2] & 0xffff0000u;
+  }
+};
+
+template <typename S, int kDim>
+struct DecodeTiles {
+  static constexpr int kBlocks = kDim / 8;
+  static constexpr int kTiles = kBlocks * (kBlocks + 1) / 2;
+  static constexpr int kVector =
+      kDim / 8 < 16 / static_cast<int>(sizeof(S)) ? kDim / 8 : 16 / static_cast<int>(sizeof(S));
+  static constexpr int kGroups = kDim / (8 * kVector);  // vectors of a lane per row
+  static constexpr int kQueryStride = kDim + 4;
+};
+
+__device__ __forceinline__ uint32_t Tf32High(float x) { return __float_as_uint(x) & 0xffffe000u; }
+
+// What a warp adds up over the state.
+template <typename S, int kDim>
+struct DecodeSums {
+  float y[DecodeTiles<S, kDim>::kGroups][DecodeTiles<S, kDim>::kVector][4] = {};
+  float denominator[2] = {};
+};
+
+// 8 rows of the state, pairs (i, 8J … 8J+7).
+template <typename S, int kDim>
+__device__ __forceinline__ void DecodeStep(
+    const float (&phi)[4],
+    const StateVector<S, DecodeTiles<S, kDim>::kVector> (&low_rows)[DecodeTiles<S, kDim>::kGroups],
+    const StateVector<S, DecodeTiles<S, kDim>::kVector> (&high_rows)[DecodeTiles<S, kDim>::kGroups],
+    DecodeSums<S, kDim>& sums) {
+  using Tiles = DecodeTiles<S, kDim>;
+  uint32_t a[4], a_rest[4];
+#pragma unroll
+  for (int r = 0; r < 4; ++r) {
+    a[r] = Tf32High(phi[r]);
+    a_rest[r] = __float_as_uint(phi[r] - __uint_as_float(a[r]));
+  }
+#pragma unroll
+  for (int group = 0; group < Tiles::kGroups; ++group) {
+#pragma unroll
+    for (int e = 0; e < Tiles::kVector; ++e) {
+      const uint32_t b0 = low_rows[group].Bits(e), b1 = high_rows[group].Bits(e);
+      float(&sum)[4] = sums.y[group][e];
+      if constexpr (sizeof(S) == 4) {
+        const uint32_t b0_high = b0 & 0xffffe000u, b1_high = b1 & 0xffffe000u;
+        MmaTf32(sum, a, b0_high, b1_high);
+        MmaTf32(sum, a_rest, b0_high, b1_high);
+        MmaTf32(sum, a, __float_as_uint(__uint_as_float(b0) - __uint_as_float(b0_high)),
+                __float_as_uint(__uint_as_float(b1) - __uint_as_float(b1_high)));
+      } else {
+        MmaTf32(sum, a, b0, b1);
+        MmaTf32(sum, a_rest, b0, b1);
+      }
+    }
+  }
+}
+
+// The warp's share of one tile, in registers: rows i = 2 warp and 2 warp + 1.
+template <typename S, int kDim>
+struct DecodeTile {
+  using Vector = StateVector<S, DecodeTiles<S, kDim>::kVector>;
+  Vector rows[2][2][DecodeTiles<S, kDim>::kGroups];
+  float normalizers[2][2];
+
+  __device__ __forceinline__ void Load(const S* state, const float* z, int tile, int s) {
+    using Tiles = DecodeTiles<S, kDim>;
+    const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int64_t row = tile * 64 + (2 * warp + s) * 8 + half * 4 + t;
+#pragma unroll
+      for (int group = 0; group < Tiles::kGroups; ++group)
+        rows[s][half][group].Load(state + row * kDim + (group * 8 + g) * Tiles::kVector);
+      normalizers[s][half] = z[row];
+    }
+  }
+};
+
+// Adds tiles [first, last). The first is in `tile` already; rows of the next are asked for as soon as their registers
+// are free.
+template <typename S, int kDim>
+__device__ __forceinline__ void DecodeState(const float* queries, const S* state, const float* z, int first, int last,
+                                            DecodeTile<S, kDim>& tile, DecodeSums<S, kDim>& sums) {
+  using Tiles = DecodeTiles<S, kDim>;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  TilePosition at = TileAt<Tiles::kBlocks>(first);
+#pragma unroll 1
+  for (int tile_idx = first; tile_idx < last; ++tile_idx) {
+    const float factor = at.I < at.J ? 2.0f : 1.0f;
+    const float* qj = queries + g * Tiles::kQueryStride + at.J * 8 + t;
+    constexpr int kLower = 8 * Tiles::kQueryStride;  // to row g + 8
+    const float q_j[4] = {factor * qj[0], factor * qj[kLower], factor * qj[4], factor * qj[kLower + 4]};
+#pragma unroll
+    for (int s = 0; s < 2; ++s) {
+      const float* qi = queries + g * Tiles::kQueryStride + at.I * 8 + 2 * warp + s;
+      const float upper = qi[0], lower = qi[kLower];
+      const float phi[4] = {upper * q_j[0], lower * q_j[1], upper * q_j[2], lower * q_j[3]};
+      sums.denominator[0] += phi[0] * tile.normalizers[s][0] + phi[2] * tile.normalizers[s][1];
+      sums.denominator[1] += phi[1] * tile.normalizers[s][0] + phi[3] * tile.normalizers[s][1];
+      DecodeStep<S, kDim>(phi, tile.rows[s][0], tile.rows[s][1], sums);
+      if (tile_idx + 1 < last) tile.Load(state, z, tile_idx + 1, s);
+    }
+    if (++at.J == Tiles::kBlocks) at.J = ++at.I;
+  }
+}
+
+// Adds the warps' sums in order and writes the block's part.
+template <typename S, int kDim>
+__device__ __forceinline__ void StoreStatePart(float* shared, DecodeSums<S, kDim>& sums, float* part,
+                                               float* denominators) {
+  using Tiles = DecodeTiles<S, kDim>;
+  constexpr int kStride = kDim + 4;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  float* own = shared + warp * kDecodeRows * kStride;
+#pragma unroll
+  for (int group = 0; group < Tiles::kGroups; ++group) {
+#pragma unroll
+    for (int e = 0; e < Tiles::kVector; ++e) {
+#pragma unroll
+      for (int r = 0; r < 4; ++r)
+        own[(g + r / 2 * 8) * kStride + (group * 8 + 2 * t + r % 2) * Tiles::kVector + e] = sums.y[group][e][r];
+    }
+  }
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    float sum = sums.denominator[half];
+    sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+    sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+    if (t == 0) own[(g + half * 8) * kStride + kDim] = sum;
+  }
+  __syncthreads();
+  for (int at = threadIdx.x; at < kDecodeRows * (kDim + 1); at += kDecodeThreads) {
+    const int row = at / (kDim + 1), column = at % (kDim + 1);
+    float sum = 0;
+#pragma unroll
+    for (int w = 0; w < kDecodeWarps; ++w) sum += shared[(w * kDecodeRows + row) * kStride + column];
+    if (column == kDim) {
+      denominators[row] = sum;
+    } else {
+      part[row * kDim + column] = sum;
+    }
+  }
+}
+
+// Rows of one product: row group `group` of a head holds (new row, query head) pairs, new row by new row.
+struct DecodeRow {
+  int new_row, head;
+  bool is_valid;
+};
+__device__ __forceinline__ DecodeRow RowOf(const DecodeArgs& args, int head_kv, int group, int row) {
+  const int r = args.heads_q / args.heads_kv, idx = group * kDecodeRows + row;
+  return {idx / r, head_kv * r + idx % r, idx < r * args.num_rows};
+}
+
+// The log gates of one head's ring, by distance from the state's end.
+struct RingGates {
+  const float* gates;
+  int start, size;
+  __device__ __forceinline__ double At(int row) const {
+    const int at = start + row;
+    return fmax(-200.0, static_cast<double>(gates[at < size ? at : at - size]));
+  }
+};
+
+// Shared memory of a block that answers from the tail.
+template <typename T, int kDim>
+struct TailShared {
+  static constexpr int kStride = kDim + 8, kWeightStride = kTailPart + 8;
+  T queries[kDecodeRows * kStride];
+  union {
+    T keys[kTailPart * kStride];
+    T weights[2][kDecodeRows * kWeightStride];  // what a T holds of them, and what it does not
+  };
+  T values[kTailPart * kStride];
+  float decays[kTailPart];    // Σ log_g after each row up to `position`
+  float drafts[kDecodeRows];  // Σ log_g of the first new rows after `position`
+  float denominators[kDecodeWarps][kDecodeRows];
+};
+
+// Gate sums of tail rows [first, first + 64), counted from the state's end; `position` likewise. One warp.
+template <typename T, int kDim>
+__device__ __forceinline__ void SumTailGates(const RingGates& gates, int first, int position, int num_rows,
+                                             TailShared<T, kDim>& shared) {
+  static_assert(kTailPart == 64);  // two rows of a lane
+  const int lane = threadIdx.x % 32;
+  const auto gate = [&](int row) { return row <= position ? gates.At(row) : 0.0; };
+  const double even = gate(first + 2 * lane), odd = gate(first + 2 * lane + 1);
+  double later = 0;
+  for (int row = first + kTailPart + lane; row <= position; row += 32) later += gate(row);
+  for (int offset = 16; offset > 0; offset /= 2) later += __shfl_xor_sync(0xffffffffu, later, offset);
+  double sum = even + odd;
+  for (int offset = 1; offset < 32; offset *= 2) {
+    const double other = __shfl_down_sync(0xffffffffu, sum, offset);
+    if (lane + offset < 32) sum += other;
+  }
+  const double after = later + (sum - even - odd);
+  shared.decays[2 * lane + 1] = static_cast<float>(after);
+  shared.decays[2 * lane] = static_cast<float>(after + odd);
+  if (lane < num_rows) {
+    double drafts = 0;
+    for (int row = 1; row <= lane; ++row) drafts += gates.At(position + row);
+    shared.drafts[lane] = static_cast<float>(drafts);
+  }
+}
+
+// Scores of 16 rows against the warp's 16 keys become weights in shared memory; a row's sum of them goes with it.
+template <typename T, int kDim>
+__device__ __forceinline__ void WeighTail(const DecodeArgs& args, int group, int first, int position,
+                                          TailShared<T, kDim>& shared) {
+  using Shared = TailShared<T, kDim>;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  float scores[2][4] = {};
+#pragma unroll
+  for (int k = 0; k < kDim / 16; ++k) {
+    uint32_t a[4], b[4];
+    LoadMatrices(a, SharedAddress(shared.queries + lane % 16 * Shared::kStride + k * 16 + lane / 16 * 8));
+    LoadMatrices(b, SharedAddress(shared.keys + (warp * 16 + lane / 16 * 8 + lane % 8) * Shared::kStride + k * 16 +
+                                  lane / 8 % 2 * 8));
+    Mma<T>(scores[0], a, b[0], b[1]);
+    Mma<T>(scores[1], a, b[2], b[3]);
+  }
+  __syncthreads();  // the keys have been read by all; weights take their place
+  const int r = args.heads_q / args.heads_kv;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int row = g + half * 8, idx = group * kDecodeRows + row, new_row = idx / r;
+    float sum = 0;
+#pragma unroll
+    for (int nt = 0; nt < 2; ++nt) {
+      float weights[2];
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        const int j = warp * 16 + nt * 8 + t * 2 + e, key = first + j;
+        weights[e] = 0;
+        if (new_row < args.num_rows && key <= position + new_row) {
+          float decay = shared.decays[j] + shared.drafts[new_row];
+          if (key > position) decay -= shared.drafts[key - position];
+          const float score = scores[nt][2 * half + e];
+          weights[e] = score * score * args.scale_squared * __expf(decay);
+        }
+        sum += weights[e];
+      }
+      const uint32_t high = Pair<T>::Pack(weights[0], weights[1]);
+      const int at = row * Shared::kWeightStride + warp * 16 + nt * 8 + t * 2;
+      *reinterpret_cast<uint32_t*>(shared.weights[0] + at) = high;
+      *reinterpret_cast<uint32_t*>(shared.weights[1] + at) =
+          Pair<T>::Pack(weights[0] - Pair<T>::Low(high), weights[1] - Pair<T>::High(high));
+    }
+    sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+    sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+    if (t == 0) shared.denominators[warp][row] = sum;
+  }
+}
+
+// 64 rows of tail, the first `first` rows after the state's end.
+template <typename T, int kDim>
+__device__ __forceinline__ void DecodeTail(const DecodeArgs& args, const char* slot, const T* queries, int head_kv,
+                                           int group, int64_t state_end, int first, int position,
+                                           TailShared<T, kDim>& shared, float* part, float* denominators) {
+  using Shared = TailShared<T, kDim>;
+  constexpr int kUnits = kDim / 8;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  const int size = static_cast<int>(args.tail_rows), start = static_cast<int>(state_end % args.tail_rows);
+  const int64_t head_row = head_kv * args.tail_rows;
+  const T* keys = reinterpret_cast<const T*>(slot + args.keys) + head_row * kDim;
+  const T* values = reinterpret_cast<const T*>(slot + args.values) + head_row * kDim;
+  const int end = position + args.num_rows, r = args.heads_q / args.heads_kv;
+  for (int unit = threadIdx.x; unit < kTailPart * kUnits; unit += kDecodeThreads) {
+    const int row = unit / kUnits, column = unit % kUnits * 8;
+    const bool is_valid = first + row < end;
+    const int at = start + first + row, ring = is_valid ? (at < size ? at : at - size) : 0;
+    CopyAsync16(SharedAddress(shared.keys + row * Shared::kStride + column), keys + ring * kDim + column, is_valid);
+    CopyAsync16(SharedAddress(shared.values + row * Shared::kStride + column), values + ring * kDim + column, is_valid);
+  }
+  for (int unit = threadIdx.x; unit < kDecodeRows * kUnits; unit += kDecodeThreads) {
+    const int row = unit / kUnits, column = unit % kUnits * 8, idx = group * kDecodeRows + row;
+    const bool is_valid = idx < r * args.num_rows;
+    const int64_t from = is_valid ? int64_t{idx / r} * args.heads_q + head_kv * r + idx % r : 0;
+    CopyAsync16(SharedAddress(shared.queries + row * Shared::kStride + column), queries + from * kDim + column,
+                is_valid);
+  }
+  CopyCommit();
+  if (warp == 0) {
+    const RingGates gates = {reinterpret_cast<const float*>(slot + args.gates) + head_row, start, size};
+    SumTailGates<T, kDim>(gates, first, position, args.num_rows, shared);
+  }
+  CopyWait<0>();
+  __syncthreads();  // rows and gate sums are there
+  WeighTail<T, kDim>(args, group, first, position, shared);
+  __syncthreads();  // weights are there
+#pragma unroll
+  for (int np = warp; np < kDim / 16; np += kDecodeWarps) {
+    float sums[2][4] = {};
+#pragma unroll
+    for (int k = 0; k < kTailPart / 16; ++k) {
+      uint32_t a[2][4], b[4];
+      const int at = lane % 16 * Shared::kWeightStride + k * 16 + lane / 16 * 8;
+      LoadMatrices(a[0], SharedAddress(shared.weights[0] + at));
+      LoadMatrices(a[1], SharedAddress(shared.weights[1] + at));
+      LoadMatricesTransposed(
+          b, SharedAddress(shared.values + (k * 16 + lane % 16) * Shared::kStride + np * 16 + lane / 16 * 8));
+#pragma unroll
+      for (int rest = 0; rest < 2; ++rest) {
+        Mma<T>(sums[0], a[rest], b[0], b[1]);
+        Mma<T>(sums[1], a[rest], b[2], b[3]);
+      }
+    }
+#pragma unroll
+    for (int nt = 0; nt < 2; ++nt) {
+      float* at = part + g * kDim + np * 16 + nt * 8 + t * 2;
+      *reinterpret_cast<float2*>(at) = {sums[nt][0], sums[nt][1]};
+      *reinterpret_cast<float2*>(at + 8 * kDim) = {sums[nt][2], sums[nt][3]};
+    }
+  }
+  if (threadIdx.x < kDecodeRows) {
+    float sum = 0;
+#pragma unroll
+    for (int w = 0; w < kDecodeWarps; ++w) sum += shared.denominators[w][threadIdx.x];
+    denominators[threadIdx.x] = sum;
+  }
+}
+
+// The rows of one product in float32; rows past the last are zero.
+template <typename T, int kDim>
+__device__ __forceinline__ void LoadQueries(const DecodeArgs& args, const T* queries, int head_kv, int group,
+                                            float* shared) {
+  constexpr int kUnits = kDim / 8, kStride = kDim + 4;
+  const int r = args.heads_q / args.heads_kv;
+  for (int unit = threadIdx.x; unit < kDecodeRows * kUnits; unit += kDecodeThreads) {
+    const int row = unit / kUnits, column = unit % kUnits * 8, idx = group * kDecodeRows + row;
+    uint4 q = {};
+    if (idx < r * args.num_rows) {
+      const int64_t from = int64_t{idx / r} * args.heads_q + head_kv * r + idx % r;
+      q = *reinterpret_cast<const uint4*>(queries + from * kDim + column);
+    }
+    float4* at = reinterpret_cast<float4*>(shared + row * kStride + column);
+    at[0] = {Pair<T>::Low(q.x), Pair<T>::High(q.x), Pair<T>::Low(q.y), Pair<T>::High(q.y)};
+    at[1] = {Pair<T>::Low(q.z), Pair<T>::High(q.z), Pair<T>::Low(q.w), Pair<T>::High(q.w)};
+  }
+}
+
+// The block that follows in the stream may be set up while this one still runs; it waits where it needs the results.
+__device__ __forceinline__ void LetDependentsStart() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+__device__ __forceinline__ void WaitForResults() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// Grid (tail_parts + splits, Hk, sequences * row_groups).
+template <typename T, typename S, int kDim>
+__global__ void __launch_bounds__(kDecodeThreads) DecodeParts(DecodeArgs args) {
+  using Tiles = DecodeTiles<S, kDim>;
+  constexpr int kQueryBytes = kDecodeRows * Tiles::kQueryStride * 4;
+  constexpr int kStateBytes = kQueryBytes + kDecodeWarps * kDecodeRows * (kDim + 4) * 4;
+  constexpr int kTailBytes = sizeof(TailShared<T, kDim>);
+  __shared__ __align__(16) char shared[kStateBytes > kTailBytes ? kStateBytes : kTailBytes];
+  LetDependentsStart();
+  const int part = blockIdx.x, head_kv = blockIdx.y;
+  const int sequence = blockIdx.z / args.row_groups, group = blockIdx.z % args.row_groups;
+  const char* slot = args.slots[sequence];
+  const int64_t state_end = args.state_ends[sequence];
+  const int position = static_cast<int>(args.positions[sequence] - state_end);
+  const T* queries = static_cast<const T*>(args.q) + int64_t{sequence} * args.num_rows * args.heads_q * kDim;
+  const int64_t part_idx =
+      ((int64_t{sequence} * args.heads_kv + head_kv) * args.row_groups + group) * (args.tail_parts + args.splits) +
+      part;
+  float* out = args.parts + part_idx * kDecodeRows * kDim;
+  float* denominators = args.denominators + part_idx * kDecodeRows;
+
+  if (part < args.tail_parts) {
+    if (part * kTailPart >= position + args.num_rows) return;  // DecodeCombine knows
+    DecodeTail<T, kDim>(args, slot, queries, head_kv, group, state_end, part * kTailPart, position,
+                        *reinterpret_cast<TailShared<T, kDim>*>(shared), out, denominators);
+    return;
+  }
+  if (state_end == 0) return;  // DecodeCombine knows
+  const int split = part - args.tail_parts;
+  const int first = Tiles::kTiles * split / args.splits, last = Tiles::kTiles * (split + 1) / args.splits;
+  constexpr int64_t kRows = RetentionStateRows(kDim);
+  const S* state = reinterpret_cast<const S*>(slot) + head_kv * kRows * kDim;
+  const float* z = reinterpret_cast<const float*>(slot + args.normalizer) + head_kv * kRows;
+  DecodeTile<S, kDim> tile;
+  tile.Load(state, z, first, 0);
+  tile.Load(state, z, first, 1);
+  float* rows = reinterpret_cast<float*>(shared);
+  LoadQueries<T, kDim>(args, queries, head_kv, group, rows);
+  __syncthreads();
+  DecodeSums<S, kDim> sums;
+  DecodeState<S, kDim>(rows, state, z, first, last, tile, sums);
+  StoreStatePart<S, kDim>(reinterpret_cast<float*>(shared + kQueryBytes), sums, out, denominators);
+}
+
+// Parts [begin, end) of one row, this thread's column and the denominator.
+__device__ __forceinline__ float2 AddParts(const float* y, const float* denominators, int d, int begin, int end) {
+  float2 sum = {};
+#pragma unroll 8
+  for (int part = begin; part < end; ++part) {
+    sum.x += __ldcg(y + int64_t{part} * kDecodeRows * d);
+    sum.y += __ldcg(denominators + part * kDecodeRows);
+  }
+  return sum;
+}
+
+// Grid (new rows, Hq, sequences), d x kCombineGroups threads: each group adds a quarter of the parts.
+template <typename T, int kDim>
+__global__ void __launch_bounds__(kDim* kCombineGroups) DecodeCombine(DecodeArgs args) {
+  __shared__ float sums[kCombineGroups][kDim + 1];
+  __shared__ float state_factor;
+  const int new_row = blockIdx.x, head = blockIdx.y, sequence = blockIdx.z;
+  const int r = args.heads_q / args.heads_kv, head_kv = head / r, idx = new_row * r + head % r;
+  const int64_t state_end = args.state_ends[sequence];
+  const int position = static_cast<int>(args.positions[sequence] - state_end);
+  const int parts = args.tail_parts + args.splits;
+  const int used_tail = (position + args.num_rows + kTailPart - 1) / kTailPart;
+  const int group = threadIdx.x / kDim, column = threadIdx.x % kDim;
+
+  if (threadIdx.x < 32) {
+    const RingGates gates = {
+        reinterpret_cast<const float*>(args.slots[sequence] + args.gates) + head_kv * args.tail_rows,
+        static_cast<int>(state_end % args.tail_rows), static_cast<int>(args.tail_rows)};
+    double sum = 0;
+    for (int row = threadIdx.x; row <= position + new_row; row += 32) sum += gates.At(row);
+    for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
+    if (threadIdx.x == 0) state_factor = args.scale_squared * __expf(static_cast<float>(sum));
+  }
+  WaitForResults();
+  const int64_t base = ((int64_t{sequence} * args.heads_kv + head_kv) * args.row_groups + idx / kDecodeRows) * parts;
+  const int row = idx % kDecodeRows;
+  const float* y_parts = args.parts + (base * kDecodeRows + row) * kDim + column;
+  const float* denominators = args.denominators + base * kDecodeRows + row;
+  const float2 tail = AddParts(y_parts, denominators, kDim, used_tail * group / kCombineGroups,
+                               used_tail * (group + 1) / kCombineGroups);
+  float2 state = {};
+  if (state_end > 0) {
+    state = AddParts(y_parts, denominators, kDim, args.tail_parts + args.splits * group / kCombineGroups,
+                     args.tail_parts + args.splits * (group + 1) / kCombineGroups);
+  }
+  __syncthreads();  // state_factor is there
+  sums[group][column] = fmaf(state.x, state_factor, tail.x);
+  if (column == 0) sums[group][kDim] = fmaf(state.y, state_factor, tail.y);
+  __syncthreads();
+  if (group != 0) return;
+  float y = 0, denominator = 0;
+#pragma unroll
+  for (int other = 0; other < kCombineGroups; ++other) {
+    y += sums[other][column];
+    denominator += sums[other][kDim];
+  }
+  const int64_t row_idx = (int64_t{sequence} * args.num_rows + new_row) * args.heads_q + head;
+  static_cast<T*>(args.y)[row_idx * kDim + column] = T(denominator >= FLT_MIN ? y / denominator : 0.0f);
+}
+
+}  // namespace statehouse::kernels

@@ -1,0 +1,112 @@
+// Checks a call, lays out its workspace, and chooses the instance.
+#include "absl/strings/str_cat.h"
+#include "kernels/cuda/mma.cuh"
+#include "kernels/power_retention/cuda/args.cuh"
+#include "kernels/power_retention/cuda/instances.h"
+#include "kernels/power_retention/cuda/retention.h"
+#include "kernels/power_retention/cuda/workspace.h"
+
+namespace statehouse::kernels {
+
+template <typename T, int kDim>
+absl::Status QueueForward(const RetentionArgs<T>& args, bool has_state, cudaStream_t stream);
+
+namespace {
+
+template <typename T>
+using QueueFunction = absl::Status (*)(const RetentionArgs<T>&, bool, cudaStream_t);
+
+template <typename T>
+QueueFunction<T> FindInstance(int head_dim) {
+  switch (head_dim) {
+#ifdef STATEHOUSE_CUDA_ALL_INSTANCES
+    case 16:
+      return QueueForward<T, 16>;
+    case 32:
+      return QueueForward<T, 32>;
+#endif
+    case 64:
+      return QueueForward<T, 64>;
+    case 128:
+      return QueueForward<T, 128>;
+    default:
+      return nullptr;
+  }
+}
+
+absl::Status CheckPointers(const CudaRetentionForwardArgs& args) {
+  const auto missing = [](const char* name) {
+    return absl::InvalidArgumentError(absl::StrCat("power retention: ", name, " is null"));
+  };
+  if (args.Q == nullptr) return missing("Q");
+  if (args.K == nullptr) return missing("K");
+  if (args.V == nullptr) return missing("V");
+  if (args.y == nullptr) return missing("y");
+  if (args.workspace == nullptr) return missing("workspace");
+  if ((args.initial_state == nullptr) != (args.initial_normalizer == nullptr))
+    return missing(args.initial_state == nullptr ? "initial_state" : "initial_normalizer");
+  if ((args.final_state == nullptr) != (args.final_normalizer == nullptr))
+    return missing(args.final_state == nullptr ? "final_state" : "final_normalizer");
+  return absl::OkStatus();
+}
+
+template <typename T>
+RetentionArgs<T> KernelArgs(const CudaRetentionPlan& plan, const CudaRetentionForwardArgs& args) {
+  const ForwardWorkspace parts(plan);
+  char* workspace = static_cast<char*>(args.workspace);
+  RetentionArgs<T> out;
+  out.chunks = static_cast<const ChunkEntry*>(plan.chunk_table());
+  out.blocks = static_cast<const BlockEntry*>(plan.block_table());
+  out.first_chunks = plan.sequence_table();
+  out.num_chunks = plan.num_chunks();
+  out.num_blocks = plan.num_blocks();
+  out.num_sequences = plan.num_sequences();
+  out.heads_q = plan.shape().heads_q;
+  out.heads_kv = plan.shape().heads_kv;
+  out.chunk_rows = parts.chunk_rows;
+  out.scale_squared = plan.shape().scale * plan.shape().scale;
+  out.Q = static_cast<const T*>(args.Q);
+  out.K = static_cast<const T*>(args.K);
+  out.V = static_cast<const T*>(args.V);
+  out.log_G = args.log_G;
+  out.y = static_cast<T*>(args.y);
+  out.denominator = args.denominator;
+  out.initial_state = args.initial_state;
+  out.initial_normalizer = args.initial_normalizer;
+  out.final_state = args.final_state;
+  out.final_normalizer = args.final_normalizer;
+  out.sums = reinterpret_cast<float2*>(workspace + parts.sums);
+  out.decay = reinterpret_cast<float*>(workspace + parts.decay);
+  out.keys = reinterpret_cast<T*>(workspace + parts.keys);
+  out.values = reinterpret_cast<T*>(workspace + parts.values);
+  out.local = reinterpret_cast<float*>(workspace + parts.local);
+  out.local_z = reinterpret_cast<float*>(workspace + parts.local_z);
+  out.prefix = reinterpret_cast<T*>(workspace + parts.prefix);
+  out.prefix_z = reinterpret_cast<float*>(workspace + parts.prefix_z);
+  return out;
+}
+
+}  // namespace
+
+bool HasForwardInstance(RetentionDtype dtype, int head_dim) {
+  return dtype == RetentionDtype::kBf16 && FindInstance<bf16>(head_dim) != nullptr;
+}
+
+std::string ForwardInstanceNames() {
+#ifdef STATEHOUSE_CUDA_ALL_INSTANCES
+  return "bf16 with head_dim 16, 32, 64, 128";
+#else
+  return "bf16 with head_dim 64, 128 (others with -DSTATEHOUSE_CUDA_INSTANCES=all)";
+#endif
+}
+
+absl::Status CudaRetentionForward(const CudaRetentionPlan& plan, const CudaRetentionForwardArgs& args,
+                                  cudaStream_t stream) {
+  if (plan.num_rows() == 0) return absl::OkStatus();
+  if (absl::Status status = CheckPointers(args); !status.ok()) return status;
+  const bool has_state = plan.has_long_sequence() || args.initial_state != nullptr || args.final_state != nullptr;
+  const QueueFunction<bf16> queue = FindInstance<bf16>(plan.shape().head_dim);
+  return queue(KernelArgs<bf16>(plan, args), has_state, stream);
+}
+
+}  // namespace statehouse::kernels

@@ -1,0 +1,7 @@
+#include "kernels/power_retention/cuda/forward.cuh"
+
+namespace statehouse::kernels {
+
+template absl::Status QueueForward<bf16, 128>(const RetentionArgs<bf16>&, bool, cudaStream_t);
+
+}  // namespace statehouse::kernels

@@ -1,0 +1,99 @@
+// Before the fold, per chunk and key/value head:
+//   L[c] = Σ_{u<=c} log_g[u], decay = e^{L[last]}                (SumGates)
+//   keys = Kᵀ, values[c] = e^{L[last] - L[c]} V[c]               (PrepareRows)
+// Rows past the chunk's end, up to a whole tile, become zero, so that the fold needs no bounds.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "kernels/cuda/mma.cuh"
+#include "kernels/power_retention/cuda/args.cuh"
+
+namespace statehouse::kernels {
+
+inline constexpr int kGateThreads = 256;
+inline constexpr int kPrepareThreads = 128;
+inline constexpr double kLowestLogGate = -200.0;
+
+// Grid (chunks, Hk). Sums in double: differences of two sums must stay exact after many closed gates.
+template <typename T>
+__global__ void __launch_bounds__(kGateThreads) SumGates(RetentionArgs<T> args) {
+  __shared__ double warp_sums[kGateThreads / 32];
+  const int n = blockIdx.x, h = blockIdx.y;
+  const ChunkEntry chunk = args.chunks[n];
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int per_thread = (args.chunk_rows + kGateThreads - 1) / kGateThreads;
+  const int first = threadIdx.x * per_thread;
+  const auto gate = [&](int c) {
+    if (args.log_G == nullptr || c >= chunk.num_rows) return 0.0;
+    return fmax(kLowestLogGate, static_cast<double>(args.log_G[(chunk.first_row + c) * args.heads_kv + h]));
+  };
+
+  double own = 0;
+  for (int c = first; c < first + per_thread; ++c) own += gate(c);
+  double inclusive = own;
+  for (int offset = 1; offset < 32; offset *= 2) {
+    const double other = __shfl_up_sync(0xffffffffu, inclusive, offset);
+    if (lane >= offset) inclusive += other;
+  }
+  if (lane == 31) warp_sums[warp] = inclusive;
+  __syncthreads();
+  double sum = inclusive - own;
+  for (int w = 0; w < warp; ++w) sum += warp_sums[w];
+
+  float2* sums = args.sums + (static_cast<int64_t>(n) * args.heads_kv + h) * args.chunk_rows;
+  for (int c = first; c < first + per_thread && c < args.chunk_rows; ++c) {
+    sum += gate(c);
+    const float rounded = static_cast<float>(sum);
+    sums[c] = {rounded, static_cast<float>(sum - rounded)};
+    if (c == chunk.num_rows - 1) args.decay[n * args.heads_kv + h] = static_cast<float>(exp(sum));
+  }
+}
+
+// Grid (tiles of a chunk, Hk, chunks).
+template <typename T, int kDim>
+__global__ void __launch_bounds__(kPrepareThreads) PrepareRows(RetentionArgs<T> args) {
+  constexpr int kUnits = kDim / 8;       // 16-byte units of a row
+  constexpr int kStride = kDim / 2 + 1;  // words; odd, so that a column's words lie in different banks
+  __shared__ uint32_t tile[kTokenTile * kStride];
+  const int n = blockIdx.z, h = blockIdx.y, first = blockIdx.x * kTokenTile;
+  const ChunkEntry chunk = args.chunks[n];
+  if (!IsFolded(args, chunk) || first >= chunk.num_rows) return;
+  const int64_t slot = static_cast<int64_t>(n) * args.heads_kv + h;
+  const float2* sums = args.sums + slot * args.chunk_rows;
+  const float2 last = sums[chunk.num_rows - 1];
+
+  for (int unit = threadIdx.x; unit < kTokenTile * kUnits; unit += kPrepareThreads) {
+    const int c = unit / kUnits, column = unit % kUnits;
+    uint4 key = {}, value = {};
+    if (first + c < chunk.num_rows) {
+      const int64_t at = ((chunk.first_row + first + c) * args.heads_kv + h) * kUnits + column;
+      key = reinterpret_cast<const uint4*>(args.K)[at];
+      value = reinterpret_cast<const uint4*>(args.V)[at];
+      const float left = expf(Difference(last, sums[first + c]));
+      uint32_t* words = reinterpret_cast<uint32_t*>(&value);
+#pragma unroll
+      for (int w = 0; w < 4; ++w)
+        words[w] = Pair<T>::Pack(left * Pair<T>::Low(words[w]), left * Pair<T>::High(words[w]));
+    }
+    reinterpret_cast<uint4*>(args.values)[(slot * args.chunk_rows + first + c) * kUnits + column] = value;
+    uint32_t* row = tile + c * kStride + column * 4;
+    row[0] = key.x, row[1] = key.y, row[2] = key.z, row[3] = key.w;
+  }
+  __syncthreads();
+
+  const uint16_t* halves = reinterpret_cast<const uint16_t*>(tile);
+  for (int unit = threadIdx.x; unit < kDim * (kTokenTile / 8); unit += kPrepareThreads) {
+    const int i = unit / (kTokenTile / 8), c = unit % (kTokenTile / 8) * 8;
+    uint4 column;
+    uint32_t* words = reinterpret_cast<uint32_t*>(&column);
+#pragma unroll
+    for (int w = 0; w < 4; ++w) {
+      const uint32_t low = halves[(c + 2 * w) * 2 * kStride + i], high = halves[(c + 2 * w + 1) * 2 * kStride + i];
+      words[w] = low | high << 16;
+    }
+    *reinterpret_cast<uint4*>(args.keys + (slot * kDim + i) * args.chunk_rows + first + c) = column;
+  }
+}
+
+}  // namespace statehouse::kernels

@@ -1,0 +1,26 @@
+#include "kernels/power_retention/cuda/workspace.h"
+
+namespace statehouse::kernels {
+
+ForwardWorkspace::ForwardWorkspace(const CudaRetentionPlan& plan) {
+  const CudaRetentionShape& shape = plan.shape();
+  const int64_t element = shape.dtype == RetentionDtype::kFloat32 ? 4 : 2;
+  chunk_rows = static_cast<int>((shape.chunk + kBlockRows - 1) / kBlockRows * kBlockRows);
+  const int64_t slots = int64_t{plan.num_chunks()} * shape.heads_kv;
+  const int64_t rows = RetentionStateRows(shape.head_dim), d = shape.head_dim;
+  const auto take = [&](int64_t size) {
+    const size_t at = bytes;
+    bytes += (size + 255) / 256 * 256;
+    return at;
+  };
+  sums = take(slots * chunk_rows * 8);
+  decay = take(slots * 4);
+  keys = take(slots * chunk_rows * d * element);
+  values = take(slots * chunk_rows * d * element);
+  local = take(slots * rows * d * 4);
+  local_z = take(slots * rows * 4);
+  prefix = take(slots * rows * d * element);
+  prefix_z = take(slots * rows * 4);
+}
+
+}  // namespace statehouse::kernels

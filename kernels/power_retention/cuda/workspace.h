@@ -1,0 +1,20 @@
+// Where the parts of a forward pass's workspace lie: byte offsets, each a multiple of 256.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/power_retention/cuda/retention.h"
+#include "kernels/power_retention/cuda/tables.h"
+
+namespace statehouse::kernels {
+
+struct ForwardWorkspace {
+  explicit ForwardWorkspace(const CudaRetentionPlan& plan);
+
+  int chunk_rows = 0;  // C rounded up to whole blocks
+  size_t sums = 0, decay = 0, keys = 0, values = 0, local = 0, local_z = 0, prefix = 0, prefix_z = 0;
+  size_t bytes = 0;
+};
+
+}  // namespace statehouse::kernels

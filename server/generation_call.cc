@@ -1,0 +1,125 @@
+#include "server/generation_call.h"
+
+#include <utility>
+
+namespace statehouse {
+namespace {
+
+// A write that takes longer has met a reader that is behind.
+constexpr absl::Duration kSlowWrite = absl::Milliseconds(100);
+// A large message gets the stuck-write timeout once more for each of these.
+constexpr int64_t kBytesPerTimeout = 1 << 20;
+
+}  // namespace
+
+GenerationCall::GenerationCall(const CallEnvironment* environment, grpc::CallbackServerContext* context,
+                               const v1::GenerateRequest* request, const char* method)
+    : environment_(environment), context_(context), request_(request), run_(environment, method) {}
+
+void GenerationCall::Begin() {
+  std::lock_guard<std::mutex> lock(mu_);
+  self_ = shared_from_this();
+  environment_->pump->Add(self_);
+  absl::Status status = run_.Identify(context_);
+  if (status.ok()) {
+    status = environment_->work->Post(
+        static_cast<int64_t>(request_->ByteSizeLong()), [this, self = self_] { return Submit(); },
+        [this, self = self_](const absl::Status& submitted) { Submitted(submitted); });
+  }
+  if (!status.ok()) FinishLocked(status);
+}
+
+absl::Status GenerationCall::Submit() {
+  {
+    std::lock_guard<std::mutex> lock(mu_);
+    if (client_left_) return absl::CancelledError("the client went away before the request was queued");
+  }
+  // Without the lock: tokenising may take long, and nothing else touches run_ until submitted_ is set.
+  return run_.Submit(*request_, this);
+}
+
+void GenerationCall::Submitted(const absl::Status& status) {
+  std::lock_guard<std::mutex> lock(mu_);
+  if (!status.ok()) {
+    run_.Cancel();
+    return FinishLocked(status);
+  }
+  submitted_ = true;
+  if (client_left_) run_.Cancel();
+  AdvanceLocked();
+}
+
+void GenerationCall::AdvanceLocked() {
+  if (!submitted_ || writing_ || finished_) return;
+  while (true) {
+    switch (run_.Take(&event_)) {
+      case EventConverter::Result::kNothing:
+        return;
+      case EventConverter::Result::kEvent:
+        if (client_left_ || !failure_.ok()) continue;  // nobody reads; go on to the end for usage and log
+        if (!PassOn(&event_)) continue;
+        writing_ = true;
+        waiting_since_ = absl::Now();
+        return;
+      case EventConverter::Result::kDone:
+        return FinishLocked(failure_.ok() ? run_.status() : failure_);
+    }
+  }
+}
+
+void GenerationCall::Fail(const absl::Status& status) {
+  failure_ = status;
+  run_.Cancel();
+}
+
+void GenerationCall::FinishLocked(const absl::Status& status) {
+  finished_ = true;
+  waiting_since_ = absl::Now();
+  grpc::Status wire_status = run_.Conclude(status);
+  const bool has_answer = wire_status.ok() && !client_left_;
+  End(std::move(wire_status), has_answer ? &event_ : nullptr);
+}
+
+void GenerationCall::WriteEnded(bool is_ok) {
+  std::lock_guard<std::mutex> lock(mu_);
+  writing_ = false;
+  if (absl::Now() - waiting_since_ > kSlowWrite) run_.ReaderWasSlow();
+  if (!is_ok && !client_left_) {
+    client_left_ = true;
+    if (submitted_) run_.Cancel();
+  }
+  AdvanceLocked();
+}
+
+void GenerationCall::ClientLeft() {
+  std::lock_guard<std::mutex> lock(mu_);
+  client_left_ = true;
+  if (submitted_) run_.Cancel();
+}
+
+void GenerationCall::LetGo() {
+  {
+    std::lock_guard<std::mutex> lock(mu_);
+    gone_ = true;
+  }
+  run_.Detach();
+  environment_->pump->Remove(this);
+  const std::shared_ptr<Client> last = std::move(self_);
+}
+
+void GenerationCall::OnEvents() { environment_->pump->Wake(this); }
+
+void GenerationCall::OnReady() {
+  std::lock_guard<std::mutex> lock(mu_);
+  AdvanceLocked();
+}
+
+void GenerationCall::OnTick() {
+  std::lock_guard<std::mutex> lock(mu_);
+  if (gone_ || !(writing_ || finished_)) return;
+  const absl::Duration waited = absl::Now() - waiting_since_;
+  if (waited <= environment_->stuck_write_timeout) return;
+  if (waited > environment_->stuck_write_timeout * (1 + MessageBytes() / kBytesPerTimeout)) context_->TryCancel();
+}
+
+}  // namespace statehouse

@@ -1,0 +1,28 @@
+#!/bin/bash
+# A whole GPU run: checks, times, prints one table last and writes cuda_retention.json and the tests' log.
+#   tests/bench/gpu_run.sh BUILD_DIR OUT_DIR [BENCH_ARGUMENT...]
+# BUILD_DIR holds the programs, built there or copied there with their libraries in lib/.
+set -u
+build="$1"
+out="$2"
+shift 2
+mkdir -p "$out"
+export LD_LIBRARY_PATH="$build/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+# The matrix rate is measured with cuBLAS, from the toolkit or from Python's packages.
+for folder in /usr/local/cuda/lib64 $(python3 -c 'import nvidia, os; print(*[os.path.join(p, "cu13/lib") for p in nvidia.__path__])' 2>/dev/null); do
+  [ -e "$folder/libcublas.so.13" ] && LD_LIBRARY_PATH="$LD_LIBRARY_PATH:$folder"
+done
+find_program() { find "$build" -type f -name "$1" | head -n 1; }
+status=0
+for test in kernels_cuda_retention_test kernels_cuda_decode_test; do
+  program="$(find_program "$test")"
+  [ -n "$program" ] || continue
+  if ! "$program" >"$out/$test.log" 2>&1; then
+    status=1
+    grep -E "Failure|FAILED" "$out/$test.log" | head -n 20
+  fi
+  grep -oE "ratio [0-9.]+" "$out/$test.log" | sort -k2 -g | tail -n 1 | sed "s/^/$test: worst error /"
+  tail -n 3 "$out/$test.log"
+done
+"$(find_program cuda_retention_bench)" --json "$out/cuda_retention.json" "$@" || status=1
+exit $status

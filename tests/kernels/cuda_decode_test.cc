@@ -1,0 +1,176 @@
+// Decode steps on the GPU against the definition in double. Skips where there is no GPU.
+#include "kernels/power_retention/cuda/decode.h"
+
+#include "tests/kernels/cuda_retention_fixture.h"
+
+namespace statehouse::kernels {
+namespace {
+
+constexpr RetentionDtype kBf16 = RetentionDtype::kBf16;
+
+class CudaDecode : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (CountDevices() == 0) GTEST_SKIP() << "no GPU: the kernels were compiled, not run";
+  }
+};
+
+struct Sequence {
+  RetentionProblem problem;  // all rows, the new ones included
+  int64_t state_end = 0;
+  int64_t position = 0;  // of the first new row
+};
+
+Sequence RandomSequence(std::mt19937& rng, const RetentionShape& shape, int64_t state_end, int64_t position,
+                        int num_rows, float lowest_gate) {
+  Sequence sequence{RandomProblem(rng, shape, position + num_rows, lowest_gate), state_end, position};
+  Round(sequence.problem.Q, kBf16), Round(sequence.problem.K, kBf16), Round(sequence.problem.V, kBf16);
+  return sequence;
+}
+
+// What a decode call over some sequences works on.
+class DecodeRun {
+ public:
+  DecodeRun(const RetentionSlotLayout& layout, std::vector<Sequence> sequences, int num_rows)
+      : layout_(layout), sequences_(std::move(sequences)), num_rows_(num_rows) {
+    std::vector<char*> addresses;
+    std::vector<int64_t> state_ends;
+    for (const Sequence& sequence : sequences_) {
+      memory_.emplace_back();
+      EXPECT_TRUE(memory_.back().Allocate(layout_.bytes()).ok());
+      EXPECT_EQ(cudaMemset(memory_.back().as<char>(), 0xff, layout_.bytes()), cudaSuccess);
+      addresses.push_back(memory_.back().as<char>());
+      state_ends.push_back(sequence.state_end);
+      if (sequence.state_end > 0) Fold(sequence, memory_.back());
+    }
+    addresses_ = OnDevice(addresses);
+    state_ends_ = OnDevice(state_ends);
+    FillTails();
+  }
+
+  std::vector<float> Decode(int splits) {
+    std::vector<float> q;
+    std::vector<int64_t> positions;
+    for (const Sequence& sequence : sequences_) {
+      const RetentionProblem rows = Slice(sequence.problem, sequence.position, sequence.position + num_rows_);
+      q.insert(q.end(), rows.Q.begin(), rows.Q.end());
+      positions.push_back(sequence.position);
+    }
+    const DeviceBuffer queries = OnDevice(Encode(q, kBf16)), where = OnDevice(positions);
+    const int count = static_cast<int>(sequences_.size());
+    const CudaRetentionSlots slots = {addresses_.as<char*>(), where.as<int64_t>(), state_ends_.as<int64_t>(), count,
+                                      num_rows_};
+    const PoisonedBuffer y(q.size() * 2);
+    const PoisonedBuffer workspace(RetentionDecodeWorkspace(layout_, count, num_rows_, splits));
+    const absl::Status status =
+        CudaRetentionDecode(layout_, slots, {queries.as<void>(), y.as<void>(), workspace.as<void>(), splits}, nullptr);
+    EXPECT_TRUE(status.ok()) << status;
+    EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess) << cudaGetErrorString(cudaGetLastError());
+    workspace.Download();
+    return kernels::Decode(y.Download(), kBf16);
+  }
+
+  // Of the new rows.
+  std::vector<double> Reference() const {
+    std::vector<double> out;
+    for (const Sequence& sequence : sequences_) {
+      const std::vector<double> y = QuadraticReference(sequence.problem);
+      const int64_t width = y.size() / sequence.problem.t;
+      out.insert(out.end(), y.begin() + sequence.position * width, y.end());
+    }
+    return out;
+  }
+  std::vector<float> Plain() const {
+    std::vector<float> out;
+    for (const Sequence& sequence : sequences_) {
+      const int64_t lengths[] = {0, sequence.problem.t};
+      const std::vector<float> y = PlainImplementation(sequence.problem, lengths, kBf16);
+      const int64_t width = y.size() / sequence.problem.t;
+      out.insert(out.end(), y.begin() + sequence.position * width, y.end());
+    }
+    return out;
+  }
+
+ private:
+  // The state after state_end rows, through the forward pass.
+  void Fold(const Sequence& sequence, DeviceBuffer& slot) {
+    RetentionProblem before = Slice(sequence.problem, 0, sequence.state_end);
+    before.shape.chunk = 64;
+    const int64_t lengths[] = {0, sequence.state_end};
+    const DeviceState state = RunForward(before, lengths, kBf16, {}, true).final_state;
+    const std::vector<char> S =
+        Encode(state.S, layout_.shape().state_dtype == RetentionStateDtype::kBf16 ? kBf16 : RetentionDtype::kFloat32);
+    EXPECT_TRUE(slot.Upload(S.data(), S.size(), layout_.state()).ok());
+    EXPECT_TRUE(slot.Upload(state.z.data(), state.z.size() * 4, layout_.normalizer()).ok());
+  }
+
+  // Appends every row from state_end to the last new one, sequence by sequence, a few rows at a time.
+  void FillTails() {
+    for (size_t s = 0; s < sequences_.size(); ++s) {
+      const Sequence& sequence = sequences_[s];
+      for (int64_t row = sequence.state_end; row < sequence.problem.t;) {
+        const int count = static_cast<int>(std::min<int64_t>(7, sequence.problem.t - row));
+        const RetentionProblem rows = Slice(sequence.problem, row, row + count);
+        const DeviceBuffer K = OnDevice(Encode(rows.K, kBf16)), V = OnDevice(Encode(rows.V, kBf16));
+        const DeviceBuffer log_G = OnDevice(rows.log_G), where = OnDevice(std::vector<int64_t>{row});
+        const CudaRetentionSlots slots = {addresses_.as<char*>() + s, where.as<int64_t>(),
+                                          state_ends_.as<int64_t>() + s, 1, count};
+        const float* gates = rows.log_G.empty() ? nullptr : log_G.as<float>();
+        EXPECT_TRUE(CudaRetentionAppend(layout_, slots, K.as<void>(), V.as<void>(), gates, nullptr).ok());
+        EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+        row += count;
+      }
+    }
+  }
+
+  const RetentionSlotLayout& layout_;
+  std::vector<Sequence> sequences_;
+  int num_rows_;
+  std::vector<DeviceBuffer> memory_;
+  DeviceBuffer addresses_, state_ends_;
+};
+
+TEST_F(CudaDecode, SequencesAtOwnPositions_AgreeWithTheDefinition) {
+  std::mt19937 rng = SeededRng(std::random_device{}());
+  for (const int d : {16, 32, 64, 128}) {
+    for (const int group : {1, 4, 12, 16}) {
+      for (const int num_rows : {1, 3}) {
+        for (const RetentionStateDtype state_dtype : {RetentionStateDtype::kFloat32, RetentionStateDtype::kBf16}) {
+          const RetentionShape shape = {.heads_q = 2 * group, .heads_kv = 2, .head_dim = d};
+          const auto layout = RetentionSlotLayout::Make({.heads_q = shape.heads_q,
+                                                         .heads_kv = shape.heads_kv,
+                                                         .head_dim = d,
+                                                         .tail_rows = 150,
+                                                         .state_dtype = state_dtype});
+          if (!layout.ok()) {
+            EXPECT_EQ(layout.status().code(), absl::StatusCode::kUnimplemented) << layout.status();
+            continue;
+          }
+          DecodeRun run(
+              *layout,
+              {RandomSequence(rng, shape, 0, 0, num_rows, -0.5f), RandomSequence(rng, shape, 0, 70, num_rows, -0.1f),
+               RandomSequence(rng, shape, 64, 64, num_rows, -1.0f),
+               RandomSequence(rng, shape, 320, 400, num_rows, 0.0f),
+               RandomSequence(rng, shape, 256, 256 + 147, num_rows, -0.01f)},
+              num_rows);
+          const std::vector<double> want = run.Reference();
+          const bool is_float = state_dtype == RetentionStateDtype::kFloat32;
+          // A state in bf16 is rounded once more than what the plain implementation rounds.
+          const double plain = std::hypot(RelativeError(run.Plain(), want), is_float ? 0.0 : 0x1p-8);
+          for (const int splits : {1, 2, 5}) {
+            if (splits > RetentionStateRows(d) / 64) continue;
+            const std::vector<float> y = run.Decode(splits);
+            const double error = RelativeError(y, want);
+            std::printf("  d %d r %d rows %d state %s splits %d: error %.2e, plain %.2e, ratio %.2f\n", d, group,
+                        num_rows, is_float ? "float32" : "bf16", splits, error, plain, error / plain);
+            EXPECT_LE(error, 1.5 * plain) << d << " " << group << " " << num_rows;
+            EXPECT_TRUE(SameBits(y, run.Decode(splits)));
+          }
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace statehouse::kernels

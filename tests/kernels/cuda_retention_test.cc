@@ -1,0 +1,247 @@
+// Power retention on the GPU against the definition in double. Skips where there is no GPU.
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+
+#include "models/safetensors.h"
+#include "tests/kernels/cuda_retention_fixture.h"
+#include "tests/support/golden.h"
+
+namespace statehouse::kernels {
+namespace {
+
+constexpr RetentionDtype kBf16 = RetentionDtype::kBf16;
+
+// How much further from the definition than a plain implementation of the same precision a kernel may be.
+constexpr double kErrorRatio = 1.5;
+
+class CudaRetention : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (CountDevices() == 0) GTEST_SKIP() << "no GPU: the kernels were compiled, not run";
+  }
+};
+
+RetentionProblem RoundedProblem(std::mt19937& rng, const RetentionShape& shape, int64_t t, RetentionDtype dtype,
+                                float lowest_gate = -0.5f) {
+  RetentionProblem problem = RandomProblem(rng, shape, t, lowest_gate);
+  Round(problem.Q, dtype), Round(problem.K, dtype), Round(problem.V, dtype);
+  return problem;
+}
+
+// What a case must come to: the definition, and how far from it the plain implementation is.
+struct Expected {
+  std::vector<double> y;
+  double plain_error = 0;
+};
+Expected Expect(const RetentionProblem& problem, std::span<const int64_t> cu_seqlens, RetentionDtype dtype) {
+  Expected out{PackedReference(problem, cu_seqlens)};
+  out.plain_error = RelativeError(PlainImplementation(problem, cu_seqlens, dtype), out.y);
+  return out;
+}
+
+// Checks a run against both; prints both errors.
+void ExpectClose(const std::vector<float>& y, const Expected& expected, const std::string& what) {
+  const double plain = expected.plain_error;
+  const double error = RelativeError(y, expected.y);
+  std::printf("  %-44s error %.2e, plain %.2e, ratio %.2f\n", what.c_str(), error, plain, error / plain);
+  EXPECT_LE(error, kErrorRatio * plain) << what;
+}
+
+std::string Name(const RetentionShape& shape, int64_t t, RetentionDtype dtype) {
+  return std::string(RetentionDtypeName(dtype)) + " t " + std::to_string(t) + " Hq " + std::to_string(shape.heads_q) +
+         " Hk " + std::to_string(shape.heads_kv) + " d " + std::to_string(shape.head_dim) + " C " +
+         std::to_string(shape.chunk);
+}
+
+bool HasKernel(const RetentionShape& shape, RetentionDtype dtype) {
+  const int64_t lengths[] = {0, 1};
+  return CudaRetentionPlan::Make(
+             {.heads_q = shape.heads_q, .heads_kv = shape.heads_kv, .head_dim = shape.head_dim, .dtype = dtype},
+             lengths)
+      .ok();
+}
+
+TEST_F(CudaRetention, LengthsAroundChunksAndTiles_AgreeWithTheDefinition) {
+  std::mt19937 rng = SeededRng(std::random_device{}());
+  for (const int d : {16, 32, 64, 128}) {
+    RetentionShape shape = {.heads_q = 4, .heads_kv = 2, .head_dim = d};
+    if (!HasKernel(shape, kBf16)) continue;
+    for (const int64_t t : {1, 63, 64, 65, 127, 129, 200, 257, 513}) {
+      const RetentionProblem problem = RoundedProblem(rng, shape, t, kBf16);
+      const int64_t lengths[] = {0, t};
+      const Expected want = Expect(problem, lengths, kBf16);
+      for (const int64_t chunk : {64, 100, 128, 1024}) {
+        RetentionProblem cut = problem;
+        cut.shape.chunk = chunk;
+        if (chunk != 128 && t > 1 && t < chunk / 2) continue;
+        ExpectClose(RunForward(cut, lengths, kBf16).y, want, Name(cut.shape, t, kBf16));
+      }
+    }
+  }
+}
+
+TEST_F(CudaRetention, GroupsOfQueryHeadsAndGates_AgreeWithTheDefinition) {
+  std::mt19937 rng = SeededRng(std::random_device{}());
+  for (const int d : {64, 128}) {
+    for (const int group : {1, 3, 12, 16}) {
+      for (const float lowest_gate : {0.0f, -1e-4f, -3.0f, -100.0f}) {
+        const RetentionShape shape = {.heads_q = group, .heads_kv = 1, .head_dim = d, .chunk = 128};
+        const RetentionProblem problem = RoundedProblem(rng, shape, 333, kBf16, lowest_gate);
+        const int64_t lengths[] = {0, 333};
+        ExpectClose(RunForward(problem, lengths, kBf16).y, Expect(problem, lengths, kBf16),
+                    Name(shape, 333, kBf16) + " gate " + std::to_string(lowest_gate));
+      }
+    }
+  }
+}
+
+TEST_F(CudaRetention, PackedSequences_DoNotSeeEachOther) {
+  std::mt19937 rng = SeededRng(std::random_device{}());
+  for (const int d : {64, 128}) {
+    const RetentionShape shape = {.heads_q = 4, .heads_kv = 2, .head_dim = d, .chunk = 128};
+    const int64_t lengths[] = {0, 1, 1, 130, 386, 389, 900};
+    const RetentionProblem problem = RoundedProblem(rng, shape, 900, kBf16);
+    ExpectClose(RunForward(problem, lengths, kBf16).y, Expect(problem, lengths, kBf16),
+                Name(shape, 900, kBf16) + " packed");
+  }
+}
+
+TEST_F(CudaRetention, SameInputsTwice_SameBits) {
+  std::mt19937 rng = SeededRng(std::random_device{}());
+  const RetentionShape shape = {.heads_q = 8, .heads_kv = 4, .head_dim = 64, .chunk = 256};
+  const RetentionProblem problem = RoundedProblem(rng, shape, 3000, kBf16);
+  const int64_t lengths[] = {0, 1700, 3000};
+  const ForwardRun first = RunForward(problem, lengths, kBf16, {}, true);
+  for (int run = 0; run < 5; ++run) {
+    const ForwardRun again = RunForward(problem, lengths, kBf16, {}, true);
+    EXPECT_TRUE(SameBits(first.y, again.y));
+    EXPECT_TRUE(SameBits(first.final_state.S, again.final_state.S));
+    EXPECT_TRUE(SameBits(first.final_state.z, again.final_state.z));
+  }
+}
+
+// The state of one sequence in double, canonical: S [Hk, D, d], z [Hk, D].
+struct CanonicalState {
+  std::vector<double> S, z;
+};
+CanonicalState StateReference(const RetentionProblem& problem) {
+  const int d = problem.shape.head_dim, Hk = problem.shape.heads_kv;
+  const int64_t D = int64_t{d} * (d + 1) / 2;
+  CanonicalState state{std::vector<double>(Hk * D * d), std::vector<double>(Hk * D)};
+  for (int h = 0; h < Hk; ++h) {
+    double decay = 0;
+    for (int64_t t = problem.t - 1; t >= 0; --t) {
+      const float* k = problem.K.data() + (t * Hk + h) * d;
+      const float* v = problem.V.data() + (t * Hk + h) * d;
+      int64_t pair = h * D;
+      for (int i = 0; i < d; ++i) {
+        for (int j = i; j < d; ++j, ++pair) {
+          const double phi = std::exp(decay) * (i == j ? 1 : 2) * k[i] * k[j];
+          state.z[pair] += phi;
+          for (int column = 0; column < d; ++column) state.S[pair * d + column] += phi * v[column];
+        }
+      }
+      if (!problem.log_G.empty()) decay += problem.log_G[t * Hk + h];
+    }
+  }
+  return state;
+}
+
+TEST_F(CudaRetention, FinalState_IsTheDefinitionsAndConvertsBothWays) {
+  std::mt19937 rng = SeededRng(std::random_device{}());
+  for (const int d : {64, 128}) {
+    const RetentionShape shape = {.heads_q = 2, .heads_kv = 2, .head_dim = d, .chunk = 64};
+    const RetentionProblem problem = RoundedProblem(rng, shape, 150, kBf16);
+    const int64_t lengths[] = {0, 150};
+    const DeviceState state = RunForward(problem, lengths, kBf16, {}, true).final_state;
+    const CanonicalState want = StateReference(problem);
+    const DeviceBuffer S = OnDevice(state.S), z = OnDevice(state.z);
+    const PoisonedBuffer canonical_S(want.S.size() * 4), canonical_z(want.z.size() * 4);
+    ASSERT_TRUE(ExportRetentionState(2, d, S.as<float>(), z.as<float>(), canonical_S.as<float>(),
+                                     canonical_z.as<float>(), nullptr)
+                    .ok());
+    EXPECT_LE(RelativeError(Floats(canonical_S.Download()), want.S), 4e-3)
+        << d;  // φ(k) and e^{…} v are rounded to bf16
+    EXPECT_LE(RelativeError(Floats(canonical_z.Download()), want.z), 2e-5) << d;
+    const PoisonedBuffer again_S(state.S.size() * 4), again_z(state.z.size() * 4);
+    ASSERT_TRUE(ImportRetentionState(2, d, canonical_S.as<float>(), canonical_z.as<float>(), again_S.as<float>(),
+                                     again_z.as<float>(), nullptr)
+                    .ok());
+    EXPECT_TRUE(SameBits(Floats(again_S.Download()), state.S));
+    EXPECT_TRUE(SameBits(Floats(again_z.Download()), state.z));
+  }
+}
+
+TEST_F(CudaRetention, GoingOnFromAState_IsNotStopping) {
+  std::mt19937 rng = SeededRng(std::random_device{}());
+  for (const int d : {64, 128}) {
+    const RetentionShape shape = {.heads_q = 6, .heads_kv = 2, .head_dim = d, .chunk = 128};
+    const RetentionProblem problem = RoundedProblem(rng, shape, 700, kBf16);
+    const int64_t whole[] = {0, 700}, first[] = {0, 384}, rest[] = {0, 316};
+    const ForwardRun before = RunForward(Slice(problem, 0, 384), first, kBf16, {}, true);
+    const ForwardRun after = RunForward(Slice(problem, 384, 700), rest, kBf16, before.final_state, true);
+    const ForwardRun unbroken = RunForward(problem, whole, kBf16, {}, true);
+    std::vector<float> y = before.y;
+    y.insert(y.end(), after.y.begin(), after.y.end());
+    EXPECT_TRUE(SameBits(y, unbroken.y));
+    EXPECT_TRUE(SameBits(after.final_state.S, unbroken.final_state.S));
+    EXPECT_TRUE(SameBits(after.final_state.z, unbroken.final_state.z));
+    ExpectClose(y, Expect(problem, whole, kBf16), Name(shape, 700, kBf16) + " in two calls");
+  }
+}
+
+TEST_F(CudaRetention, QueriesThatNothingAnswers_GiveZero) {
+  std::mt19937 rng = SeededRng(std::random_device{}());
+  const RetentionShape shape = {.heads_q = 1, .heads_kv = 1, .head_dim = 64, .chunk = 64};
+  RetentionProblem problem = RoundedProblem(rng, shape, 200, kBf16);
+  std::fill(problem.Q.begin(), problem.Q.end(), 0.0f);
+  const int64_t lengths[] = {0, 200};
+  for (const float y : RunForward(problem, lengths, kBf16).y) ASSERT_EQ(y, 0.0f);
+}
+
+TEST_F(CudaRetention, GoldenCases_Agree) {
+  std::filesystem::path source_dir = STATEHOUSE_SOURCE_DIR;
+  if (!std::filesystem::exists(source_dir)) source_dir = std::filesystem::current_path();
+  const auto cases = testing::FindGoldenCases(testing::GoldenKind::kOp, source_dir);
+  ASSERT_TRUE(cases.ok()) << cases.status();
+  for (const auto& path : *cases) {
+    SCOPED_TRACE(path.string());
+    const absl::StatusOr<Safetensors> file = Safetensors::Open(path);
+    ASSERT_TRUE(file.ok()) << file.status();
+    const auto number = [&](const char* name) { return std::strtod(file->metadata().at(name).c_str(), nullptr); };
+    const auto floats = [&](const char* name) {
+      const auto found = file->tensors().find(name);
+      if (found == file->tensors().end()) return std::vector<float>();
+      std::vector<float> out(found->second.num_bytes / 4);
+      std::memcpy(out.data(), found->second.data, found->second.num_bytes);
+      return out;
+    };
+    RetentionProblem problem;
+    problem.shape = {.heads_q = static_cast<int>(number("heads_q")),
+                     .heads_kv = static_cast<int>(number("heads_kv")),
+                     .head_dim = static_cast<int>(number("head_dim")),
+                     .scale = static_cast<float>(number("scale"))};
+    std::printf("%s\n", path.filename().c_str());
+    if (number("deg") != 2 || !HasKernel(problem.shape, kBf16)) {
+      std::printf("  no kernel: degree %g, d %d\n", number("deg"), problem.shape.head_dim);
+      continue;
+    }
+    const int64_t b = static_cast<int64_t>(number("b")), t = static_cast<int64_t>(number("t"));
+    problem.t = b * t;
+    problem.Q = floats("Q"), problem.K = floats("K"), problem.V = floats("V"), problem.log_G = floats("log_G");
+    std::vector<int64_t> lengths;
+    for (int64_t sequence = 0; sequence <= b; ++sequence) lengths.push_back(sequence * t);
+    const std::vector<float> Y = floats("Y");
+    Expected want{std::vector<double>(Y.begin(), Y.end())};
+    want.plain_error = RelativeError(PlainImplementation(problem, lengths, kBf16), want.y);
+    for (const int64_t chunk : {int64_t{16}, int64_t{64}, int64_t{1024}, static_cast<int64_t>(number("chunk_size"))}) {
+      if (chunk == 0) continue;
+      problem.shape.chunk = chunk;
+      ExpectClose(RunForward(problem, lengths, kBf16).y, want, Name(problem.shape, t, kBf16));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace statehouse::kernels
