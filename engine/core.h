@@ -2,8 +2,8 @@
 // step.
 //
 // A step: end what was cancelled or is late · zero a slice of released slots · hand out slots (queue and forks, by
-// priority and arrival) · copy a slice of forks · plan rows · run them · choose and emit tokens. Nothing in it
-// allocates, except where the device fails. Thread-safety: the engine thread, except slot_counts().
+// priority and arrival) · copy a slice of forks and snapshots · plan rows · run them · choose and emit tokens. Nothing
+// in it allocates, except where the device fails. Thread-safety: the engine thread, except slot_counts().
 #pragma once
 
 #include <atomic>
@@ -68,6 +68,8 @@ class Core {
   bool IsSlowReader(Generation* generation);
   void EndQueued(Generation* generation, Ending::Why why);
   void EndRunning(Generation* generation, Ending::Why why);
+  void AbandonOutputs(Generation* generation, Ending::Why why);
+  void FinishRunning(Generation* generation, Ending::Why why);
   void Retire(Generation* generation);  // common end: slots, bookkeeping; before the stream's last event
   void FailStep(const absl::Status& error);
   Ending EndingOf(const Generation& generation, Ending::Why why) const;
@@ -82,12 +84,21 @@ class Core {
   Sequence* StartSequence(Generation* generation, int32_t slot, Sequence::Phase phase, int32_t output);
   void StartPrompt(Generation* generation, int32_t slot);
   void BeginDecoding(Sequence* sequence);
-  bool CopyForks();
+  int64_t CopyFork(Sequence* sequence, int64_t max_bytes);
   void ReleaseSequence(Sequence* sequence);
   void DropReservation(Generation* generation, int32_t keep);
   void InsertActive(Sequence* sequence);
   void EraseActive(Sequence* sequence);
   int64_t NumUnreserved() const { return slots_->num_free() - reserved_; }
+
+  // --- core_snapshots.cc: what is copied to and from slots ---
+  bool CopySlices();
+  bool Restore(Sequence* sequence, int64_t* budget);
+  void BeginSaving(Sequence* sequence, Sequence::Phase after);
+  int64_t Save(Sequence* sequence, int64_t max_bytes);
+  void SaveIfDue(Sequence* sequence);
+  bool CloseWithSnapshot(Generation* generation, Ending::Why why);
+  static void KeepLastLogits(Generation* generation, std::span<const float> logits);
 
   // --- core_step.cc: what a step computes ---
   void CollectWork();

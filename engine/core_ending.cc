@@ -20,6 +20,10 @@ bool Core::EndDue() {
   for (size_t idx = 0; idx < running_.size();) {
     Generation* const generation = running_[idx];
     Ending::Why why = Ending::Why::kFinished;
+    if (generation->closing) {
+      ++idx;
+      continue;
+    }
     if (generation->stream->cancelled()) {
       why = Ending::Why::kCancelled;
     } else if (generation->request->deadline <= now_) {
@@ -30,7 +34,7 @@ bool Core::EndDue() {
     if (why == Ending::Why::kFinished) {
       ++idx;
     } else {
-      EndRunning(generation, why);  // takes it out of running_
+      EndRunning(generation, why);  // takes it out of running_, unless a snapshot is taken first
       any = true;
     }
   }
@@ -57,11 +61,19 @@ void Core::EndQueued(Generation* generation, Ending::Why why) {
 }
 
 void Core::EndRunning(Generation* generation, Ending::Why why) {
+  AbandonOutputs(generation, why);
+  if (!CloseWithSnapshot(generation, why)) FinishRunning(generation, why);
+}
+
+void Core::AbandonOutputs(Generation* generation, Ending::Why why) {
   const bool late = why == Ending::Why::kDeadline || why == Ending::Why::kSlowReader;
   for (int32_t output = 0; output < generation->n(); ++output) {
     if (generation->outputs[output].state == Output::State::kFinished) continue;
     writer_.Abandon(generation, output, late ? FinishReason::kDeadline : FinishReason::kCancelled);
   }
+}
+
+void Core::FinishRunning(Generation* generation, Ending::Why why) {
   Retire(generation);
   generation->stream->Finish(EndingOf(*generation, why), UsageOf(*generation), TimingsOf(*generation));
   generation->stream->NotifyListener();
@@ -83,7 +95,10 @@ void Core::Retire(Generation* generation) {
 
 void Core::EndAll(Ending::Why why) {
   now_ = deps_.clock->Now();
-  while (!running_.empty()) EndRunning(running_.back(), why);
+  while (!running_.empty()) {
+    AbandonOutputs(running_.back(), why);
+    FinishRunning(running_.back(), why);
+  }
   while (Generation* generation = deps_.roster->PopEnded(now_, /*everything=*/true)) EndQueued(generation, why);
   PublishCounts();
 }
@@ -132,6 +147,7 @@ Ending Core::EndingOf(const Generation& generation, Ending::Why why) const {
 Usage Core::UsageOf(const Generation& generation) const {
   Usage usage;
   usage.prompt_tokens = generation.prompt_size();
+  usage.cached_tokens = generation.cached_tokens;
   usage.completion_tokens = generation.completion_tokens;
   return usage;
 }

@@ -10,13 +10,6 @@
 #include "engine/core.h"
 
 namespace statehouse {
-namespace {
-
-// Copying is spread over steps, so that a fork of hundreds of megabytes does not hold up the sequences that decode.
-constexpr int64_t kCopyBytesPerStep = 64 << 20;
-
-}  // namespace
-
 bool Core::HandOutSlots() {
   bool any = false;
   bool exhausted = false;  // somebody further ahead waits: only reserved slots may still be taken
@@ -59,7 +52,8 @@ bool Core::Admit(Generation* front) {
 
 void Core::StartPrompt(Generation* generation, int32_t slot) {
   generation->source_slot = slot;
-  StartSequence(generation, slot, Sequence::Phase::kPrompt, -1);
+  const bool restores = generation->request->from != nullptr;
+  StartSequence(generation, slot, restores ? Sequence::Phase::kRestoring : Sequence::Phase::kPrompt, -1);
   if (!generation->sampling.has_penalties) return;
   counts_[slot].Clear();
   counts_[slot].AddPrompt(generation->request->prompt);
@@ -131,22 +125,17 @@ void Core::DropReservation(Generation* generation, int32_t keep) {
   generation->num_reserved = keep;
 }
 
-bool Core::CopyForks() {
-  int64_t budget = kCopyBytesPerStep;
-  bool any = false;
-  for (Sequence* sequence : active_) {
-    if (sequence->phase != Sequence::Phase::kForking || budget <= 0) continue;
-    const Sequence& source = sequences_[sequence->generation->source_slot];
-    budget -= slots_->CopySlice(source.slot, sequence->slot, source.position, budget, &sequence->copied);
-    any = true;
-    if (sequence->copied != SlotPool::kCopied) continue;
-    sequence->position = source.position;
-    sequence->switched = source.switched;
-    if (sequence->generation->sampling.has_penalties) counts_[sequence->slot].CopyFrom(counts_[source.slot]);
-    BeginDecoding(sequence);
-    deps_.stats->forks.fetch_add(1, std::memory_order_relaxed);
-  }
-  return any;
+// Returns the bytes copied.
+int64_t Core::CopyFork(Sequence* sequence, int64_t max_bytes) {
+  const Sequence& source = sequences_[sequence->generation->source_slot];
+  const int64_t bytes = slots_->CopySlice(source.slot, sequence->slot, source.position, max_bytes, &sequence->copied);
+  if (sequence->copied != SlotPool::kCopied) return bytes;
+  sequence->position = source.position;
+  sequence->switched = source.switched;
+  if (sequence->generation->sampling.has_penalties) counts_[sequence->slot].CopyFrom(counts_[source.slot]);
+  BeginDecoding(sequence);
+  deps_.stats->forks.fetch_add(1, std::memory_order_relaxed);
+  return bytes;
 }
 
 // The sequence holds the prompt, and its output's first token is chosen: that token is its next row.

@@ -100,7 +100,7 @@ bool Core::Step() {
   bool any = EndDue();
   any = slots_->ZeroSlice(kZeroBytesPerStep) > 0 || any;
   any = HandOutSlots() || any;
-  any = CopyForks() || any;
+  any = CopySlices() || any;
   CollectWork();
   any = RunWork() || any;
   for (Generation* generation : running_) generation->stream->NotifyListener();
@@ -153,7 +153,13 @@ Work Core::WorkOf(const Sequence& sequence) {
   work.last_served = sequence.last_served;
   work.available = 0;
   const bool is_source = sequence.phase == Sequence::Phase::kSource;
-  if (sequence.phase == Sequence::Phase::kForking || (is_source && generation->num_waiting < 2)) return work;
+  const bool is_copied = sequence.phase == Sequence::Phase::kForking || sequence.phase == Sequence::Phase::kRestoring ||
+                         sequence.phase == Sequence::Phase::kSaving;
+  // All is copied, and the first tokens find no room.
+  if (sequence.phase == Sequence::Phase::kRestoring && sequence.copied == SlotPool::kCopied) {
+    generation->step_blocked = true;
+  }
+  if (is_copied || (is_source && generation->num_waiting < 2)) return work;
   if (NeedsSwitchOver(sequence)) {
     work.kind = Work::Kind::kSwitchOver;
     work.decodes = sequence.phase == Sequence::Phase::kDecoding;
@@ -174,6 +180,10 @@ Work Core::WorkOf(const Sequence& sequence) {
 int64_t Core::PromptRows(const Sequence& sequence) {
   Generation* const generation = sequence.generation;
   int64_t rows = generation->prompt_size() - sequence.position;
+  const SnapshotOrder* const order = generation->next_order();
+  if (order != nullptr && order->position != SnapshotOrder::kAtEnd) {
+    rows = std::min(rows, order->position - sequence.position);
+  }
   if (HasSwitchOver(layout_) && sequence.position < layout_.shape().switch_over) {
     rows = std::min(rows, layout_.shape().switch_over - sequence.position);
   }
@@ -230,6 +240,7 @@ bool Core::RunWork() {
     }
     const std::span<const LogitRow> rows = buffers_.logit_rows();
     for (size_t idx = 0; idx < rows.size(); ++idx) HandleLogits(rows[idx], buffers_.logits(static_cast<int64_t>(idx)));
+    for (Sequence* sequence : workers_) SaveIfDue(sequence);
   }
   RecordStep(began);
   return true;
@@ -298,8 +309,12 @@ void Core::HandleLogits(const LogitRow& row, std::span<const float> logits) {
     if (generation->sampling.has_penalties) counts->AddOutput(generation->outputs[sequence->output].token);
     return;
   }
-  ReleaseSequence(sequence);
-  if (generation->num_unfinished == 0) EndRunning(generation, Ending::Why::kFinished);
+  if (generation->num_unfinished > 0) {
+    ReleaseSequence(sequence);
+    return;
+  }
+  KeepLastLogits(generation, logits);
+  EndRunning(generation, Ending::Why::kFinished);
 }
 
 // The prompt is through: every output gets its first token from the same logits, and waits for a slot.
@@ -313,7 +328,14 @@ void Core::FinishPrompt(Sequence* sequence, std::span<const float> logits) {
     generation->outputs[output].state = Output::State::kWaiting;
     ++generation->num_waiting;
   }
-  if (generation->num_unfinished == 0) EndRunning(generation, Ending::Why::kFinished);
+  if (const SnapshotOrder* order = generation->next_order();
+      order != nullptr && order->position == generation->prompt_size()) {
+    order->into->SetLogits(logits);
+    BeginSaving(sequence, Sequence::Phase::kSource);
+  }
+  if (generation->num_unfinished > 0) return;
+  KeepLastLogits(generation, logits);
+  EndRunning(generation, Ending::Why::kFinished);
 }
 
 void Core::RecordStep(absl::Time began) {

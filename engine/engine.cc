@@ -58,6 +58,8 @@ class EngineImpl final : public Engine {
 
  private:
   void Loop();
+  // Snapshots come from, and drafts are for, slots of this model.
+  absl::Status CheckShapes(const Request& request) const;
 
   Model* const model_;
   const Vocabulary* const vocabulary_;
@@ -108,6 +110,7 @@ absl::StatusOr<std::shared_ptr<EventStream>> EngineImpl::Submit(std::unique_ptr<
     return InvalidField("stop.strings", absl::StrCat(request->stop.stop.size(), " strings"),
                         "none: the model was loaded without a tokenizer; use stop.token_ids");
   }
+  if (absl::Status status = CheckShapes(*request); !status.ok()) return status;
   if (request->id.empty()) request->id = absl::StrCat("request-", next_id_.fetch_add(1, std::memory_order_relaxed));
 
   Generation::Settings settings;
@@ -125,6 +128,19 @@ absl::StatusOr<std::shared_ptr<EventStream>> EngineImpl::Submit(std::unique_ptr<
   if (absl::Status status = roster_.Add(std::move(generation)); !status.ok()) return status;
   waker_->Wake();
   return stream;
+}
+
+absl::Status EngineImpl::CheckShapes(const Request& request) const {
+  const SlotShape shape{model_->retention(), model_->config().num_layers};
+  if (request.from != nullptr && !request.from->shape().SameAs(shape)) {
+    return InvalidField("from", "a snapshot of another model's shape", "one of the loaded model");
+  }
+  for (const SnapshotOrder& order : request.snapshots) {
+    if (!order.into->shape().SameAs(shape)) {
+      return InvalidField("snapshots", "a draft of another model's shape", "one of the loaded model");
+    }
+  }
+  return absl::OkStatus();
 }
 
 EngineStatus EngineImpl::GetStatus() const {

@@ -41,7 +41,7 @@ struct TokenLogprob {
 
 struct Usage {
   int64_t prompt_tokens = 0;
-  int64_t cached_tokens = 0;      // prompt tokens that were not computed; 0 until snapshots exist
+  int64_t cached_tokens = 0;      // prompt tokens that were copied from a snapshot, not computed
   int64_t completion_tokens = 0;  // all outputs together
 };
 

@@ -60,6 +60,10 @@ struct Generation {
   int32_t n() const { return request->n; }
   // Scheduling order: priority, then arrival.
   std::pair<int32_t, int64_t> order() const { return {request->priority, arrival}; }
+  // The next order of snapshots; null if none is left.
+  const SnapshotOrder* next_order() const {
+    return next_snapshot < request->snapshots.size() ? &request->snapshots[next_snapshot] : nullptr;
+  }
   bool wants_prompt_logprobs() const { return request->num_prompt_logprobs >= 0; }
 
   // --- prepared ---
@@ -91,6 +95,10 @@ struct Generation {
   int32_t num_waiting = 0;   // outputs in kWaiting
   int32_t num_running = 0;   // outputs in kRunning
   int32_t num_unfinished = 0;
+  int64_t cached_tokens = 0;  // copied from request->from
+  size_t next_snapshot = 0;   // of request->snapshots
+  bool closing = false;       // it has ended but for its last snapshot, which is being copied
+  Ending::Why closing_why = Ending::Why::kFinished;
   bool no_number = false;    // an output ended because its logits were not numbers
   bool prompt_seen = false;  // the prompt went through once: first tokens are chosen
   int64_t prompt_tokens_done = 0;

@@ -119,6 +119,50 @@ absl::Status CheckStop(const StopConditions& stop, int64_t vocab_size) {
   return CheckIdSet("stop.token_ids", stop.stop_token_ids, vocab_size);
 }
 
+absl::Status CheckFrom(const Request& request) {
+  if (request.from == nullptr) return absl::OkStatus();
+  const int64_t position = request.from->position();
+  const int64_t prompt = static_cast<int64_t>(request.prompt.size());
+  if (position > prompt) {
+    return InvalidField("from", absl::StrCat("a snapshot of ", position, " tokens"),
+                        absl::StrCat("at most the ", prompt, " tokens of the prompt"));
+  }
+  const std::span<const int32_t> tokens = request.from->tokens();
+  const auto differ = std::mismatch(tokens.begin(), tokens.end(), request.prompt.begin());
+  if (differ.first != tokens.end()) {
+    return InvalidField("from",
+                        absl::StrCat("a snapshot whose token ", differ.first - tokens.begin(), " is ", *differ.first),
+                        absl::StrCat("the prompt's, which is ", *differ.second));
+  }
+  if (position == prompt && request.from->logits().empty()) {
+    return InvalidField("from", "a snapshot of the whole prompt without logits", "logits, or a shorter snapshot");
+  }
+  if (request.num_prompt_logprobs >= 0) {
+    return InvalidField("prompt_logprobs", absl::StrCat(request.num_prompt_logprobs),
+                        "none with a snapshot: the prompt is not computed");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckSnapshots(const Request& request) {
+  int64_t last = request.from == nullptr ? 0 : request.from->position();
+  for (size_t idx = 0; idx < request.snapshots.size(); ++idx) {
+    const SnapshotOrder& order = request.snapshots[idx];
+    const std::string field = absl::StrCat("snapshots[", idx, "]");
+    if (order.into == nullptr) return InvalidField(field, "no draft", "a reserved draft");
+    if (order.position == SnapshotOrder::kAtEnd) {
+      if (idx + 1 == request.snapshots.size() && request.n == 1) return absl::OkStatus();
+      return InvalidField(field, "the request's end", "it last, and one output");
+    }
+    if (order.position <= last || order.position > static_cast<int64_t>(request.prompt.size())) {
+      return InvalidField(field, absl::StrCat("position ", order.position),
+                          absl::StrCat("a position in [", last + 1, ", ", request.prompt.size(), "], ascending"));
+    }
+    last = order.position;
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckLogprobs(std::string_view field, int32_t count) {
   if (count >= -1 && count <= kMaxLogprobs) return absl::OkStatus();
   return InvalidField(field, absl::StrCat(count), absl::StrCat("a number in [0, ", kMaxLogprobs, "]"));
@@ -148,6 +192,8 @@ absl::Status ValidateParameters(const Request& request, int64_t vocab_size) {
            CheckStop(request.stop, vocab_size),
            CheckLogprobs("logprobs", request.num_logprobs),
            CheckLogprobs("prompt_logprobs", request.num_prompt_logprobs),
+           CheckFrom(request),
+           CheckSnapshots(request),
        }) {
     if (!status.ok()) return status;
   }

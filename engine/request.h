@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "engine/state/snapshot.h"
 
 namespace statehouse {
 
@@ -56,10 +57,23 @@ struct StopConditions {
   bool ignore_eos = false;
 };
 
+// A snapshot to take on the way.
+struct SnapshotOrder {
+  // Position of an order that is filled where the request ends: after all tokens whose rows were computed (the last one
+  // generated has had none), also if the request was cancelled or late. Not filled if it ended before its first row.
+  static constexpr int64_t kAtEnd = -1;
+  int64_t position = kAtEnd;  // tokens read: 1 … prompt size, or kAtEnd (n = 1 only)
+  std::shared_ptr<SnapshotDraft> into;
+};
+
 struct Request {
   std::string id;               // unique among the principal's queued and running ones; empty: the engine makes one
   std::string principal;        // who asks; "" is the anonymous principal
   std::vector<int32_t> prompt;  // >= 1 token
+  // Start from here: the prompt's first from->position() tokens are copied, not computed. They must be its tokens; with
+  // all of the prompt it must hold logits; there can be no prompt logprobs.
+  std::shared_ptr<const Snapshot> from;
+  std::vector<SnapshotOrder> snapshots;  // ascending positions beyond from's, kAtEnd last; drafts are filled by kDone
   SamplingParams sampling;
   StopConditions stop;
   int32_t n = 1;                     // outputs of one prompt: one prefill, then forks. 1 … kMaxOutputs

@@ -11,18 +11,21 @@ namespace statehouse {
 
 struct Sequence {
   enum class Phase : uint8_t {
-    kIdle,      // holds nothing
-    kPrompt,    // reads the prompt
-    kSource,    // has read the prompt, and waits to be copied into forks
-    kForking,   // is being filled from the source
-    kDecoding,  // one row per step
+    kIdle,       // holds nothing
+    kPrompt,     // reads the prompt
+    kSource,     // has read the prompt, and waits to be copied into forks
+    kForking,    // is being filled from the source
+    kRestoring,  // is being filled from a snapshot
+    kSaving,     // is being copied to a snapshot, and goes on as `after_saving`
+    kDecoding,   // one row per step
   };
   Phase phase = Phase::kIdle;
   Generation* generation = nullptr;
   int32_t slot = -1;
-  int32_t output = -1;       // kForking, kDecoding
-  int64_t position = 0;      // tokens held
-  int64_t copied = 0;        // kForking: see SlotPool::CopySlice()
+  int32_t output = -1;   // kForking, kDecoding (and kSaving then)
+  int64_t position = 0;  // tokens held
+  Phase after_saving = Phase::kIdle;
+  int64_t copied = 0;        // kForking, kRestoring, kSaving: see SlotPool::CopySlice()
   int64_t switch_units = 0;  // slices of the switch-over that have run
   bool switched = false;     // all of them have
   int64_t last_served = 0;   // see Work::last_served

@@ -36,6 +36,8 @@ class Histogram {
 
 struct EngineStats {
   std::atomic<int64_t> steps{0};
+  std::atomic<int64_t> snapshots_saved{0};
+  std::atomic<int64_t> snapshots_restored{0};
   std::atomic<int64_t> prefill_tokens{0};  // prompt rows computed
   std::atomic<int64_t> decode_tokens{0};   // decode rows computed
   std::atomic<int64_t> folds{0};           // chunks folded into states, all layers and heads of a sequence counted once

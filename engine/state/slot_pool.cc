@@ -15,7 +15,7 @@ constexpr int64_t kFloatBytes = sizeof(float);
 // Walks over `count` floats from `start`, both counted over the used parts of all regions, as contiguous stretches:
 // fn(offset within the slot, number of floats).
 template <typename Fn>
-void ForEachStretch(int64_t used_floats, int64_t region_floats, int64_t start, int64_t count, const Fn& fn) {
+void ForEachStretch(int64_t used_floats, int64_t region_floats, int64_t start, int64_t count, Fn& fn) {
   while (count > 0) {
     const int64_t region = start / used_floats;
     const int64_t within = start % used_floats;
@@ -27,6 +27,14 @@ void ForEachStretch(int64_t used_floats, int64_t region_floats, int64_t start, i
 }
 
 }  // namespace
+
+bool SlotShape::SameAs(const SlotShape& other) const {
+  const kernels::RetentionShape& a = layout.shape();
+  const kernels::RetentionShape& b = other.layout.shape();
+  return num_layers == other.num_layers && a.heads_q == b.heads_q && a.heads_kv == b.heads_kv &&
+         a.head_dim == b.head_dim && a.degree == b.degree && a.scale == b.scale && a.chunk == b.chunk &&
+         a.switch_over == b.switch_over && a.max_tail_tokens == b.max_tail_tokens;
+}
 
 absl::StatusOr<std::unique_ptr<SlotPool>> SlotPool::Create(const SlotShape& shape, int64_t num_slots) {
   std::unique_ptr<SlotPool> pool(new SlotPool(shape));
@@ -81,8 +89,8 @@ int64_t SlotPool::ZeroSlice(int64_t max_bytes) {
     float* const base = memory(dirty_[done]);
     const int64_t all = slot.used_floats * shape_.num_regions();
     const int64_t count = std::min(left, all - slot.zeroed);
-    ForEachStretch(slot.used_floats, shape_.region_floats(), slot.zeroed, count,
-                   [base](int64_t offset, int64_t floats) { std::memset(base + offset, 0, floats * kFloatBytes); });
+    const auto zero = [base](int64_t offset, int64_t floats) { std::memset(base + offset, 0, floats * kFloatBytes); };
+    ForEachStretch(slot.used_floats, shape_.region_floats(), slot.zeroed, count, zero);
     slot.zeroed += count;
     left -= count;
     if (slot.zeroed < all) break;
@@ -92,18 +100,43 @@ int64_t SlotPool::ZeroSlice(int64_t max_bytes) {
   return max_bytes / kFloatBytes * kFloatBytes - left * kFloatBytes;
 }
 
+template <typename Fn>
+int64_t SlotPool::MoveSlice(int64_t used_floats, int64_t max_bytes, int64_t* progress, Fn fn) const {
+  const int64_t all = used_floats * shape_.num_regions();
+  const int64_t count = std::min(std::max<int64_t>(1, max_bytes / kFloatBytes), all - *progress);
+  ForEachStretch(used_floats, shape_.region_floats(), *progress, count, fn);
+  *progress = *progress + count == all ? kCopied : *progress + count;
+  return count * kFloatBytes;
+}
+
+int64_t SlotPool::SaveSlice(int32_t slot, float* to, int64_t max_bytes, int64_t* progress) {
+  const float* const source = memory(slot);
+  return MoveSlice(slots_[slot].used_floats, max_bytes, progress,
+                   [source, &to, start = *progress](int64_t offset, int64_t floats) mutable {
+                     std::memcpy(to + start, source + offset, floats * kFloatBytes);
+                     start += floats;
+                   });
+}
+
+int64_t SlotPool::RestoreSlice(const float* from, int64_t used_floats, int32_t slot, int64_t max_bytes,
+                               int64_t* progress) {
+  slots_[slot].used_floats = std::max(slots_[slot].used_floats, used_floats);
+  float* const target = memory(slot);
+  return MoveSlice(used_floats, max_bytes, progress,
+                   [from, target, start = *progress](int64_t offset, int64_t floats) mutable {
+                     std::memcpy(target + offset, from + start, floats * kFloatBytes);
+                     start += floats;
+                   });
+}
+
 int64_t SlotPool::CopySlice(int32_t from, int32_t to, int64_t position, int64_t max_bytes, int64_t* progress) {
   NoteUse(to, position);
   const int64_t used = shape_.layout.UsedHeadFloats(position);
-  const int64_t all = used * shape_.num_regions();
-  const int64_t count = std::min(std::max<int64_t>(1, max_bytes / kFloatBytes), all - *progress);
   const float* const source = memory(from);
   float* const target = memory(to);
-  ForEachStretch(used, shape_.region_floats(), *progress, count, [source, target](int64_t offset, int64_t floats) {
+  return MoveSlice(used, max_bytes, progress, [source, target](int64_t offset, int64_t floats) {
     std::memcpy(target + offset, source + offset, floats * kFloatBytes);
   });
-  *progress = *progress + count == all ? kCopied : *progress + count;
-  return count * kFloatBytes;
 }
 
 }  // namespace statehouse

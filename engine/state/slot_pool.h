@@ -22,6 +22,7 @@ struct SlotShape {
   kernels::RetentionLayout layout;
   int64_t num_layers = 0;
 
+  bool SameAs(const SlotShape& other) const;
   int64_t num_regions() const { return num_layers * layout.shape().heads_kv; }
   int64_t region_floats() const { return layout.head_floats(); }
   int64_t floats() const { return num_regions() * region_floats(); }
@@ -59,11 +60,21 @@ class SlotPool {
   static constexpr int64_t kCopied = -1;
   int64_t CopySlice(int32_t from, int32_t to, int64_t position, int64_t max_bytes, int64_t* progress);
 
+  // What a snapshot of the slot must hold of each region, in floats.
+  int64_t used_floats(int32_t slot) const { return slots_[slot].used_floats; }
+  // The same in slices between a slot and memory of [num_regions, used_floats] floats. A restored slot was just taken.
+  int64_t SaveSlice(int32_t slot, float* to, int64_t max_bytes, int64_t* progress);
+  int64_t RestoreSlice(const float* from, int64_t used_floats, int32_t slot, int64_t max_bytes, int64_t* progress);
+
  private:
   struct Slot {
     int64_t used_floats = 0;  // of each region: may be non-zero
     int64_t zeroed = 0;       // floats zeroed so far, counted over all regions' used parts
   };
+
+  // Calls fn(offset within the slot, floats) for the next stretches of the used parts.
+  template <typename Fn>
+  int64_t MoveSlice(int64_t used_floats, int64_t max_bytes, int64_t* progress, Fn fn) const;
 
   explicit SlotPool(const SlotShape& shape) : shape_(shape) {}
 

@@ -1,0 +1,195 @@
+#include "engine/state/file_layer.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace statehouse {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr char kTemporary[] = ".tmp";
+
+absl::Status FileError(const std::string& path, const char* what, int error) {
+  const std::string text = absl::StrCat(path, ": ", what, ": ", std::strerror(error));
+  switch (error) {
+    case ENOSPC:
+    case EDQUOT:
+    case EFBIG:
+      return absl::ResourceExhaustedError(absl::StrCat(text, "; free some space"));
+    case ENOENT:
+      return absl::NotFoundError(text);
+    default:
+      return absl::InternalError(text);
+  }
+}
+
+// Owns a descriptor.
+class Descriptor {
+ public:
+  explicit Descriptor(int number) : number_(number) {}
+  ~Descriptor() {
+    if (number_ >= 0) close(number_);
+  }
+  Descriptor(Descriptor&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
+  int number() const { return number_; }
+  bool is_open() const { return number_ >= 0; }
+
+ private:
+  int number_;
+};
+
+absl::Status WriteAll(int descriptor, const std::string& path, std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t written = write(descriptor, bytes.data(), bytes.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) return FileError(path, "cannot be written", errno);
+    bytes = bytes.subspan(static_cast<size_t>(written));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SyncFolder(const std::string& folder) {
+  const Descriptor descriptor(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!descriptor.is_open()) return FileError(folder, "cannot be opened", errno);
+  if (fsync(descriptor.number()) != 0) return FileError(folder, "cannot be synced", errno);
+  return absl::OkStatus();
+}
+
+class PosixAppendFile final : public AppendFile {
+ public:
+  PosixAppendFile(std::string path, Descriptor descriptor, int64_t size)
+      : path_(std::move(path)), descriptor_(std::move(descriptor)), size_(size) {}
+
+  int64_t size() const override { return size_; }
+  absl::Status Append(std::span<const std::byte> bytes) override {
+    absl::Status status = WriteAll(descriptor_.number(), path_, bytes);
+    struct stat info;
+    if (fstat(descriptor_.number(), &info) == 0) size_ = info.st_size;
+    return status;
+  }
+  absl::Status Truncate(int64_t size) override {
+    if (ftruncate(descriptor_.number(), size) != 0) return FileError(path_, "cannot be cut", errno);
+    size_ = size;
+    return absl::OkStatus();
+  }
+  absl::Status Sync() override {
+    if (fdatasync(descriptor_.number()) != 0) return FileError(path_, "cannot be synced", errno);
+    return absl::OkStatus();
+  }
+
+ private:
+  const std::string path_;
+  const Descriptor descriptor_;
+  int64_t size_;
+};
+
+class PosixFileLayer final : public FileLayer {
+ public:
+  absl::StatusOr<std::unique_ptr<AppendFile>> OpenAppend(const std::string& path) override {
+    const bool is_new = access(path.c_str(), F_OK) != 0;
+    Descriptor descriptor(open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
+    if (!descriptor.is_open()) return FileError(path, "cannot be opened", errno);
+    struct stat info;
+    if (fstat(descriptor.number(), &info) != 0) return FileError(path, "cannot be measured", errno);
+    if (is_new) {
+      if (absl::Status status = SyncFolder(fs::path(path).parent_path()); !status.ok()) return status;
+    }
+    return std::make_unique<PosixAppendFile>(path, std::move(descriptor), info.st_size);
+  }
+
+  absl::Status WriteWhole(const std::string& path, const std::function<absl::Status(const ByteSink&)>& write) override {
+    const std::string temporary = path + kTemporary;
+    absl::Status status = WriteTemporary(temporary, write);
+    if (status.ok() && rename(temporary.c_str(), path.c_str()) != 0) {
+      status = FileError(path, "cannot be put in place", errno);
+    }
+    if (!status.ok()) {
+      unlink(temporary.c_str());
+      return status;
+    }
+    return SyncFolder(fs::path(path).parent_path());
+  }
+
+  absl::StatusOr<std::vector<std::byte>> Read(const std::string& path) override {
+    const Descriptor descriptor(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!descriptor.is_open()) return FileError(path, "cannot be opened", errno);
+    struct stat info;
+    if (fstat(descriptor.number(), &info) != 0) return FileError(path, "cannot be measured", errno);
+    std::vector<std::byte> bytes(static_cast<size_t>(info.st_size));
+    size_t done = 0;
+    while (done < bytes.size()) {
+      const ssize_t count = read(descriptor.number(), bytes.data() + done, bytes.size() - done);
+      if (count < 0 && errno == EINTR) continue;
+      if (count < 0) return FileError(path, "cannot be read", errno);
+      if (count == 0) break;
+      done += static_cast<size_t>(count);
+    }
+    bytes.resize(done);
+    return bytes;
+  }
+
+  absl::StatusOr<std::vector<std::string>> List(const std::string& folder) override {
+    std::error_code error;
+    std::vector<std::string> names;
+    fs::directory_iterator entries(folder, error);
+    if (error == std::errc::no_such_file_or_directory) return names;
+    for (; !error && entries != fs::directory_iterator(); entries.increment(error)) {
+      if (entries->path().extension() != kTemporary) names.push_back(entries->path().filename());
+    }
+    if (error) return FileError(folder, "cannot be listed", error.value());
+    std::sort(names.begin(), names.end());
+    return names;
+  }
+
+  absl::Status MakeFolder(const std::string& folder) override {
+    const fs::path path(folder);
+    if (path.empty() || fs::is_directory(path)) return absl::OkStatus();
+    const std::string parent = path.has_parent_path() ? path.parent_path().string() : ".";
+    if (absl::Status status = MakeFolder(parent); !status.ok()) return status;
+    if (mkdir(folder.c_str(), 0700) != 0 && errno != EEXIST) return FileError(folder, "cannot be made", errno);
+    return SyncFolder(parent);
+  }
+
+  absl::Status Rename(const std::string& from, const std::string& to) override {
+    if (rename(from.c_str(), to.c_str()) != 0) return FileError(from, "cannot be renamed", errno);
+    return SyncFolder(fs::path(to).parent_path());
+  }
+
+  absl::Status Remove(const std::string& path) override {
+    std::error_code error;
+    fs::remove_all(path, error);
+    if (error) return FileError(path, "cannot be removed", error.value());
+    return SyncFolder(fs::path(path).parent_path());
+  }
+
+ private:
+  static absl::Status WriteTemporary(const std::string& temporary,
+                                     const std::function<absl::Status(const ByteSink&)>& write) {
+    const Descriptor descriptor(open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+    if (!descriptor.is_open()) return FileError(temporary, "cannot be made", errno);
+    absl::Status status =
+        write([&](std::span<const std::byte> bytes) { return WriteAll(descriptor.number(), temporary, bytes); });
+    if (status.ok() && fsync(descriptor.number()) != 0) status = FileError(temporary, "cannot be synced", errno);
+    return status;
+  }
+};
+
+}  // namespace
+
+FileLayer* FileLayer::Posix() {
+  static PosixFileLayer layer;
+  return &layer;
+}
+
+}  // namespace statehouse

@@ -1,0 +1,56 @@
+// Files as durable code needs them: what is promised to survive a crash is only what was synced. An interface, so that
+// tests can drop everything else. Thread-safety: a FileLayer may be used from any thread; one AppendFile by one at a
+// time.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace statehouse {
+
+// Takes the bytes of a file in order.
+using ByteSink = std::function<absl::Status(std::span<const std::byte>)>;
+
+// A file that grows at its end.
+class AppendFile {
+ public:
+  virtual ~AppendFile() = default;
+  virtual int64_t size() const = 0;
+  // All of it, or an error and any part of it. RESOURCE_EXHAUSTED: the disk is full.
+  virtual absl::Status Append(std::span<const std::byte> bytes) = 0;
+  virtual absl::Status Truncate(int64_t size) = 0;
+  // What was appended survives a crash from here on. After an error nothing is known about the file.
+  virtual absl::Status Sync() = 0;
+};
+
+class FileLayer {
+ public:
+  virtual ~FileLayer() = default;
+
+  // Creates the file if it is missing; the file itself (not its contents) then survives a crash.
+  virtual absl::StatusOr<std::unique_ptr<AppendFile>> OpenAppend(const std::string& path) = 0;
+  // Puts a whole file in place, or leaves what was there: a temporary file, synced, renamed, its folder synced.
+  virtual absl::Status WriteWhole(const std::string& path,
+                                  const std::function<absl::Status(const ByteSink&)>& write) = 0;
+  // NOT_FOUND if it is missing.
+  virtual absl::StatusOr<std::vector<std::byte>> Read(const std::string& path) = 0;
+  // Names in a folder, sorted; none if the folder is missing. Temporary files are left out.
+  virtual absl::StatusOr<std::vector<std::string>> List(const std::string& folder) = 0;
+  // With its parents; survives a crash.
+  virtual absl::Status MakeFolder(const std::string& folder) = 0;
+  virtual absl::Status Rename(const std::string& from, const std::string& to) = 0;
+  // A file, or a folder with all files in it. OK if it is missing.
+  virtual absl::Status Remove(const std::string& path) = 0;
+
+  static FileLayer* Posix();
+};
+
+}  // namespace statehouse

@@ -1,0 +1,69 @@
+#include "engine/state/snapshot.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+
+namespace statehouse {
+
+Snapshot::Snapshot(const SlotShape& shape, const SnapshotPoint& point, kernels::AlignedBuffer regions,
+                   std::vector<float> logits, std::vector<int32_t> tokens)
+    : shape_(shape),
+      point_(point),
+      regions_(std::make_shared<const kernels::AlignedBuffer>(std::move(regions))),
+      logits_(std::move(logits)),
+      tokens_(std::move(tokens)) {}
+
+Snapshot::Snapshot(const Snapshot& later, int64_t position)
+    : shape_(later.shape_),
+      point_({.position = position,
+              .used_floats = later.point_.used_floats,
+              .switch_units = later.point_.switch_units,
+              .switched = later.point_.switched}),
+      regions_(later.regions_),
+      tokens_(later.tokens_.begin(), later.tokens_.begin() + position) {}
+
+int64_t Snapshot::exact_from() const {
+  // Rows form forgets rows freely. In state form the fold that the last row's chunk asked for has been made.
+  const bool state_form = shape_.layout.has_state() && (point_.switched || shape_.layout.shape().switch_over == 0);
+  if (!state_form) return 1;
+  const int64_t chunk = shape_.layout.shape().chunk;
+  const int64_t of_last_row = (point_.position - 1) / chunk * chunk;
+  return std::max<int64_t>({1, of_last_row, point_.switched ? shape_.layout.shape().switch_over : 0});
+}
+
+std::shared_ptr<const Snapshot> Snapshot::TakenBackTo(int64_t position) const {
+  return std::shared_ptr<const Snapshot>(new Snapshot(*this, position));
+}
+
+int64_t Snapshot::bytes() const {
+  return static_cast<int64_t>(sizeof(float)) * (num_region_floats() + static_cast<int64_t>(logits_.size())) +
+         static_cast<int64_t>(sizeof(int32_t) * tokens_.size());
+}
+
+absl::StatusOr<std::shared_ptr<SnapshotDraft>> SnapshotDraft::Reserve(const SlotShape& shape, int64_t vocab_size) {
+  std::shared_ptr<SnapshotDraft> draft(new SnapshotDraft(shape));
+  if (!draft->regions_.Allocate(shape.bytes())) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("a snapshot needs up to ", shape.bytes(), " bytes, and the host has too few; free some sessions"));
+  }
+  draft->logits_.resize(vocab_size);
+  return draft;
+}
+
+void SnapshotDraft::SetLogits(std::span<const float> logits) {
+  std::copy(logits.begin(), logits.end(), logits_.begin());
+  has_logits_ = true;
+}
+
+std::shared_ptr<const Snapshot> SnapshotDraft::Seal(std::vector<int32_t> tokens) {
+  tokens.resize(static_cast<size_t>(point_.position));
+  tokens.shrink_to_fit();
+  if (!has_logits_) logits_.clear();
+  logits_.shrink_to_fit();
+  return std::make_shared<const Snapshot>(shape_, point_, std::move(regions_), std::move(logits_), std::move(tokens));
+}
+
+}  // namespace statehouse

@@ -1,0 +1,19 @@
+// What writer and reader of docs/snapshot-format.md share. Private to engine/state.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+namespace statehouse::snapshot_format {
+
+inline constexpr std::string_view kMagic = "SHSNAP01";
+inline constexpr std::string_view kEndMagic = "SHSNAPND";
+inline constexpr int64_t kTrailerBytes = 24;
+inline constexpr int64_t kAlignment = 64;
+inline constexpr int kVersion = 1;
+
+uint64_t Checksum(std::span<const std::byte> bytes);  // XXH3-64
+
+}  // namespace statehouse::snapshot_format
