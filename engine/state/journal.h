@@ -1,7 +1,7 @@
 // A file of records that grows at its end, and of which a crash can only cost the end that was not synced.
 //
-// Format: for each record u64 XXH3-64 of what follows, u32 size of the payload, payload; little-endian. Reading stops at
-// the first record that is not whole and right, and cuts the file there. Thread-safety: one thread at a time.
+// Format: for each record u64 XXH3-64 of what follows, u32 size of the payload, payload; little-endian. Reading stops
+// at the first record that is not whole and right, and cuts the file there. Thread-safety: one thread at a time.
 #pragma once
 
 #include <memory>

@@ -47,8 +47,9 @@ TEST(Scheduler, StreamAtItsSwitchOver_GoesOnBesideBetterPrompts) {
     work[idx].priority = 1;
     work[idx].decodes = true;
   }
-  EXPECT_EQ(Plan(kLimits, work), (Rows{256, 3, 2}));  // a turn is a chunk's worth: 2 units of 50 rows; then what is left
-  work[1].decodes = false;                            // that of a prompt waits for better ones
+  EXPECT_EQ(Plan(kLimits, work),
+            (Rows{256, 3, 2}));  // a turn is a chunk's worth: 2 units of 50 rows; then what is left
+  work[1].decodes = false;       // that of a prompt waits for better ones
   EXPECT_EQ(Plan(kLimits, work), (Rows{384, 0, 2}));
 }
 
