@@ -107,7 +107,8 @@ absl::Status Connection::Explain(const grpc::Status& status) const {
         message = absl::StrFormat(
             "no server answers at %s (%s). Start one with: statehouse serve --model DIR; or name another with "
             "--address%s",
-            options_.address, message, SpeaksTls(options_) ? "" : "; a server with TLS needs --tls or --tls-ca");
+            options_.address, message,
+            SpeaksTls(options_) || IsUnix(options_.address) ? "" : "; a server with TLS needs --tls or --tls-ca");
       }
       break;
     case grpc::StatusCode::UNAUTHENTICATED:

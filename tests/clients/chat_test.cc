@@ -259,6 +259,14 @@ TEST(ConnectionTest, AToken_GoesToOtherMachinesInClearOnlyWhenAskedTo) {
   EXPECT_TRUE(Connection::Open({.address = "10.0.0.5:1"}).ok()) << "without a token there is none to lose";
 }
 
+TEST(ConnectionTest, NobodyAtASocketFile_IsNotSaidToNeedTls) {
+  const auto connection = Connection::Open({.address = "unix:/no/such/socket"});
+  WireBackend backend(connection->get());
+  const absl::Status status = backend.Generate({}, [](const v1::GenerateEvent&) {});
+  EXPECT_THAT(std::string(status.message()), HasSubstr("no server answers"));
+  EXPECT_THAT(std::string(status.message()), Not(HasSubstr("TLS")));
+}
+
 TEST(ConnectionTest, ASocketFile_IsSpokenToWithoutTls) {
   const std::string path = testing::TempDir() + "/chat_test_socket";
   FakeServer server("unix:" + path);
