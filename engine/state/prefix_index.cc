@@ -1,0 +1,236 @@
+#include "engine/state/prefix_index.h"
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+namespace statehouse {
+
+// The end of an edge. The path from the root spells the first `position` tokens.
+struct PrefixIndex::Node {
+  Node* parent = nullptr;
+  std::vector<int32_t> edge;  // from the parent
+  int64_t position = 0;
+  std::map<int32_t, std::unique_ptr<Node>> children;  // by the first token of their edge
+  std::shared_ptr<const Snapshot> snapshot;
+  bool was_evicted = false;  // had a snapshot
+  int64_t last_use = 0;
+};
+
+// How far a prompt goes along the tree.
+struct PrefixIndex::Place {
+  Node* node = nullptr;     // the last one reached in full
+  int64_t matched = 0;      // tokens, on the edge below it included
+  bool on_an_edge = false;  // some of that edge matched
+};
+
+const char* MissReasonName(MissReason reason) {
+  switch (reason) {
+    case MissReason::kNone:
+      return "none";
+    case MissReason::kNothing:
+      return "nothing";
+    case MissReason::kDiverged:
+      return "diverged";
+    case MissReason::kNoSnapshot:
+      return "no_snapshot";
+    case MissReason::kEvicted:
+      return "evicted";
+  }
+  return "unknown";
+}
+
+PrefixIndex::PrefixIndex(const PrefixIndexOptions& options) : options_(options) {}
+PrefixIndex::~PrefixIndex() = default;
+
+PrefixIndex::Place PrefixIndex::Descend(Node* root, std::span<const int32_t> tokens) const {
+  Place place = {.node = root};
+  while (place.matched < static_cast<int64_t>(tokens.size())) {
+    const auto child = place.node->children.find(tokens[static_cast<size_t>(place.matched)]);
+    if (child == place.node->children.end()) break;
+    const std::vector<int32_t>& edge = child->second->edge;
+    const auto rest = tokens.subspan(static_cast<size_t>(place.matched));
+    const auto differ = std::mismatch(edge.begin(), edge.end(), rest.begin(), rest.end());
+    place.matched += differ.first - edge.begin();
+    if (differ.first != edge.end()) {
+      place.on_an_edge = true;
+      break;
+    }
+    place.node = child->second.get();
+  }
+  return place;
+}
+
+PrefixMatch PrefixIndex::Find(std::string_view salt, std::span<const int32_t> prompt) {
+  std::lock_guard<std::mutex> lock(mu_);
+  PrefixMatch match;
+  const auto root = roots_.find(salt);
+  if (root == roots_.end()) return match;
+  const Place place = Descend(root->second.get(), prompt);
+  match.matched = place.matched;
+  const int64_t size = static_cast<int64_t>(prompt.size());
+  bool was_evicted = false;
+  for (Node* node = place.node; node != nullptr; node = node->parent) {
+    const bool usable = node->snapshot != nullptr && (node->position < size || !node->snapshot->logits().empty());
+    if (usable) {
+      match.snapshot = node->snapshot;
+      node->last_use = ++clock_;
+      break;
+    }
+    was_evicted = was_evicted || node->was_evicted;
+  }
+  const int64_t found = match.snapshot == nullptr ? 0 : match.snapshot->position();
+  if (found == size) {
+    match.reason = MissReason::kNone;
+  } else if (was_evicted) {
+    match.reason = MissReason::kEvicted;
+  } else if (found < place.matched) {
+    match.reason = MissReason::kNoSnapshot;
+  } else {
+    match.reason = place.matched == 0 ? MissReason::kNothing : MissReason::kDiverged;
+  }
+  return match;
+}
+
+// The node at exactly these tokens; edges are split where they must be.
+PrefixIndex::Node* PrefixIndex::Grow(std::string_view salt, std::span<const int32_t> tokens) {
+  std::unique_ptr<Node>& root = roots_[std::string(salt)];
+  if (root == nullptr) root = std::make_unique<Node>();
+  const Place place = Descend(root.get(), tokens);
+  Node* node = place.node;
+  if (place.on_an_edge) {
+    std::unique_ptr<Node>& slot = node->children[tokens[static_cast<size_t>(node->position)]];
+    auto middle = std::make_unique<Node>();
+    const auto cut = slot->edge.begin() + (place.matched - node->position);
+    middle->parent = node;
+    middle->position = place.matched;
+    middle->edge.assign(slot->edge.begin(), cut);
+    slot->edge.erase(slot->edge.begin(), cut);
+    slot->parent = middle.get();
+    const int32_t first = slot->edge.front();
+    middle->children[first] = std::move(slot);
+    slot = std::move(middle);
+    node = slot.get();
+  }
+  if (place.matched < static_cast<int64_t>(tokens.size())) {
+    auto leaf = std::make_unique<Node>();
+    leaf->parent = node;
+    leaf->position = static_cast<int64_t>(tokens.size());
+    leaf->edge.assign(tokens.begin() + place.matched, tokens.end());
+    totals_.tokens += static_cast<int64_t>(leaf->edge.size());
+    Node* const made = leaf.get();
+    node->children[leaf->edge.front()] = std::move(leaf);
+    node = made;
+  }
+  return node;
+}
+
+std::vector<int64_t> PrefixIndex::Plan(std::string_view salt, std::span<const int32_t> prompt, int64_t cached) {
+  std::lock_guard<std::mutex> lock(mu_);
+  std::vector<int64_t> positions;
+  if (prompt.empty()) return positions;
+  const auto root = roots_.find(salt);
+  const int64_t branch = root == roots_.end() ? 0 : Descend(root->second.get(), prompt).matched;
+  const int64_t size = static_cast<int64_t>(prompt.size());
+  if (branch > cached && branch < size) positions.push_back(branch);
+  if (size > cached) positions.push_back(size);
+  Grow(salt, prompt)->last_use = ++clock_;
+  if (totals_.tokens > options_.max_tokens) ForgetPaths();
+  return positions;
+}
+
+void PrefixIndex::Insert(std::string_view salt, const std::shared_ptr<const Snapshot>& snapshot) {
+  std::lock_guard<std::mutex> lock(mu_);
+  if (snapshot->bytes() > options_.budget_bytes) return;
+  Node* const node = Grow(salt, snapshot->tokens());
+  node->last_use = ++clock_;
+  if (node->snapshot != nullptr) {
+    // The same state twice; one that has logits serves more.
+    if (node->snapshot->logits().empty() && !snapshot->logits().empty()) {
+      totals_.bytes += snapshot->bytes() - node->snapshot->bytes();
+      node->snapshot = snapshot;
+    }
+    return;
+  }
+  EvictTo(options_.budget_bytes - snapshot->bytes());
+  node->snapshot = snapshot;
+  node->was_evicted = false;
+  held_.push_back(node);
+  totals_.bytes += snapshot->bytes();
+  ++totals_.snapshots;
+  if (totals_.tokens > options_.max_tokens) ForgetPaths();
+}
+
+// What is computed again without it: from the next snapshot above.
+double PrefixIndex::FlopsSaved(const Node& node) const {
+  const Node* above = node.parent;
+  while (above != nullptr && above->snapshot == nullptr) above = above->parent;
+  const int64_t from = above == nullptr ? 0 : above->position;
+  if (!options_.flops) return static_cast<double>(node.position - from);
+  return options_.flops(node.position) - options_.flops(from);
+}
+
+void PrefixIndex::EvictTo(int64_t bytes) {
+  while (totals_.bytes > bytes && !held_.empty()) {
+    double most_efficient = std::numeric_limits<double>::min();
+    int64_t oldest = clock_;
+    std::vector<double> efficiency(held_.size());
+    for (size_t idx = 0; idx < held_.size(); ++idx) {
+      efficiency[idx] = FlopsSaved(*held_[idx]) / static_cast<double>(held_[idx]->snapshot->bytes());
+      most_efficient = std::max(most_efficient, efficiency[idx]);
+      oldest = std::min(oldest, held_[idx]->last_use);
+    }
+    const double span = static_cast<double>(std::max<int64_t>(1, clock_ - oldest));
+    size_t worst = 0;
+    double worst_score = std::numeric_limits<double>::max();
+    for (size_t idx = 0; idx < held_.size(); ++idx) {
+      const double recency = static_cast<double>(held_[idx]->last_use - oldest) / span;
+      const double score = recency + options_.efficiency_weight * efficiency[idx] / most_efficient;
+      if (score < worst_score) {
+        worst_score = score;
+        worst = idx;
+      }
+    }
+    Node* const node = held_[worst];
+    held_.erase(held_.begin() + static_cast<ptrdiff_t>(worst));
+    Drop(node);
+  }
+}
+
+void PrefixIndex::Drop(Node* node) {
+  totals_.bytes -= node->snapshot->bytes();
+  --totals_.snapshots;
+  ++totals_.evictions;
+  node->snapshot = nullptr;
+  node->was_evicted = true;
+}
+
+// Takes off leaves that hold nothing, the longest unused first, until a quarter of the room is free again.
+void PrefixIndex::ForgetPaths() {
+  const int64_t enough = options_.max_tokens - options_.max_tokens / 4;
+  for (bool progress = true; progress && totals_.tokens > enough;) {
+    std::vector<Node*> leaves;
+    std::vector<Node*> walk;
+    for (auto& [salt, root] : roots_) walk.push_back(root.get());
+    while (!walk.empty()) {
+      Node* const node = walk.back();
+      walk.pop_back();
+      if (node->children.empty() && node->snapshot == nullptr && node->parent != nullptr) leaves.push_back(node);
+      for (auto& [token, child] : node->children) walk.push_back(child.get());
+    }
+    std::sort(leaves.begin(), leaves.end(), [](const Node* a, const Node* b) { return a->last_use < b->last_use; });
+    progress = !leaves.empty();
+    for (Node* leaf : leaves) {
+      if (totals_.tokens <= enough) break;
+      totals_.tokens -= static_cast<int64_t>(leaf->edge.size());
+      leaf->parent->children.erase(leaf->edge.front());
+    }
+  }
+}
+
+PrefixIndex::Totals PrefixIndex::totals() const {
+  std::lock_guard<std::mutex> lock(mu_);
+  return totals_;
+}
+
+}  // namespace statehouse

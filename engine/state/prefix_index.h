@@ -1,0 +1,92 @@
+// Finds the deepest snapshot that matches a prompt, so that shared beginnings are not computed again.
+//
+// A radix tree over token ids, one per salt (a tenant's tree cannot be reached, or timed, from another salt). Snapshots
+// hang at the positions they were taken at. What is kept under a budget of bytes is what saves most arithmetic per byte
+// and was used lately: score = recency + weight · (FLOPs saved beyond the next snapshot above, per byte), both scaled
+// to [0, 1] over what is held; the lowest score goes first. After "Marconi: Prefix Caching for the Era of Hybrid LLMs"
+// (Pan et al., arXiv 2411.19379). Every answer says how far the prompt matched, and why no more of it was found.
+// Thread-safety: every method may be called from any thread.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/state/snapshot.h"
+
+namespace statehouse {
+
+struct PrefixIndexOptions {
+  int64_t budget_bytes = 0;        // of snapshots
+  int64_t max_tokens = 16 << 20;   // remembered of prompts, 4 bytes each; beyond, paths without snapshots are forgotten
+  double efficiency_weight = 1.0;  // 0: least recently used
+  // Arithmetic of computing the first `position` tokens; null: one per token.
+  std::function<double(int64_t position)> flops = nullptr;
+};
+
+// Why no more of a prompt was found.
+enum class MissReason {
+  kNone,        // all of it was
+  kNothing,     // no prompt began like this
+  kDiverged,    // it is known up to `matched` tokens, and goes on in another way from there
+  kNoSnapshot,  // known farther than the snapshot, but none was taken there
+  kEvicted,     // one was taken there, and had to go
+};
+const char* MissReasonName(MissReason reason);
+
+struct PrefixMatch {
+  std::shared_ptr<const Snapshot> snapshot;  // null: none
+  int64_t matched = 0;                       // tokens of the prompt that were seen before
+  MissReason reason = MissReason::kNothing;
+};
+
+class PrefixIndex {
+ public:
+  explicit PrefixIndex(const PrefixIndexOptions& options);
+  ~PrefixIndex();
+
+  // The deepest usable snapshot; one of the whole prompt must hold logits. Counts as a use of it.
+  PrefixMatch Find(std::string_view salt, std::span<const int32_t> prompt);
+
+  // Remembers the prompt and says where snapshots of it are worth taking, ascending and beyond `cached`: where it
+  // leaves a path that was seen before (others will too), and its end.
+  std::vector<int64_t> Plan(std::string_view salt, std::span<const int32_t> prompt, int64_t cached);
+
+  // Holds the snapshot (its tokens say where), unless it is larger than the budget; evicts until all fits.
+  void Insert(std::string_view salt, const std::shared_ptr<const Snapshot>& snapshot);
+
+  struct Totals {
+    int64_t snapshots = 0;
+    int64_t bytes = 0;
+    int64_t evictions = 0;
+    int64_t tokens = 0;  // remembered, on the edges of all trees
+  };
+  Totals totals() const;
+
+ private:
+  struct Node;
+  struct Place;
+
+  // REQUIRES: mu_ held, for all below.
+  Place Descend(Node* root, std::span<const int32_t> tokens) const;
+  Node* Grow(std::string_view salt, std::span<const int32_t> tokens);
+  void EvictTo(int64_t bytes);
+  void ForgetPaths();
+  void Drop(Node* node);
+  double FlopsSaved(const Node& node) const;
+
+  const PrefixIndexOptions options_;
+  mutable std::mutex mu_;
+  std::map<std::string, std::unique_ptr<Node>, std::less<>> roots_;  // by salt
+  std::vector<Node*> held_;                                          // those with a snapshot
+  int64_t clock_ = 0;                                                // counts uses
+  Totals totals_;
+};
+
+}  // namespace statehouse
