@@ -24,7 +24,7 @@ endif()
 
 set(CMAKE_CUDA_ARCHITECTURES 80-real 90a-real)  # A100 and Hopper; no PTX
 if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
-  find_program(STATEHOUSE_NVCC nvcc HINTS ${PROJECT_SOURCE_DIR}/.cuda/bin /usr/local/cuda/bin)
+  find_program(STATEHOUSE_NVCC nvcc PATHS ${PROJECT_SOURCE_DIR}/.cuda/bin /usr/local/cuda/bin)
   if(STATEHOUSE_NVCC)
     set(CMAKE_CUDA_COMPILER ${STATEHOUSE_NVCC})
   endif()

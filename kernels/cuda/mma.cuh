@@ -20,6 +20,17 @@ __device__ __forceinline__ uint32_t SharedAddress(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
+// Calls visit(0) … visit(kCount - 1), shared out among the block's threads; the number of turns is known to the
+// compiler.
+template <int kCount, int kThreads, typename Visit>
+__device__ __forceinline__ void ForEach(const Visit& visit) {
+#pragma unroll
+  for (int turn = 0; turn < (kCount + kThreads - 1) / kThreads; ++turn) {
+    const int at = turn * kThreads + static_cast<int>(threadIdx.x);
+    if (kCount % kThreads == 0 || at < kCount) visit(at);
+  }
+}
+
 // What a pair of 16-bit numbers can do, by type.
 template <typename T>
 struct Pair;
@@ -83,6 +94,19 @@ __device__ __forceinline__ void MmaTf32(float (&c)[4], const uint32_t (&a)[4], u
       "{%0, %1, %2, %3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// Programmatic dependent launch, from compute capability 9.0 on: kernels that were queued so may start while the one
+// before them still runs, once all its blocks have let them or have ended; they wait where they need its results.
+__device__ __forceinline__ void LetDependentsStart() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+__device__ __forceinline__ void WaitForResults() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
 }
 
 // Four 8x8 matrices of 16-bit numbers; lane l gives the address of row l % 8 of matrix l / 8. Afterwards lane (g, t)

@@ -1,8 +1,8 @@
 #include "tests/bench/cuda_bench_support.h"
 
-#include <cublas_v2.h>
 #include <cuda_bf16.h>
 #include <dlfcn.h>
+#include <library_types.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -23,15 +23,15 @@ Times Summarise(std::vector<float> times) {
 double MatrixRate(cudaStream_t stream) {
   void* library = dlopen("libcublas.so.13", RTLD_NOW);
   if (library == nullptr) return 0;
-  const auto create = reinterpret_cast<decltype(&cublasCreate_v2)>(dlsym(library, "cublasCreate_v2"));
-  const auto set_stream = reinterpret_cast<decltype(&cublasSetStream_v2)>(dlsym(library, "cublasSetStream_v2"));
-  using Gemm = cublasStatus_t (*)(cublasHandle_t, cublasOperation_t, cublasOperation_t, int, int, int, const void*,
-                                  const void*, cudaDataType, int, const void*, cudaDataType, int, const void*, void*,
-                                  cudaDataType, int, cublasComputeType_t, cublasGemmAlgo_t);
+  const auto create = reinterpret_cast<int (*)(void**)>(dlsym(library, "cublasCreate_v2"));
+  const auto set_stream = reinterpret_cast<int (*)(void*, cudaStream_t)>(dlsym(library, "cublasSetStream_v2"));
+  using Gemm = int (*)(void*, int, int, int, int, int, const void*, const void*, cudaDataType, int, const void*,
+                       cudaDataType, int, const void*, void*, cudaDataType, int, int, int);
   const auto gemm = reinterpret_cast<Gemm>(dlsym(library, "cublasGemmEx"));
-  cublasHandle_t handle = nullptr;
-  if (create == nullptr || set_stream == nullptr || gemm == nullptr || create(&handle) != CUBLAS_STATUS_SUCCESS)
-    return 0;
+  void* handle = nullptr;
+  if (create == nullptr || set_stream == nullptr || gemm == nullptr || create(&handle) != 0) return 0;
+  constexpr int kNotTransposed = 0, kCompute32F = 68,
+                kDefaultAlgorithm = -1;  // as in cublas_api.h, not needed to build
   set_stream(handle, stream);
   constexpr int n = 8192;
   std::mt19937 rng(1);
@@ -40,9 +40,9 @@ double MatrixRate(cudaStream_t stream) {
   Check(c.Allocate(size_t{2} * n * n), "allocate");
   const float one = 1, zero = 0;
   const Times times = Measure(stream, 20, [&] {
-    if (gemm(handle, CUBLAS_OP_N, CUBLAS_OP_N, n, n, n, &one, a.device.as<void>(), CUDA_R_16BF, n, b.device.as<void>(),
-             CUDA_R_16BF, n, &zero, c.as<void>(), CUDA_R_16BF, n, CUBLAS_COMPUTE_32F,
-             CUBLAS_GEMM_DEFAULT) != CUBLAS_STATUS_SUCCESS) {
+    if (gemm(handle, kNotTransposed, kNotTransposed, n, n, n, &one, a.device.as<void>(), CUDA_R_16BF, n,
+             b.device.as<void>(), CUDA_R_16BF, n, &zero, c.as<void>(), CUDA_R_16BF, n, kCompute32F,
+             kDefaultAlgorithm) != 0) {
       std::fprintf(stderr, "cublasGemmEx failed\n");
       std::exit(1);
     }

@@ -30,6 +30,7 @@ struct ForwardCase {
   int64_t t;
   int heads_q, heads_kv, d;
   int64_t chunk;
+  RetentionPath path = RetentionPath::kBest;
 };
 
 // Relative error of some rows of y, each summed over all keys before it in double.
@@ -78,9 +79,10 @@ Row BenchForward(const ForwardCase& it, cudaStream_t stream, int runs) {
                                          .V = V.device.as<void>(),
                                          .log_G = log_G.device.as<float>(),
                                          .y = y.as<void>(),
-                                         .workspace = workspace.as<void>()};
+                                         .workspace = workspace.as<void>(),
+                                         .path = it.path};
   Row row;
-  row.name = "forward";
+  row.name = it.path == RetentionPath::kBest ? "forward" : "forward, mma.sync";
   row.shape = "t" + std::to_string(it.t) + " Hq" + std::to_string(it.heads_q) + " Hk" + std::to_string(it.heads_kv) +
               " d" + std::to_string(it.d) + " C" + std::to_string(it.chunk) + " bf16 gated";
   const auto queue = [&] { Check(CudaRetentionForward(*plan, args, stream), "CudaRetentionForward"); };

@@ -116,7 +116,8 @@ struct ForwardRun {
 
 // One forward pass over packed sequences. problem.Q … hold all rows; problem.shape.chunk is C.
 inline ForwardRun RunForward(const RetentionProblem& problem, std::span<const int64_t> cu_seqlens, RetentionDtype dtype,
-                             const DeviceState& initial = {}, bool wants_final = false) {
+                             const DeviceState& initial = {}, bool wants_final = false,
+                             RetentionPath path = RetentionPath::kBest) {
   const RetentionShape& shape = problem.shape;
   const absl::StatusOr<CudaRetentionPlan> plan = CudaRetentionPlan::Make({.heads_q = shape.heads_q,
                                                                           .heads_kv = shape.heads_kv,
@@ -146,7 +147,8 @@ inline ForwardRun RunForward(const RetentionProblem& problem, std::span<const in
                                          .initial_normalizer = initial.S.empty() ? nullptr : z0.as<float>(),
                                          .final_state = wants_final ? S1.as<float>() : nullptr,
                                          .final_normalizer = wants_final ? z1.as<float>() : nullptr,
-                                         .workspace = workspace.as<void>()};
+                                         .workspace = workspace.as<void>(),
+                                         .path = path};
   const absl::Status status = CudaRetentionForward(*plan, args, nullptr);
   EXPECT_TRUE(status.ok()) << status;
   EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess) << cudaGetErrorString(cudaGetLastError());

@@ -48,6 +48,15 @@ void ExpectClose(const std::vector<float>& y, const Expected& expected, const st
   EXPECT_LE(error, kErrorRatio * plain) << what;
 }
 
+// Runs a case with the best instructions and with those of sm_80.
+void ExpectBothPathsClose(const RetentionProblem& problem, std::span<const int64_t> cu_seqlens, RetentionDtype dtype,
+                          const Expected& expected, const std::string& what) {
+  ExpectClose(RunForward(problem, cu_seqlens, dtype).y, expected, what);
+  if (problem.shape.head_dim < 64) return;  // one path only
+  ExpectClose(RunForward(problem, cu_seqlens, dtype, {}, false, RetentionPath::kMmaSync).y, expected,
+              what + " mma.sync");
+}
+
 std::string Name(const RetentionShape& shape, int64_t t, RetentionDtype dtype) {
   return std::string(RetentionDtypeName(dtype)) + " t " + std::to_string(t) + " Hq " + std::to_string(shape.heads_q) +
          " Hk " + std::to_string(shape.heads_kv) + " d " + std::to_string(shape.head_dim) + " C " +
@@ -75,7 +84,7 @@ TEST_F(CudaRetention, LengthsAroundChunksAndTiles_AgreeWithTheDefinition) {
         RetentionProblem cut = problem;
         cut.shape.chunk = chunk;
         if (chunk != 128 && t > 1 && t < chunk / 2) continue;
-        ExpectClose(RunForward(cut, lengths, kBf16).y, want, Name(cut.shape, t, kBf16));
+        ExpectBothPathsClose(cut, lengths, kBf16, want, Name(cut.shape, t, kBf16));
       }
     }
   }
@@ -89,8 +98,8 @@ TEST_F(CudaRetention, GroupsOfQueryHeadsAndGates_AgreeWithTheDefinition) {
         const RetentionShape shape = {.heads_q = group, .heads_kv = 1, .head_dim = d, .chunk = 128};
         const RetentionProblem problem = RoundedProblem(rng, shape, 333, kBf16, lowest_gate);
         const int64_t lengths[] = {0, 333};
-        ExpectClose(RunForward(problem, lengths, kBf16).y, Expect(problem, lengths, kBf16),
-                    Name(shape, 333, kBf16) + " gate " + std::to_string(lowest_gate));
+        ExpectBothPathsClose(problem, lengths, kBf16, Expect(problem, lengths, kBf16),
+                             Name(shape, 333, kBf16) + " gate " + std::to_string(lowest_gate));
       }
     }
   }
@@ -102,8 +111,7 @@ TEST_F(CudaRetention, PackedSequences_DoNotSeeEachOther) {
     const RetentionShape shape = {.heads_q = 4, .heads_kv = 2, .head_dim = d, .chunk = 128};
     const int64_t lengths[] = {0, 1, 1, 130, 386, 389, 900};
     const RetentionProblem problem = RoundedProblem(rng, shape, 900, kBf16);
-    ExpectClose(RunForward(problem, lengths, kBf16).y, Expect(problem, lengths, kBf16),
-                Name(shape, 900, kBf16) + " packed");
+    ExpectBothPathsClose(problem, lengths, kBf16, Expect(problem, lengths, kBf16), Name(shape, 900, kBf16) + " packed");
   }
 }
 
@@ -238,7 +246,7 @@ TEST_F(CudaRetention, GoldenCases_Agree) {
     for (const int64_t chunk : {int64_t{16}, int64_t{64}, int64_t{1024}, static_cast<int64_t>(number("chunk_size"))}) {
       if (chunk == 0) continue;
       problem.shape.chunk = chunk;
-      ExpectClose(RunForward(problem, lengths, kBf16).y, want, Name(problem.shape, t, kBf16));
+      ExpectBothPathsClose(problem, lengths, kBf16, want, Name(problem.shape, t, kBf16));
     }
   }
 }

@@ -18,6 +18,7 @@ struct RetentionArgs {
   int heads_q, heads_kv;
   int chunk_rows;  // C rounded up to kTokenTile
   float scale_squared;
+  bool has_wgmma;  // compute capability 9.0
 
   const T* Q;  // [T, Hq, d]
   const T* K;  // [T, Hk, d]
@@ -31,8 +32,11 @@ struct RetentionArgs {
   float* final_normalizer;
 
   // Workspace; n is the chunk, h the key/value head.
-  float2* sums;     // [n, h, chunk_rows] log gates summed from the chunk's start: a float and what it cannot hold
-  float* decay;     // [n, h] what the whole chunk leaves of the state before it
+  float2* sums;        // [n, h, chunk_rows] log gates summed from the chunk's start: a float and what it cannot hold
+  float* key_factors;  // [n, h, chunk_rows] e^{L - L_j} with L at the end of j's kTokenTile rows
+  float* decay;        // [n, h] what the whole chunk leaves of the state before it
+  // Where there are warpgroup products, `keys` holds for each tile of tokens keys, then values, as FoldChunksSm90 wants
+  // them, and tiles of `prefix` lie as QueryChunksSm90 wants them.
   T* keys;          // [n, h, d, chunk_rows] K transposed
   T* values;        // [n, h, chunk_rows, d] V times what is left of its row at the chunk's end
   float* local;     // [n, h, P, d] what the chunk adds to S
@@ -54,6 +58,24 @@ __device__ __forceinline__ bool HasState(const RetentionArgs<T>& args, const Chu
 
 // L_t - L_j of one chunk's sums, exact to a float's precision of the difference.
 __device__ __forceinline__ float Difference(float2 a, float2 b) { return (a.x - b.x) + (a.y - b.y); }
+
+// Byte offset of a 16-byte unit in rows of 128 bytes: the eight units of a row are permuted by the row, so that units
+// of one column lie in different banks. Warpgroup products read their right operand so.
+__device__ __forceinline__ int SwizzledUnit(int row, int unit) { return row * 128 + (unit ^ (row & 7)) * 16; }
+
+// Byte offsets of 16-byte units within a tile of 64 tokens for Hopper.
+template <int kDim>
+struct FoldTileSm90 {
+  static constexpr int kKeyBytes = kDim * 128;
+  static constexpr int kBytes = 2 * kKeyBytes;
+  // Tokens 8 unit … of k_i; two rows of 64 bytes that are read together lie in different banks.
+  static __device__ __forceinline__ int Key(int i, int unit) { return (i * 8 + (unit ^ (i & 1) << 2)) * 16; }
+  // Columns 8 unit … of a token's values: blocks of 64 columns; rows stand in the order of the product's summed index.
+  static __device__ __forceinline__ int Value(int token, int unit) {
+    const int row = token / 32 * 32 + token % 8 / 4 * 16 + token % 4 / 2 * 8 + token % 32 / 8 * 2 + token % 2;
+    return kKeyBytes + unit / 8 * 64 * 128 + SwizzledUnit(row, unit % 8);
+  }
+};
 
 // Tile (I, J) of pairs, by index.
 struct TilePosition {

@@ -25,7 +25,7 @@ inline constexpr int kDecodeThreads = 128;
 inline constexpr int kDecodeWarps = kDecodeThreads / 32;
 inline constexpr int kDecodeRows = 16;  // of one product
 inline constexpr int kTailPart = 64;    // tail rows of one block
-inline constexpr int kCombineGroups = 4;
+inline constexpr int kCombineGroups = 8;
 
 struct DecodeArgs {
   char* const* slots;
@@ -98,24 +98,22 @@ __device__ __forceinline__ void DecodeStep(
     a[r] = Tf32High(phi[r]);
     a_rest[r] = __float_as_uint(phi[r] - __uint_as_float(a[r]));
   }
+  // One kind of product after the other: those of one sum would wait for each other.
+  const auto multiply = [&](const uint32_t(&left)[4], const auto& right) {
 #pragma unroll
-  for (int group = 0; group < Tiles::kGroups; ++group) {
+    for (int group = 0; group < Tiles::kGroups; ++group) {
 #pragma unroll
-    for (int e = 0; e < Tiles::kVector; ++e) {
-      const uint32_t b0 = low_rows[group].Bits(e), b1 = high_rows[group].Bits(e);
-      float(&sum)[4] = sums.y[group][e];
-      if constexpr (sizeof(S) == 4) {
-        const uint32_t b0_high = b0 & 0xffffe000u, b1_high = b1 & 0xffffe000u;
-        MmaTf32(sum, a, b0_high, b1_high);
-        MmaTf32(sum, a_rest, b0_high, b1_high);
-        MmaTf32(sum, a, __float_as_uint(__uint_as_float(b0) - __uint_as_float(b0_high)),
-                __float_as_uint(__uint_as_float(b1) - __uint_as_float(b1_high)));
-      } else {
-        MmaTf32(sum, a, b0, b1);
-        MmaTf32(sum, a_rest, b0, b1);
-      }
+      for (int e = 0; e < Tiles::kVector; ++e)
+        MmaTf32(sums.y[group][e], left, right(low_rows[group].Bits(e)), right(high_rows[group].Bits(e)));
     }
-  }
+  };
+  const auto high = [](uint32_t bits) { return sizeof(S) == 4 ? bits & 0xffffe000u : bits; };
+  const auto rest = [](uint32_t bits) {
+    return __float_as_uint(__uint_as_float(bits) - __uint_as_float(bits & 0xffffe000u));
+  };
+  multiply(a, high);
+  multiply(a_rest, high);
+  if constexpr (sizeof(S) == 4) multiply(a, rest);
 }
 
 // The warp's share of one tile, in registers: rows i = 2 warp and 2 warp + 1.
@@ -219,9 +217,24 @@ __device__ __forceinline__ DecodeRow RowOf(const DecodeArgs& args, int head_kv, 
 struct RingGates {
   const float* gates;
   int start, size;
-  __device__ __forceinline__ double At(int row) const {
-    const int at = start + row;
-    return fmax(-200.0, static_cast<double>(gates[at < size ? at : at - size]));
+  // The gate of a row up to `last`; 0 behind it.
+  __device__ __forceinline__ float At(int row, int last) const {
+    const int at = start + min(row, last);
+    const float gate = gates[at < size ? at : at - size];
+    return row <= last ? fmaxf(-200.0f, gate) : 0.0f;
+  }
+  // Of rows first … last, added by one warp. Eight loads of a lane are under way at a time.
+  __device__ __forceinline__ double Sum(int first, int last) const {
+    double sum = 0;
+    for (int row = first + static_cast<int>(threadIdx.x % 32); row <= last; row += 8 * 32) {
+      float loaded[8];
+#pragma unroll
+      for (int u = 0; u < 8; ++u) loaded[u] = At(row + u * 32, last);
+#pragma unroll
+      for (int u = 0; u < 8; ++u) sum += loaded[u];
+    }
+    for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
+    return sum;
   }
 };
 
@@ -246,11 +259,8 @@ __device__ __forceinline__ void SumTailGates(const RingGates& gates, int first, 
                                              TailShared<T, kDim>& shared) {
   static_assert(kTailPart == 64);  // two rows of a lane
   const int lane = threadIdx.x % 32;
-  const auto gate = [&](int row) { return row <= position ? gates.At(row) : 0.0; };
-  const double even = gate(first + 2 * lane), odd = gate(first + 2 * lane + 1);
-  double later = 0;
-  for (int row = first + kTailPart + lane; row <= position; row += 32) later += gate(row);
-  for (int offset = 16; offset > 0; offset /= 2) later += __shfl_xor_sync(0xffffffffu, later, offset);
+  const double even = gates.At(first + 2 * lane, position), odd = gates.At(first + 2 * lane + 1, position);
+  const double later = gates.Sum(first + kTailPart, position);
   double sum = even + odd;
   for (int offset = 1; offset < 32; offset *= 2) {
     const double other = __shfl_down_sync(0xffffffffu, sum, offset);
@@ -261,7 +271,7 @@ __device__ __forceinline__ void SumTailGates(const RingGates& gates, int first, 
   shared.decays[2 * lane] = static_cast<float>(after + odd);
   if (lane < num_rows) {
     double drafts = 0;
-    for (int row = 1; row <= lane; ++row) drafts += gates.At(position + row);
+    for (int row = 1; row <= lane; ++row) drafts += gates.At(position + row, position + row);
     shared.drafts[lane] = static_cast<float>(drafts);
   }
 }
@@ -402,18 +412,6 @@ __device__ __forceinline__ void LoadQueries(const DecodeArgs& args, const T* que
   }
 }
 
-// The block that follows in the stream may be set up while this one still runs; it waits where it needs the results.
-__device__ __forceinline__ void LetDependentsStart() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;");
-#endif
-}
-__device__ __forceinline__ void WaitForResults() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-
 // Grid (tail_parts + splits, Hk, sequences * row_groups).
 template <typename T, typename S, int kDim>
 __global__ void __launch_bounds__(kDecodeThreads) DecodeParts(DecodeArgs args) {
@@ -461,15 +459,24 @@ __global__ void __launch_bounds__(kDecodeThreads) DecodeParts(DecodeArgs args) {
 // Parts [begin, end) of one row, this thread's column and the denominator.
 __device__ __forceinline__ float2 AddParts(const float* y, const float* denominators, int d, int begin, int end) {
   float2 sum = {};
-#pragma unroll 8
-  for (int part = begin; part < end; ++part) {
-    sum.x += __ldcg(y + int64_t{part} * kDecodeRows * d);
-    sum.y += __ldcg(denominators + part * kDecodeRows);
+  constexpr int kAhead = 9;  // loads under way: a remainder one by one would wait for each
+  for (int part = begin; part < end; part += kAhead) {
+    float2 loaded[kAhead];
+#pragma unroll
+    for (int u = 0; u < kAhead; ++u) {
+      loaded[u] = {};
+      if (part + u < end) {
+        loaded[u].x = __ldcg(y + int64_t{part + u} * kDecodeRows * d);
+        loaded[u].y = __ldcg(denominators + (part + u) * kDecodeRows);
+      }
+    }
+#pragma unroll
+    for (int u = 0; u < kAhead; ++u) sum.x += loaded[u].x, sum.y += loaded[u].y;
   }
   return sum;
 }
 
-// Grid (new rows, Hq, sequences), d x kCombineGroups threads: each group adds a quarter of the parts.
+// Grid (new rows, Hq, sequences), d x kCombineGroups threads: each group adds a share of the parts.
 template <typename T, int kDim>
 __global__ void __launch_bounds__(kDim* kCombineGroups) DecodeCombine(DecodeArgs args) {
   __shared__ float sums[kCombineGroups][kDim + 1];
@@ -486,9 +493,7 @@ __global__ void __launch_bounds__(kDim* kCombineGroups) DecodeCombine(DecodeArgs
     const RingGates gates = {
         reinterpret_cast<const float*>(args.slots[sequence] + args.gates) + head_kv * args.tail_rows,
         static_cast<int>(state_end % args.tail_rows), static_cast<int>(args.tail_rows)};
-    double sum = 0;
-    for (int row = threadIdx.x; row <= position + new_row; row += 32) sum += gates.At(row);
-    for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
+    const double sum = gates.Sum(0, position + new_row);
     if (threadIdx.x == 0) state_factor = args.scale_squared * __expf(static_cast<float>(sum));
   }
   WaitForResults();

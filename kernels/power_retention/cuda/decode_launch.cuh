@@ -2,6 +2,7 @@
 #pragma once
 
 #include "absl/status/status.h"
+#include "kernels/cuda/launch.h"
 #include "kernels/cuda/status.h"
 #include "kernels/power_retention/cuda/decode.cuh"
 
@@ -12,16 +13,9 @@ absl::Status QueueDecode(const DecodeArgs& args, int num_sequences, cudaStream_t
   const unsigned parts = args.tail_parts + args.splits, heads = args.heads_kv;
   DecodeParts<T, S, kDim><<<dim3(parts, heads, num_sequences * args.row_groups), kDecodeThreads, 0, stream>>>(args);
   if (absl::Status status = LaunchStatus("DecodeParts"); !status.ok()) return status;
-  cudaLaunchAttribute overlap;
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(args.num_rows, args.heads_q, num_sequences);
-  config.blockDim = dim3(kDim * kCombineGroups);
-  config.stream = stream;
-  config.attrs = &overlap;
-  config.numAttrs = args.overlaps ? 1 : 0;
-  return CudaStatus(cudaLaunchKernelEx(&config, DecodeCombine<T, kDim>, args), "DecodeCombine");
+  const LaunchConfig config(dim3(args.num_rows, args.heads_q, num_sequences), kDim * kCombineGroups, 0, stream,
+                            args.overlaps);
+  return CudaStatus(cudaLaunchKernelEx(config.get(), DecodeCombine<T, kDim>, args), "DecodeCombine");
 }
 
 }  // namespace statehouse::kernels

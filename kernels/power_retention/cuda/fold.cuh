@@ -50,15 +50,15 @@ __device__ __forceinline__ void LoadFoldStage(const RetentionArgs<T>& args, int6
   using Tiles = FoldTiles<kDim>;
   const T* keys = args.keys + slot * kDim * args.chunk_rows + first;
   const T* values = args.values + (slot * args.chunk_rows + first) * kDim;
-  for (int unit = threadIdx.x; unit < kDim * 8; unit += Tiles::kThreads) {
+  ForEach<kDim * 8, Tiles::kThreads>([&](int unit) {
     const int i = unit / 8, column = unit % 8;
     CopyAsync16(stage + KeyUnit<kDim>(i, column), keys + static_cast<int64_t>(i) * args.chunk_rows + column * 8);
-  }
+  });
   constexpr int kUnits = kDim / 8;
-  for (int unit = threadIdx.x; unit < kTokenTile * kUnits; unit += Tiles::kThreads) {
+  ForEach<kTokenTile * kUnits, Tiles::kThreads>([&](int unit) {
     const int token = unit / kUnits, column = unit % kUnits;
     CopyAsync16(stage + Tiles::kKeyBytes + ValueUnit<kDim>(token, column), values + token * kDim + column * 8);
-  }
+  });
 }
 
 // Adds 16 tokens to the warp's sums.

@@ -1,6 +1,7 @@
 // Checks a call, lays out its workspace, and chooses the instance.
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/mma.cuh"
+#include "kernels/cuda/status.h"
 #include "kernels/power_retention/cuda/args.cuh"
 #include "kernels/power_retention/cuda/instances.h"
 #include "kernels/power_retention/cuda/retention.h"
@@ -76,6 +77,7 @@ RetentionArgs<T> KernelArgs(const CudaRetentionPlan& plan, const CudaRetentionFo
   out.final_state = args.final_state;
   out.final_normalizer = args.final_normalizer;
   out.sums = reinterpret_cast<float2*>(workspace + parts.sums);
+  out.key_factors = reinterpret_cast<float*>(workspace + parts.key_factors);
   out.decay = reinterpret_cast<float*>(workspace + parts.decay);
   out.keys = reinterpret_cast<T*>(workspace + parts.keys);
   out.values = reinterpret_cast<T*>(workspace + parts.values);
@@ -106,7 +108,15 @@ absl::Status CudaRetentionForward(const CudaRetentionPlan& plan, const CudaReten
   if (absl::Status status = CheckPointers(args); !status.ok()) return status;
   const bool has_state = plan.has_long_sequence() || args.initial_state != nullptr || args.final_state != nullptr;
   const QueueFunction<bf16> queue = FindInstance<bf16>(plan.shape().head_dim);
-  return queue(KernelArgs<bf16>(plan, args), has_state, stream);
+  RetentionArgs<bf16> kernel_args = KernelArgs<bf16>(plan, args);
+  int device = 0, major = 0, minor = 0;
+  if (absl::Status status = CudaStatus(cudaGetDevice(&device), "cudaGetDevice"); !status.ok()) return status;
+  cudaError_t result = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  if (result == cudaSuccess) result = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+  if (absl::Status status = CudaStatus(result, "cudaDeviceGetAttribute"); !status.ok()) return status;
+  kernel_args.has_wgmma =
+      plan.shape().head_dim >= 64 && major == 9 && minor == 0 && args.path != RetentionPath::kMmaSync;
+  return queue(kernel_args, has_state, stream);
 }
 
 }  // namespace statehouse::kernels

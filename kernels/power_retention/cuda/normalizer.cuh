@@ -22,12 +22,16 @@ template <typename T, int kDim>
 __device__ __forceinline__ void LoadNormalizerStage(const RetentionArgs<T>& args, int64_t slot, int num_rows, int first,
                                                     char* stage) {
   using Tiles = NormalizerTiles<kDim>;
-  const T* keys = args.keys + slot * kDim * args.chunk_rows + first;
-  for (int unit = threadIdx.x; unit < kDim * 8; unit += Tiles::kThreads) {
+  ForEach<kDim * 8, Tiles::kThreads>([&](int unit) {
     const int i = unit / 8, column = unit % 8;
-    CopyAsync16(SharedAddress(stage) + (i * 8 + (column ^ i % 8)) * 16,
-                keys + static_cast<int64_t>(i) * args.chunk_rows + column * 8);
-  }
+    const T* from = args.keys + (slot * kDim + i) * args.chunk_rows + first + column * 8;
+    if (args.has_wgmma) {
+      from = args.keys + ((slot * args.chunk_rows + first) / kTokenTile * FoldTileSm90<kDim>::kBytes +
+                          FoldTileSm90<kDim>::Key(i, column)) /
+                             2;
+    }
+    CopyAsync16(SharedAddress(stage) + (i * 8 + (column ^ i % 8)) * 16, from);
+  });
   CopyCommit();
   const float2* sums = args.sums + slot * args.chunk_rows;
   float* left = reinterpret_cast<float*>(stage + Tiles::kStageBytes);
@@ -41,6 +45,7 @@ template <typename T, int kDim>
 __global__ void __launch_bounds__(NormalizerTiles<kDim>::kThreads) FoldNormalizer(RetentionArgs<T> args) {
   using Tiles = NormalizerTiles<kDim>;
   extern __shared__ __align__(128) char shared[];
+  LetDependentsStart();  // the fold does not need z
   const int n = blockIdx.x, h = blockIdx.y;
   const ChunkEntry chunk = args.chunks[n];
   if (!IsFolded(args, chunk)) return;

@@ -1,5 +1,5 @@
 // Before the fold, per chunk and key/value head:
-//   L[c] = Σ_{u<=c} log_g[u], decay = e^{L[last]}                (SumGates)
+//   L[c] = Σ_{u<=c} log_g[u], decay = e^{L[last]}, factors of keys (SumGates)
 //   keys = Kᵀ, values[c] = e^{L[last] - L[c]} V[c]               (PrepareRows)
 // Rows past the chunk's end, up to a whole tile, become zero, so that the fold needs no bounds.
 #pragma once
@@ -48,6 +48,10 @@ __global__ void __launch_bounds__(kGateThreads) SumGates(RetentionArgs<T> args) 
     sums[c] = {rounded, static_cast<float>(sum - rounded)};
     if (c == chunk.num_rows - 1) args.decay[n * args.heads_kv + h] = static_cast<float>(exp(sum));
   }
+  __syncthreads();  // all sums are there
+  float* factors = args.key_factors + (static_cast<int64_t>(n) * args.heads_kv + h) * args.chunk_rows;
+  for (int c = threadIdx.x; c < args.chunk_rows; c += kGateThreads)
+    factors[c] = expf(Difference(sums[c | (kTokenTile - 1)], sums[c]));
 }
 
 // Grid (tiles of a chunk, Hk, chunks).
@@ -62,8 +66,10 @@ __global__ void __launch_bounds__(kPrepareThreads) PrepareRows(RetentionArgs<T> 
   const int64_t slot = static_cast<int64_t>(n) * args.heads_kv + h;
   const float2* sums = args.sums + slot * args.chunk_rows;
   const float2 last = sums[chunk.num_rows - 1];
+  char* sm90_tile = reinterpret_cast<char*>(args.keys) +
+                    (slot * (args.chunk_rows / kTokenTile) + blockIdx.x) * FoldTileSm90<kDim>::kBytes;
 
-  for (int unit = threadIdx.x; unit < kTokenTile * kUnits; unit += kPrepareThreads) {
+  ForEach<kTokenTile * kUnits, kPrepareThreads>([&](int unit) {
     const int c = unit / kUnits, column = unit % kUnits;
     uint4 key = {}, value = {};
     if (first + c < chunk.num_rows) {
@@ -76,14 +82,18 @@ __global__ void __launch_bounds__(kPrepareThreads) PrepareRows(RetentionArgs<T> 
       for (int w = 0; w < 4; ++w)
         words[w] = Pair<T>::Pack(left * Pair<T>::Low(words[w]), left * Pair<T>::High(words[w]));
     }
-    reinterpret_cast<uint4*>(args.values)[(slot * args.chunk_rows + first + c) * kUnits + column] = value;
+    if (args.has_wgmma) {
+      *reinterpret_cast<uint4*>(sm90_tile + FoldTileSm90<kDim>::Value(c, column)) = value;
+    } else {
+      reinterpret_cast<uint4*>(args.values)[(slot * args.chunk_rows + first + c) * kUnits + column] = value;
+    }
     uint32_t* row = tile + c * kStride + column * 4;
     row[0] = key.x, row[1] = key.y, row[2] = key.z, row[3] = key.w;
-  }
+  });
   __syncthreads();
 
   const uint16_t* halves = reinterpret_cast<const uint16_t*>(tile);
-  for (int unit = threadIdx.x; unit < kDim * (kTokenTile / 8); unit += kPrepareThreads) {
+  ForEach<kDim*(kTokenTile / 8), kPrepareThreads>([&](int unit) {
     const int i = unit / (kTokenTile / 8), c = unit % (kTokenTile / 8) * 8;
     uint4 column;
     uint32_t* words = reinterpret_cast<uint32_t*>(&column);
@@ -92,8 +102,12 @@ __global__ void __launch_bounds__(kPrepareThreads) PrepareRows(RetentionArgs<T> 
       const uint32_t low = halves[(c + 2 * w) * 2 * kStride + i], high = halves[(c + 2 * w + 1) * 2 * kStride + i];
       words[w] = low | high << 16;
     }
-    *reinterpret_cast<uint4*>(args.keys + (slot * kDim + i) * args.chunk_rows + first + c) = column;
-  }
+    if (args.has_wgmma) {
+      *reinterpret_cast<uint4*>(sm90_tile + FoldTileSm90<kDim>::Key(i, c / 8)) = column;
+    } else {
+      *reinterpret_cast<uint4*>(args.keys + (slot * kDim + i) * args.chunk_rows + first + c) = column;
+    }
+  });
 }
 
 }  // namespace statehouse::kernels

@@ -42,20 +42,20 @@ struct QuerySums {
 template <typename T, int kDim, int kRows, int kThreads>
 __device__ __forceinline__ void LoadRows(uint32_t buffer, const T* rows, int64_t row_stride, int valid) {
   constexpr int kUnits = kDim / 8;
-  for (int unit = threadIdx.x; unit < kRows * kUnits; unit += kThreads) {
+  ForEach<kRows * kUnits, kThreads>([&](int unit) {
     const int row = unit / kUnits, column = unit % kUnits;
     const bool is_valid = row < valid;
     CopyAsync16(buffer + row * (kDim + 8) * 2 + column * 16, rows + (is_valid ? row * row_stride + column * 8 : 0),
                 is_valid);
-  }
+  });
 }
 
 // Z as a full matrix, in two numbers of T each: `high` [d][d], then `low`.
-template <typename T, int kDim>
+template <typename T, int kDim, int kThreads = QueryTiles<kDim>::kThreads>
 __device__ __forceinline__ void ExpandNormalizer(const float* z, char* high) {
   using Tiles = QueryTiles<kDim>;
   constexpr int kLow = kDim * Tiles::kStride * 2;
-  for (int pair = threadIdx.x; pair < kDim * kDim / 2; pair += Tiles::kThreads) {
+  ForEach<kDim * kDim / 2, kThreads>([&](int pair) {
     const int i = pair / (kDim / 2), j = pair % (kDim / 2) * 2;
     const bool is_upper = i / 8 <= j / 8;
     const float a = z[is_upper ? RetentionStateRow(i, j, kDim) : RetentionStateRow(j, i, kDim)];
@@ -65,7 +65,7 @@ __device__ __forceinline__ void ExpandNormalizer(const float* z, char* high) {
     *reinterpret_cast<uint32_t*>(high + at) = rounded;
     *reinterpret_cast<uint32_t*>(high + kLow + at) =
         Pair<T>::Pack(a - Pair<T>::Low(rounded), b - Pair<T>::High(rounded));
-  }
+  });
 }
 
 // denominator += qᵀ Z q

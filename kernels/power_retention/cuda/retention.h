@@ -75,6 +75,9 @@ class CudaRetentionPlan {
   DeviceBuffer tables_;
 };
 
+// Which instructions a call uses: the best that the GPU has, or those of sm_80 on every GPU (for comparison).
+enum class RetentionPath { kBest, kMmaSync };
+
 // All pointers are device memory, 16-byte aligned; T is plan.num_rows().
 struct CudaRetentionForwardArgs {
   const void* Q = nullptr;                    // [T, Hq, d]
@@ -88,6 +91,7 @@ struct CudaRetentionForwardArgs {
   float* final_state = nullptr;               // [sequence, Hk, P, d]; may be null; may be initial_state itself
   float* final_normalizer = nullptr;          // [sequence, Hk, P]; null exactly if final_state is
   void* workspace = nullptr;                  // plan.workspace_bytes()
+  RetentionPath path = RetentionPath::kBest;
 };
 
 // Queues the kernels and returns. INVALID_ARGUMENT names a missing pointer.

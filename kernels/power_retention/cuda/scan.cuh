@@ -58,6 +58,13 @@ __global__ void __launch_bounds__(kScanThreads) ScanChunks(RetentionArgs<T> args
   const float factor = !is_normalizer && CountsTwice<kDim>(group * 4 / kDim) ? 2.0f : 1.0f;
   const int64_t in_state = (static_cast<int64_t>(sequence) * args.heads_kv + h) * stride + group * 4;
 
+  int64_t in_prefix = group * 4;
+  if (args.has_wgmma) {  // per tile: blocks of 64 columns, permuted rows of 128 bytes
+    const int row = static_cast<int>(group * 4 / kDim), column = static_cast<int>(group * 4 % kDim);
+    in_prefix = int64_t{row / 64} * 64 * kDim + column / 64 * 64 * 64 + SwizzledUnit(row % 64, column % 64 / 8) / 2 +
+                column % 8;
+  }
+
   float4 x = {};
   if (initial != nullptr) x = *reinterpret_cast<const float4*>(initial + in_state);
   const int first = args.first_chunks[sequence], last = args.first_chunks[sequence + 1] - 1;
@@ -79,7 +86,7 @@ __global__ void __launch_bounds__(kScanThreads) ScanChunks(RetentionArgs<T> args
         if (is_normalizer) {
           *reinterpret_cast<float4*>(args.prefix_z + slot * stride + group * 4) = x;
         } else {
-          StoreRounded(args.prefix + slot * stride + group * 4, x, factor);
+          StoreRounded(args.prefix + slot * stride + in_prefix, x, factor);
         }
       }
       if (n < folded) x = Advance(x, args.decay[slot], ahead[a]);

@@ -14,6 +14,7 @@ ForwardWorkspace::ForwardWorkspace(const CudaRetentionPlan& plan) {
     return at;
   };
   sums = take(slots * chunk_rows * 8);
+  key_factors = take(slots * chunk_rows * 4);
   decay = take(slots * 4);
   keys = take(slots * chunk_rows * d * element);
   values = take(slots * chunk_rows * d * element);

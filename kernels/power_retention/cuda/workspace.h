@@ -13,7 +13,7 @@ struct ForwardWorkspace {
   explicit ForwardWorkspace(const CudaRetentionPlan& plan);
 
   int chunk_rows = 0;  // C rounded up to whole blocks
-  size_t sums = 0, decay = 0, keys = 0, values = 0, local = 0, local_z = 0, prefix = 0, prefix_z = 0;
+  size_t sums = 0, key_factors = 0, decay = 0, keys = 0, values = 0, local = 0, local_z = 0, prefix = 0, prefix_z = 0;
   size_t bytes = 0;
 };
 
