@@ -32,7 +32,7 @@ until "$statehouse" health --address "$address" --timeout 5 >/dev/null 2>&1; do
   sleep 0.1
 done
 
-grep -E '^(model|capacity|memory|address) ' "$work/log" || true
+grep -E '^(model|capacity|memory) ' "$work/log" || true
 echo
 
 lines=(
