@@ -5,9 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
-#include <vector>
 
-#include "kernels/math/aligned_buffer.h"
 #include "kernels/probe/bandwidth.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -38,32 +36,40 @@ HWY_AFTER_NAMESPACE();
 namespace statehouse::kernels {
 HWY_EXPORT(ReadAll);
 
-double MeasureReadBandwidth(int64_t num_bytes, ThreadPool& pool, int runs) {
-  constexpr int64_t kPage = 4096;
-  const int64_t bytes = std::max(num_bytes, kPage * pool.num_threads());
-  AlignedBuffer buffer;
-  if (!buffer.Allocate(bytes)) return 0;
+namespace {
+constexpr int64_t kPage = 4096;
+}  // namespace
+
+BandwidthProbe::BandwidthProbe(int64_t num_bytes, ThreadPool& pool) : pool_(pool), sinks_(pool.num_threads() * 32) {
+  if (!buffer_.Allocate(std::max(num_bytes, kPage * pool.num_threads()))) return;
   // Untouched memory is one shared page of zeros; written, it is memory.
-  std::fill_n(buffer.as<uint32_t>(), bytes / static_cast<int64_t>(sizeof(uint32_t)), 0x9E3779B9u);
+  std::fill_n(buffer_.as<uint32_t>(), buffer_.size() / static_cast<int64_t>(sizeof(uint32_t)), 0x9E3779B9u);
+}
+
+double BandwidthProbe::Pass() {
+  const int64_t bytes = buffer_.size();
+  if (bytes == 0) return 0;
   // Enough pieces that no thread waits for another, and whole pages.
-  const int64_t piece = std::max(kPage, bytes / (pool.num_threads() * 16) / kPage * kPage);
+  const int64_t piece = std::max(kPage, bytes / (pool_.num_threads() * 16) / kPage * kPage);
   const int64_t num_pieces = (bytes + piece - 1) / piece;
   const auto read_all = HWY_DYNAMIC_DISPATCH(ReadAll);
-  std::vector<uint32_t> sinks(pool.num_threads() * 32);  // a cache line or two apart
-  double best_seconds = 1e300;
-  for (int run = 0; run < runs; ++run) {
-    const auto start = std::chrono::steady_clock::now();
-    pool.Run(num_pieces, [&](int64_t piece_idx, int worker) {
-      const int64_t first = piece_idx * piece;
-      const int64_t count = std::min(piece, bytes - first);
-      sinks[worker * 32] ^= read_all(buffer.as<uint32_t>() + first / 4, count / 4);
-    });
-    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-    best_seconds = std::min(best_seconds, seconds.count());
-  }
+  const auto start = std::chrono::steady_clock::now();
+  pool_.Run(num_pieces, [&](int64_t piece_idx, int worker) {
+    const int64_t first = piece_idx * piece;
+    const int64_t count = std::min(piece, bytes - first);
+    sinks_[worker * 32] ^= read_all(buffer_.as<uint32_t>() + first / 4, count / 4);  // a cache line or two apart
+  });
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
   volatile uint32_t keep = 0;
-  for (uint32_t sink : sinks) keep = keep ^ sink;
-  return static_cast<double>(bytes) / best_seconds;
+  for (const uint32_t sink : sinks_) keep = keep ^ sink;
+  return static_cast<double>(bytes) / seconds.count();
+}
+
+double MeasureReadBandwidth(int64_t num_bytes, ThreadPool& pool, int runs) {
+  BandwidthProbe probe(num_bytes, pool);
+  double best = 0;
+  for (int run = 0; run < runs; ++run) best = std::max(best, probe.Pass());
+  return best;
 }
 
 }  // namespace statehouse::kernels

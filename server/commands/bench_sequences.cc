@@ -77,7 +77,8 @@ absl::Status BenchSequences::PrefillTo(int64_t position, const std::function<voi
   return absl::OkStatus();
 }
 
-absl::Status BenchSequences::Decode(int64_t batch, int64_t min_runs, double max_seconds, std::vector<double>* seconds) {
+absl::Status BenchSequences::Decode(int64_t batch, int64_t min_runs, double max_seconds,
+                                    const std::function<void()>& between, std::vector<double>* seconds) {
   constexpr int64_t kWarmUps = 2;
   const int64_t switch_over = model_->retention().shape().switch_over;
   std::vector<StepSequence> sequences(batch);
@@ -103,7 +104,10 @@ absl::Status BenchSequences::Decode(int64_t batch, int64_t min_runs, double max_
         {.tokens = {tokens_.data(), static_cast<size_t>(batch)}, .sequences = sequences, .logit_rows = logit_rows},
         logits_);
     if (!status.ok()) return status;
-    if (run >= 0) seconds->push_back(SecondsSince(start));
+    if (run >= 0) {
+      seconds->push_back(SecondsSince(start));
+      if (between) between();
+    }
     for (StepSequence& sequence : sequences) ++sequence.position;
   }
   return absl::OkStatus();

@@ -34,8 +34,10 @@ class BenchSequences {
   absl::Status PrefillTo(int64_t position, const std::function<void(int64_t)>& on_progress,
                          std::vector<PrefillStep>* steps);
   // Decodes one token per step on `batch` copies of it: at least `min_runs` steps, and more, up to a whole chunk, for
-  // as long as `max_seconds` lasts. Appends the seconds of each; the growing sequence stays as it is.
-  absl::Status Decode(int64_t batch, int64_t min_runs, double max_seconds, std::vector<double>* seconds);
+  // as long as `max_seconds` lasts. Appends the seconds of each; the growing sequence stays as it is. `between` is
+  // called after each step, outside its time; it may be empty.
+  absl::Status Decode(int64_t batch, int64_t min_runs, double max_seconds, const std::function<void()>& between,
+                      std::vector<double>* seconds);
   // A prompt in one piece and in odd pieces must give the same finite logits, bit for bit. INTERNAL says where they
   // differ. REQUIRES: nothing was prefilled yet; afterwards nothing is.
   absl::Status CheckResult();

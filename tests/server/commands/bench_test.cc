@@ -117,7 +117,7 @@ TEST_F(BenchTest, GrowingSequence_StaysAsItIsWhileCopiesDecode) {
   }
   EXPECT_EQ(rows, 70);
   std::vector<double> seconds;
-  ASSERT_TRUE(sequences.Decode(2, 5, 0, &seconds).ok());
+  ASSERT_TRUE(sequences.Decode(2, 5, 0, {}, &seconds).ok());
   EXPECT_EQ(seconds.size(), 5u);
   EXPECT_EQ(sequences.position(), 70);
 }
