@@ -155,7 +155,8 @@ TEST_F(CudaDecode, SequencesAtOwnPositions_AgreeWithTheDefinition) {
               num_rows);
           const std::vector<double> want = run.Reference();
           const bool is_float = state_dtype == RetentionStateDtype::kFloat32;
-          // The state has been folded in bf16, and a bf16 state is rounded once more; the plain implementation has none.
+          // The state has been folded in bf16, and a bf16 state is rounded once more; the plain implementation has
+          // none.
           const double plain = std::hypot(RelativeError(run.Plain(), want), is_float ? 0x1p-9 : 0x1p-8);
           for (const int splits : {1, 2, 5}) {
             if (splits > RetentionStateRows(d) / 64) continue;

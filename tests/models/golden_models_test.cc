@@ -189,8 +189,8 @@ TEST_F(GoldenModels, LongCases_ChunkedAcrossTheirSwitchOver_MatchTheReference) {
   }
 }
 
-// Weights rounded after the fact: the reference used them as stored, so the difference is the rounding's. The tolerances
-// are those of degree 2; a score is a product of `degree` equal factors, and each brings its rounding along.
+// Weights rounded after the fact: the reference used them as stored, so the difference is the rounding's. The
+// tolerances are those of degree 2; a score is a product of `degree` equal factors, and each brings its rounding along.
 TEST_F(GoldenModels, RoundedWeights_StayWithinTheirTolerance) {
   struct Rounded {
     LoadOptions::DType dtype;
