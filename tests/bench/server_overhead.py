@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """CPU time of the server's threads beside the engine's, while clients stream.
 
-    tests/bench/server_overhead.py build/release/statehouse --model DIR [--clients 32] [--output-len 256] [-- SERVE FLAGS]
+    tests/bench/server_overhead.py build/release/statehouse --model DIR [--clients 32] [--output-len 256] [--serve-flags "…"]
 
 Starts the server, sends load with `statehouse bench load`, and reads what each thread took from /proc (Linux only). The
 engine's threads are those named "engine" and "compute"; all others are the server's. The load runs in another process and
@@ -12,6 +12,7 @@ import argparse
 import collections
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -35,7 +36,7 @@ def start_server(binary: str, model: str, flags: list[str]) -> tuple[subprocess.
     command = [binary, "serve", "--model", model, "--port", "0", "--metrics-port", "0", *flags]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     for line in server.stdout:
-        if match := re.search(r'address="127\.0\.0\.1:(\d+)', line):
+        if match := re.search(r' ready .*address="127\.0\.0\.1:(\d+)', line):
             return server, int(match.group(1))
     raise SystemExit("the server did not start: " + " ".join(command))
 
@@ -49,16 +50,16 @@ def main() -> int:
     parser.add_argument("--input-len", type=int, default=64)
     parser.add_argument("--output-len", type=int, default=256)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("serve_flags", nargs="*")
+    parser.add_argument("--serve-flags", default="", help="more flags for `statehouse serve`, in one argument")
     args = parser.parse_args()
 
-    server, port = start_server(args.binary, args.model, ["--max-num-seqs", str(args.clients), *args.serve_flags])
+    server, port = start_server(args.binary, args.model, ["--max-num-seqs", str(args.clients), *shlex.split(args.serve_flags)])
     try:
         before = cpu_seconds(server.pid)
         load = [args.binary, "bench", "load", "--address", f"127.0.0.1:{port}", "--num-prompts", str(args.num_prompts),
                 "--max-concurrency", str(args.clients), "--input-len", str(args.input_len),
-                "--output-len", str(args.output_len), "--json", "/dev/stdout"]
-        output = subprocess.run(load, check=True, capture_output=True, text=True).stdout
+                "--output-len", str(args.output_len)]
+        output = subprocess.run(load, check=True, stdout=subprocess.PIPE, text=True).stdout
         after = cpu_seconds(server.pid)
     finally:
         server.terminate()
