@@ -12,6 +12,7 @@ WERROR  ?= ON
 TESTS   ?=
 
 install := $(if $(filter yes,$(INSTALL)),cmake/install-packages.sh,@:)
+cuda    := $(if $(filter yes,$(INSTALL)),cmake/install-cuda.sh,@:)
 sources  = $(shell git ls-files '*.cc' '*.h')
 
 ##@ Use it
@@ -32,6 +33,7 @@ build: ## Build the optimised binary: build/release/statehouse
 .PHONY: test
 test: .venv/installed ## Install, build with warnings as errors, run every test (PRESET=dev, TESTS=regex)
 	$(install) build test
+	$(cuda)
 	cmake --preset $(PRESET) -DSTATEHOUSE_TESTS=ON -DSTATEHOUSE_WERROR=$(WERROR) -DSTATEHOUSE_SOAK_SECONDS=0
 	cmake --build --preset $(PRESET) -j $(JOBS)
 	cmake --build --preset $(PRESET) -j $(JOBS) --target all_verify_interface_header_sets
@@ -71,7 +73,7 @@ tidy: ## Run clang-tidy over everything but tests (FILES=regex)
 ##@ Tidy up
 .PHONY: clean
 clean: ## Remove everything that was built or downloaded here
-	rm -rf build .venv
+	rm -rf build .venv .cuda
 
 .PHONY: help
 help: ## This list

@@ -21,7 +21,7 @@
 
 namespace statehouse::kernels {
 
-inline constexpr int kDecodeThreads = 128;
+inline constexpr int kDecodeThreads = 256;
 inline constexpr int kDecodeWarps = kDecodeThreads / 32;
 inline constexpr int kDecodeRows = 16;  // of one product
 inline constexpr int kTailPart = 64;    // tail rows of one block
@@ -69,9 +69,13 @@ template <typename S, int kDim>
 struct DecodeTiles {
   static constexpr int kBlocks = kDim / 8;
   static constexpr int kTiles = kBlocks * (kBlocks + 1) / 2;
+  static constexpr int kColumns = kDim < 64 ? kDim : 64;  // of one warp
+  static constexpr int kColumnWarps = kDim / kColumns;
+  static constexpr int kRowWarps = kDecodeWarps / kColumnWarps;
+  static constexpr int kSteps = 8 / kRowWarps;  // rows i of a tile that one warp takes
   static constexpr int kVector =
       kDim / 8 < 16 / static_cast<int>(sizeof(S)) ? kDim / 8 : 16 / static_cast<int>(sizeof(S));
-  static constexpr int kGroups = kDim / (8 * kVector);  // vectors of a lane per row
+  static constexpr int kGroups = kColumns / (8 * kVector);  // vectors of a lane per row
   static constexpr int kQueryStride = kDim + 4;
 };
 
@@ -116,52 +120,53 @@ __device__ __forceinline__ void DecodeStep(
   if constexpr (sizeof(S) == 4) multiply(a, rest);
 }
 
-// The warp's share of one tile, in registers: rows i = 2 warp and 2 warp + 1.
+// One step of a warp, in registers: 8 rows of the state and of z.
 template <typename S, int kDim>
-struct DecodeTile {
-  using Vector = StateVector<S, DecodeTiles<S, kDim>::kVector>;
-  Vector rows[2][2][DecodeTiles<S, kDim>::kGroups];
-  float normalizers[2][2];
+struct DecodeRows {
+  using Tiles = DecodeTiles<S, kDim>;
+  StateVector<S, Tiles::kVector> rows[2][Tiles::kGroups];
+  float normalizers[2];
 
-  __device__ __forceinline__ void Load(const S* state, const float* z, int tile, int s) {
-    using Tiles = DecodeTiles<S, kDim>;
-    const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+  // Step n of the warp, counted from `first_row`, the warp's first row of the block's first tile.
+  __device__ __forceinline__ void Load(const S* state, const float* z, int first_row, int n) {
+    const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int64_t row = tile * 64 + (2 * warp + s) * 8 + half * 4 + t;
+      const int row = first_row + n / Tiles::kSteps * 64 + n % Tiles::kSteps * 8 + half * 4 + t;
 #pragma unroll
       for (int group = 0; group < Tiles::kGroups; ++group)
-        rows[s][half][group].Load(state + row * kDim + (group * 8 + g) * Tiles::kVector);
-      normalizers[s][half] = z[row];
+        rows[half][group].Load(state + int64_t{row} * kDim + (group * 8 + g) * Tiles::kVector);
+      normalizers[half] = z[row];
     }
   }
 };
 
-// Adds tiles [first, last). The first is in `tile` already; rows of the next are asked for as soon as their registers
-// are free.
+// Adds tiles [first, first + count). The first two steps are in `even` and `odd` already; the step after next is asked
+// for as soon as its registers are free.
 template <typename S, int kDim>
-__device__ __forceinline__ void DecodeState(const float* queries, const S* state, const float* z, int first, int last,
-                                            DecodeTile<S, kDim>& tile, DecodeSums<S, kDim>& sums) {
+__device__ __forceinline__ void DecodeState(const float* queries, const S* state, const float* z, int first, int count,
+                                            int first_row, int row_warp, DecodeRows<S, kDim>& even,
+                                            DecodeRows<S, kDim>& odd, DecodeSums<S, kDim>& sums) {
   using Tiles = DecodeTiles<S, kDim>;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  constexpr int kLower = 8 * Tiles::kQueryStride;  // to row g + 8
+  const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, num_steps = count * Tiles::kSteps;
   TilePosition at = TileAt<Tiles::kBlocks>(first);
-#pragma unroll 1
-  for (int tile_idx = first; tile_idx < last; ++tile_idx) {
+  const auto add = [&](int n, DecodeRows<S, kDim>& rows) {
     const float factor = at.I < at.J ? 2.0f : 1.0f;
     const float* qj = queries + g * Tiles::kQueryStride + at.J * 8 + t;
-    constexpr int kLower = 8 * Tiles::kQueryStride;  // to row g + 8
-    const float q_j[4] = {factor * qj[0], factor * qj[kLower], factor * qj[4], factor * qj[kLower + 4]};
-#pragma unroll
-    for (int s = 0; s < 2; ++s) {
-      const float* qi = queries + g * Tiles::kQueryStride + at.I * 8 + 2 * warp + s;
-      const float upper = qi[0], lower = qi[kLower];
-      const float phi[4] = {upper * q_j[0], lower * q_j[1], upper * q_j[2], lower * q_j[3]};
-      sums.denominator[0] += phi[0] * tile.normalizers[s][0] + phi[2] * tile.normalizers[s][1];
-      sums.denominator[1] += phi[1] * tile.normalizers[s][0] + phi[3] * tile.normalizers[s][1];
-      DecodeStep<S, kDim>(phi, tile.rows[s][0], tile.rows[s][1], sums);
-      if (tile_idx + 1 < last) tile.Load(state, z, tile_idx + 1, s);
-    }
-    if (++at.J == Tiles::kBlocks) at.J = ++at.I;
+    const float* qi = queries + g * Tiles::kQueryStride + at.I * 8 + row_warp * Tiles::kSteps + n % Tiles::kSteps;
+    const float upper = factor * qi[0], lower = factor * qi[kLower];
+    const float phi[4] = {upper * qj[0], lower * qj[kLower], upper * qj[4], lower * qj[kLower + 4]};
+    sums.denominator[0] += phi[0] * rows.normalizers[0] + phi[2] * rows.normalizers[1];
+    sums.denominator[1] += phi[1] * rows.normalizers[0] + phi[3] * rows.normalizers[1];
+    DecodeStep<S, kDim>(phi, rows.rows[0], rows.rows[1], sums);
+    if (n + 2 < num_steps) rows.Load(state, z, first_row, n + 2);
+    if (n % Tiles::kSteps == Tiles::kSteps - 1 && ++at.J == Tiles::kBlocks) at.J = ++at.I;
+  };
+#pragma unroll 1
+  for (int n = 0; n < num_steps; n += 2) {
+    add(n, even);
+    if (n + 1 < num_steps) add(n + 1, odd);
   }
 }
 
@@ -172,14 +177,16 @@ __device__ __forceinline__ void StoreStatePart(float* shared, DecodeSums<S, kDim
   using Tiles = DecodeTiles<S, kDim>;
   constexpr int kStride = kDim + 4;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-  float* own = shared + warp * kDecodeRows * kStride;
+  const int row_warp = warp / Tiles::kColumnWarps, column_warp = warp % Tiles::kColumnWarps;
+  float* own = shared + row_warp * kDecodeRows * kStride;
 #pragma unroll
   for (int group = 0; group < Tiles::kGroups; ++group) {
 #pragma unroll
     for (int e = 0; e < Tiles::kVector; ++e) {
 #pragma unroll
       for (int r = 0; r < 4; ++r)
-        own[(g + r / 2 * 8) * kStride + (group * 8 + 2 * t + r % 2) * Tiles::kVector + e] = sums.y[group][e][r];
+        own[(g + r / 2 * 8) * kStride + column_warp * Tiles::kColumns + (group * 8 + 2 * t + r % 2) * Tiles::kVector +
+            e] = sums.y[group][e][r];
     }
   }
 #pragma unroll
@@ -187,14 +194,14 @@ __device__ __forceinline__ void StoreStatePart(float* shared, DecodeSums<S, kDim
     float sum = sums.denominator[half];
     sum += __shfl_xor_sync(0xffffffffu, sum, 1);
     sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-    if (t == 0) own[(g + half * 8) * kStride + kDim] = sum;
+    if (t == 0 && column_warp == 0) own[(g + half * 8) * kStride + kDim] = sum;
   }
   __syncthreads();
   for (int at = threadIdx.x; at < kDecodeRows * (kDim + 1); at += kDecodeThreads) {
     const int row = at / (kDim + 1), column = at % (kDim + 1);
     float sum = 0;
 #pragma unroll
-    for (int w = 0; w < kDecodeWarps; ++w) sum += shared[(w * kDecodeRows + row) * kStride + column];
+    for (int w = 0; w < Tiles::kRowWarps; ++w) sum += shared[(w * kDecodeRows + row) * kStride + column];
     if (column == kDim) {
       denominators[row] = sum;
     } else {
@@ -241,6 +248,7 @@ struct RingGates {
 // Shared memory of a block that answers from the tail.
 template <typename T, int kDim>
 struct TailShared {
+  static constexpr int kScoreWarps = kTailPart / 16;
   static constexpr int kStride = kDim + 8, kWeightStride = kTailPart + 8;
   T queries[kDecodeRows * kStride];
   union {
@@ -250,7 +258,7 @@ struct TailShared {
   T values[kTailPart * kStride];
   float decays[kTailPart];    // Σ log_g after each row up to `position`
   float drafts[kDecodeRows];  // Σ log_g of the first new rows after `position`
-  float denominators[kDecodeWarps][kDecodeRows];
+  float denominators[kScoreWarps][kDecodeRows];
 };
 
 // Gate sums of tail rows [first, first + 64), counted from the state's end; `position` likewise. One warp.
@@ -283,8 +291,9 @@ __device__ __forceinline__ void WeighTail(const DecodeArgs& args, int group, int
   using Shared = TailShared<T, kDim>;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   float scores[2][4] = {};
+  const bool is_scoring = warp < Shared::kScoreWarps;
 #pragma unroll
-  for (int k = 0; k < kDim / 16; ++k) {
+  for (int k = 0; k < (is_scoring ? kDim / 16 : 0); ++k) {
     uint32_t a[4], b[4];
     LoadMatrices(a, SharedAddress(shared.queries + lane % 16 * Shared::kStride + k * 16 + lane / 16 * 8));
     LoadMatrices(b, SharedAddress(shared.keys + (warp * 16 + lane / 16 * 8 + lane % 8) * Shared::kStride + k * 16 +
@@ -293,6 +302,7 @@ __device__ __forceinline__ void WeighTail(const DecodeArgs& args, int group, int
     Mma<T>(scores[1], a, b[2], b[3]);
   }
   __syncthreads();  // the keys have been read by all; weights take their place
+  if (!is_scoring) return;
   const int r = args.heads_q / args.heads_kv;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
@@ -388,7 +398,7 @@ __device__ __forceinline__ void DecodeTail(const DecodeArgs& args, const char* s
   if (threadIdx.x < kDecodeRows) {
     float sum = 0;
 #pragma unroll
-    for (int w = 0; w < kDecodeWarps; ++w) sum += shared.denominators[w][threadIdx.x];
+    for (int w = 0; w < Shared::kScoreWarps; ++w) sum += shared.denominators[w][threadIdx.x];
     denominators[threadIdx.x] = sum;
   }
 }
@@ -417,7 +427,7 @@ template <typename T, typename S, int kDim>
 __global__ void __launch_bounds__(kDecodeThreads) DecodeParts(DecodeArgs args) {
   using Tiles = DecodeTiles<S, kDim>;
   constexpr int kQueryBytes = kDecodeRows * Tiles::kQueryStride * 4;
-  constexpr int kStateBytes = kQueryBytes + kDecodeWarps * kDecodeRows * (kDim + 4) * 4;
+  constexpr int kStateBytes = kQueryBytes + Tiles::kRowWarps * kDecodeRows * (kDim + 4) * 4;
   constexpr int kTailBytes = sizeof(TailShared<T, kDim>);
   __shared__ __align__(16) char shared[kStateBytes > kTailBytes ? kStateBytes : kTailBytes];
   LetDependentsStart();
@@ -445,14 +455,17 @@ __global__ void __launch_bounds__(kDecodeThreads) DecodeParts(DecodeArgs args) {
   constexpr int64_t kRows = RetentionStateRows(kDim);
   const S* state = reinterpret_cast<const S*>(slot) + head_kv * kRows * kDim;
   const float* z = reinterpret_cast<const float*>(slot + args.normalizer) + head_kv * kRows;
-  DecodeTile<S, kDim> tile;
-  tile.Load(state, z, first, 0);
-  tile.Load(state, z, first, 1);
+  const int warp = threadIdx.x / 32, row_warp = warp / Tiles::kColumnWarps;
+  const int first_row = first * 64 + row_warp * Tiles::kSteps * 8;
+  state += warp % Tiles::kColumnWarps * Tiles::kColumns;
+  DecodeRows<S, kDim> even, odd;
+  even.Load(state, z, first_row, 0);
+  if ((last - first) * Tiles::kSteps > 1) odd.Load(state, z, first_row, 1);
   float* rows = reinterpret_cast<float*>(shared);
   LoadQueries<T, kDim>(args, queries, head_kv, group, rows);
   __syncthreads();
   DecodeSums<S, kDim> sums;
-  DecodeState<S, kDim>(rows, state, z, first, last, tile, sums);
+  DecodeState<S, kDim>(rows, state, z, first, last - first, first_row, row_warp, even, odd, sums);
   StoreStatePart<S, kDim>(reinterpret_cast<float*>(shared + kQueryBytes), sums, out, denominators);
 }
 
