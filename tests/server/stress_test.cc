@@ -189,7 +189,8 @@ class Stress::Client {
       v1::CancelRequest cancel;
       v1::CancelResponse answer;
       cancel.set_request_id(id);
-      if (!stub_->Cancel(&cancel_context, cancel, &answer).ok()) ++tally_->unexpected;
+      const grpc::Status cancelled = stub_->Cancel(&cancel_context, cancel, &answer);
+      if (!cancelled.ok()) Unexpected("Cancel", cancelled);
     }
     v1::GenerateResponse response;
     v1::GenerateEvent event;
@@ -209,7 +210,11 @@ class Stress::Client {
         return;
       case grpc::StatusCode::CANCELLED:
         ++tally_->cancelled;
-        if (how.cancel_after < 0 && !how.cancel_by_id && how.pause_ms == 0) ++tally_->unexpected;
+        // A deadline too: where gRPC's server sees it first, it resets the stream, and the client reads that as
+        // CANCELLED.
+        if (how.cancel_after < 0 && !how.cancel_by_id && how.pause_ms == 0 && how.deadline_ms == 0) {
+          Unexpected("call", status);
+        }
         return;
       case grpc::StatusCode::DEADLINE_EXCEEDED:
         ++(status.error_message().find("were not read") != std::string::npos ? tally_->not_read : tally_->deadline);
@@ -219,9 +224,13 @@ class Stress::Client {
         std::this_thread::sleep_for(std::chrono::milliseconds(20));
         return;
       default:
-        ++tally_->unexpected;
-        std::fprintf(stderr, "unexpected status %d: %s\n", status.error_code(), status.error_message().c_str());
+        Unexpected("call", status);
     }
+  }
+
+  void Unexpected(const char* what, const grpc::Status& status) {
+    ++tally_->unexpected;
+    std::fprintf(stderr, "%s: unexpected status %d: %s\n", what, status.error_code(), status.error_message().c_str());
   }
 
   const Stress* const test_;
