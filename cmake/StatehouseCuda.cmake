@@ -1,7 +1,7 @@
 # The CUDA language, if it is wanted and a compiler is there; sets STATEHOUSE_CUDA_ENABLED.
 #
 # The compiler is nvcc from the PATH, from CUDACXX, or from .cuda/ in this clone (cmake/install-cuda.sh puts one there).
-set(STATEHOUSE_CUDA OFF CACHE STRING "Build the CUDA kernels: AUTO (where there is a compiler), ON, or OFF")
+set(STATEHOUSE_CUDA AUTO CACHE STRING "Build the CUDA kernels: AUTO (where there is a compiler), ON, or OFF")
 set(STATEHOUSE_CUDA_INSTANCES one CACHE STRING "CUDA kernels for the usual head sizes and types (one), or for every one (all)")
 set_property(CACHE STATEHOUSE_CUDA PROPERTY STRINGS AUTO ON OFF)
 set_property(CACHE STATEHOUSE_CUDA_INSTANCES PROPERTY STRINGS one all)
