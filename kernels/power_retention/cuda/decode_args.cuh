@@ -1,0 +1,34 @@
+// What the kernels of a decode step share.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+namespace statehouse::kernels {
+
+inline constexpr int kDecodeThreads = 256;
+inline constexpr int kDecodeWarps = kDecodeThreads / 32;
+inline constexpr int kDecodeRows = 16;  // of one product
+inline constexpr int kTailPart = 64;    // tail rows of one block
+inline constexpr int kCombineGroups = 8;
+
+struct DecodeArgs {
+  char* const* slots;
+  const int64_t* positions;
+  const int64_t* state_ends;
+  int num_rows, heads_q, heads_kv;
+  int splits;      // blocks over the state per head
+  int tail_parts;  // blocks over the tail per head
+  int row_groups;  // products of 16 rows per head
+  int64_t tail_rows;
+  int64_t normalizer, keys, values, gates;  // offsets within a slot
+  float scale_squared;
+  bool overlaps;  // DecodeCombine is set up while DecodeParts runs: compute capability 9.0 and later
+  const void* q;
+  void* y;
+  float* parts;         // [sequence, Hk, row group, part, 16, d]
+  float* denominators;  // [sequence, Hk, row group, part, 16]
+};
+
+}  // namespace statehouse::kernels

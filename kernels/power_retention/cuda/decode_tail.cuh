@@ -1,0 +1,195 @@
+// The part of a decode step that answers from the tail: 64 rows of the ring, by products of two 16-bit numbers; weights
+// as two numbers each, so that they keep the precision of float32 sums.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "kernels/cuda/mma.cuh"
+#include "kernels/power_retention/cuda/decode_args.cuh"
+
+namespace statehouse::kernels {
+
+// The log gates of one head's ring, by distance from the state's end.
+struct RingGates {
+  const float* gates;
+  int start, size;
+  // The gate of a row up to `last`; 0 behind it.
+  __device__ __forceinline__ float At(int row, int last) const {
+    const int at = start + min(row, last);
+    const float gate = gates[at < size ? at : at - size];
+    return row <= last ? fmaxf(-200.0f, gate) : 0.0f;
+  }
+  // Of rows first … last, added by one warp. Eight loads of a lane are under way at a time.
+  __device__ __forceinline__ double Sum(int first, int last) const {
+    double sum = 0;
+    for (int row = first + static_cast<int>(threadIdx.x % 32); row <= last; row += 8 * 32) {
+      float loaded[8];
+#pragma unroll
+      for (int u = 0; u < 8; ++u) loaded[u] = At(row + u * 32, last);
+#pragma unroll
+      for (int u = 0; u < 8; ++u) sum += loaded[u];
+    }
+    for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
+    return sum;
+  }
+};
+
+// Shared memory of a block that answers from the tail.
+template <typename T, int kDim>
+struct TailShared {
+  static constexpr int kScoreWarps = kTailPart / 16;
+  static constexpr int kStride = kDim + 8, kWeightStride = kTailPart + 8;
+  T queries[kDecodeRows * kStride];
+  union {
+    T keys[kTailPart * kStride];
+    T weights[2][kDecodeRows * kWeightStride];  // what a T holds of them, and what it does not
+  };
+  T values[kTailPart * kStride];
+  float decays[kTailPart];    // Σ log_g after each row up to `position`
+  float drafts[kDecodeRows];  // Σ log_g of the first new rows after `position`
+  float denominators[kScoreWarps][kDecodeRows];
+};
+
+// Gate sums of tail rows [first, first + 64), counted from the state's end; `position` likewise. One warp.
+template <typename T, int kDim>
+__device__ __forceinline__ void SumTailGates(const RingGates& gates, int first, int position, int num_rows,
+                                             TailShared<T, kDim>& shared) {
+  static_assert(kTailPart == 64);  // two rows of a lane
+  const int lane = threadIdx.x % 32;
+  const double even = gates.At(first + 2 * lane, position), odd = gates.At(first + 2 * lane + 1, position);
+  const double later = gates.Sum(first + kTailPart, position);
+  double sum = even + odd;
+  for (int offset = 1; offset < 32; offset *= 2) {
+    const double other = __shfl_down_sync(0xffffffffu, sum, offset);
+    if (lane + offset < 32) sum += other;
+  }
+  const double after = later + (sum - even - odd);
+  shared.decays[2 * lane + 1] = static_cast<float>(after);
+  shared.decays[2 * lane] = static_cast<float>(after + odd);
+  if (lane < num_rows) {
+    double drafts = 0;
+    for (int row = 1; row <= lane; ++row) drafts += gates.At(position + row, position + row);
+    shared.drafts[lane] = static_cast<float>(drafts);
+  }
+}
+
+// Scores of 16 rows against the warp's 16 keys become weights in shared memory; a row's sum of them goes with it.
+template <typename T, int kDim>
+__device__ __forceinline__ void WeighTail(const DecodeArgs& args, int group, int first, int position,
+                                          TailShared<T, kDim>& shared) {
+  using Shared = TailShared<T, kDim>;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  float scores[2][4] = {};
+  const bool is_scoring = warp < Shared::kScoreWarps;
+#pragma unroll
+  for (int k = 0; k < (is_scoring ? kDim / 16 : 0); ++k) {
+    uint32_t a[4], b[4];
+    LoadMatrices(a, SharedAddress(shared.queries + lane % 16 * Shared::kStride + k * 16 + lane / 16 * 8));
+    LoadMatrices(b, SharedAddress(shared.keys + (warp * 16 + lane / 16 * 8 + lane % 8) * Shared::kStride + k * 16 +
+                                  lane / 8 % 2 * 8));
+    Mma<T>(scores[0], a, b[0], b[1]);
+    Mma<T>(scores[1], a, b[2], b[3]);
+  }
+  __syncthreads();  // the keys have been read by all; weights take their place
+  if (!is_scoring) return;
+  const int r = args.heads_q / args.heads_kv;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int row = g + half * 8, idx = group * kDecodeRows + row, new_row = idx / r;
+    float sum = 0;
+#pragma unroll
+    for (int nt = 0; nt < 2; ++nt) {
+      float weights[2];
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        const int j = warp * 16 + nt * 8 + t * 2 + e, key = first + j;
+        weights[e] = 0;
+        if (new_row < args.num_rows && key <= position + new_row) {
+          float decay = shared.decays[j] + shared.drafts[new_row];
+          if (key > position) decay -= shared.drafts[key - position];
+          const float score = scores[nt][2 * half + e];
+          weights[e] = score * score * args.scale_squared * __expf(decay);
+        }
+        sum += weights[e];
+      }
+      const uint32_t high = Pair<T>::Pack(weights[0], weights[1]);
+      const int at = row * Shared::kWeightStride + warp * 16 + nt * 8 + t * 2;
+      *reinterpret_cast<uint32_t*>(shared.weights[0] + at) = high;
+      *reinterpret_cast<uint32_t*>(shared.weights[1] + at) =
+          Pair<T>::Pack(weights[0] - Pair<T>::Low(high), weights[1] - Pair<T>::High(high));
+    }
+    sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+    sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+    if (t == 0) shared.denominators[warp][row] = sum;
+  }
+}
+
+// 64 rows of tail, the first `first` rows after the state's end.
+template <typename T, int kDim>
+__device__ __forceinline__ void DecodeTail(const DecodeArgs& args, const char* slot, const T* queries, int head_kv,
+                                           int group, int64_t state_end, int first, int position,
+                                           TailShared<T, kDim>& shared, float* part, float* denominators) {
+  using Shared = TailShared<T, kDim>;
+  constexpr int kUnits = kDim / 8;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  const int size = static_cast<int>(args.tail_rows), start = static_cast<int>(state_end % args.tail_rows);
+  const int64_t head_row = head_kv * args.tail_rows;
+  const T* keys = reinterpret_cast<const T*>(slot + args.keys) + head_row * kDim;
+  const T* values = reinterpret_cast<const T*>(slot + args.values) + head_row * kDim;
+  const int end = position + args.num_rows, r = args.heads_q / args.heads_kv;
+  for (int unit = threadIdx.x; unit < kTailPart * kUnits; unit += kDecodeThreads) {
+    const int row = unit / kUnits, column = unit % kUnits * 8;
+    const bool is_valid = first + row < end;
+    const int at = start + first + row, ring = is_valid ? (at < size ? at : at - size) : 0;
+    CopyAsync16(SharedAddress(shared.keys + row * Shared::kStride + column), keys + ring * kDim + column, is_valid);
+    CopyAsync16(SharedAddress(shared.values + row * Shared::kStride + column), values + ring * kDim + column, is_valid);
+  }
+  for (int unit = threadIdx.x; unit < kDecodeRows * kUnits; unit += kDecodeThreads) {
+    const int row = unit / kUnits, column = unit % kUnits * 8, idx = group * kDecodeRows + row;
+    const bool is_valid = idx < r * args.num_rows;
+    const int64_t from = is_valid ? int64_t{idx / r} * args.heads_q + head_kv * r + idx % r : 0;
+    CopyAsync16(SharedAddress(shared.queries + row * Shared::kStride + column), queries + from * kDim + column,
+                is_valid);
+  }
+  CopyCommit();
+  if (warp == 0) {
+    const RingGates gates = {reinterpret_cast<const float*>(slot + args.gates) + head_row, start, size};
+    SumTailGates<T, kDim>(gates, first, position, args.num_rows, shared);
+  }
+  CopyWait<0>();
+  __syncthreads();  // rows and gate sums are there
+  WeighTail<T, kDim>(args, group, first, position, shared);
+  __syncthreads();  // weights are there
+#pragma unroll
+  for (int np = warp; np < kDim / 16; np += kDecodeWarps) {
+    float sums[2][4] = {};
+#pragma unroll
+    for (int k = 0; k < kTailPart / 16; ++k) {
+      uint32_t a[2][4], b[4];
+      const int at = lane % 16 * Shared::kWeightStride + k * 16 + lane / 16 * 8;
+      LoadMatrices(a[0], SharedAddress(shared.weights[0] + at));
+      LoadMatrices(a[1], SharedAddress(shared.weights[1] + at));
+      LoadMatricesTransposed(
+          b, SharedAddress(shared.values + (k * 16 + lane % 16) * Shared::kStride + np * 16 + lane / 16 * 8));
+#pragma unroll
+      for (int rest = 0; rest < 2; ++rest) {
+        Mma<T>(sums[0], a[rest], b[0], b[1]);
+        Mma<T>(sums[1], a[rest], b[2], b[3]);
+      }
+    }
+#pragma unroll
+    for (int nt = 0; nt < 2; ++nt) {
+      float* at = part + g * kDim + np * 16 + nt * 8 + t * 2;
+      *reinterpret_cast<float2*>(at) = {sums[nt][0], sums[nt][1]};
+      *reinterpret_cast<float2*>(at + 8 * kDim) = {sums[nt][2], sums[nt][3]};
+    }
+  }
+  if (threadIdx.x < kDecodeRows) {
+    float sum = 0;
+#pragma unroll
+    for (int w = 0; w < Shared::kScoreWarps; ++w) sum += shared.denominators[w][threadIdx.x];
+    denominators[threadIdx.x] = sum;
+  }
+}
+
+}  // namespace statehouse::kernels
