@@ -46,10 +46,23 @@ set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
 set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
 set(CMAKE_CUDA_STANDARD 20)
 set(CMAKE_CUDA_STANDARD_REQUIRED ON)
-set(CMAKE_CUDA_RUNTIME_LIBRARY None)  # targets name CUDA::cudart_static, which knows where it is
+set(CMAKE_CUDA_RUNTIME_LIBRARY None)  # targets name statehouse_cudart, which knows where it is
 # What is implicit for the host compiler must not be named to it again: -isystem /usr/include hides its own headers.
 list(APPEND CMAKE_CUDA_IMPLICIT_INCLUDE_DIRECTORIES ${CMAKE_CXX_IMPLICIT_INCLUDE_DIRECTORIES})
-find_package(CUDAToolkit REQUIRED)
+# The static runtime. By hand, because CMake 3.25's FindCUDAToolkit gives up where a toolkit lacks libraries that nobody here uses.
+file(REAL_PATH ${CMAKE_CUDA_COMPILER} _nvcc)
+cmake_path(GET _nvcc PARENT_PATH _toolkit)
+cmake_path(GET _toolkit PARENT_PATH _toolkit)
+find_library(STATEHOUSE_CUDART_STATIC libcudart_static.a REQUIRED
+  HINTS ${_toolkit}/lib64 ${_toolkit}/lib ${_toolkit}/targets/x86_64-linux/lib ${CMAKE_CUDA_IMPLICIT_LINK_DIRECTORIES})
+find_path(STATEHOUSE_CUDA_INCLUDE cuda_runtime_api.h REQUIRED
+  HINTS ${_toolkit}/include ${_toolkit}/targets/x86_64-linux/include ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
+mark_as_advanced(STATEHOUSE_CUDART_STATIC STATEHOUSE_CUDA_INCLUDE)
+find_package(Threads REQUIRED)
+add_library(statehouse_cudart STATIC IMPORTED GLOBAL)
+set_target_properties(statehouse_cudart PROPERTIES
+  IMPORTED_LOCATION ${STATEHOUSE_CUDART_STATIC} INTERFACE_INCLUDE_DIRECTORIES ${STATEHOUSE_CUDA_INCLUDE}
+  INTERFACE_LINK_LIBRARIES "Threads::Threads;${CMAKE_DL_LIBS};rt")
 if(STATEHOUSE_CCACHE)
   set(CMAKE_CUDA_COMPILER_LAUNCHER ${STATEHOUSE_CCACHE})
 endif()

@@ -47,10 +47,6 @@ for folder in include lib; do
 done
 ln -s wheels/nvidia/cu13/targets "$cuda/targets"
 [ -e "$toolkit/lib64" ] || ln -s lib "$toolkit/lib64"
-# CMake looks for the name without a version, although what is linked is the static library.
-for library in "$toolkit"/lib/libcudart.so.*; do
-  ln -sf "$(basename "$library")" "$toolkit/lib/libcudart.so"
-done
 chmod +x "$toolkit"/bin/* "$toolkit"/nvvm/bin/* 2>/dev/null || true
 cp "$requirements" "$cuda/installed"
 "$cuda/bin/nvcc" --version | tail -n 2
