@@ -39,8 +39,8 @@ struct Ceilings {
 struct Result {
   std::string name, shape;
   double bytes = 0, flops = 0;
-  Timing time;
-  Ceilings ceilings;
+  Timing time = {};
+  Ceilings ceilings = {};
 
   // Seconds that bandwidth and arithmetic allow.
   double Floor() const { return std::max(bytes / ceilings.bandwidth, flops / ceilings.fma); }
