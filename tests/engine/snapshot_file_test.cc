@@ -3,12 +3,17 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <functional>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/parallel/thread_pool.h"
+#include "kernels/power_retention/canonical.h"
 #include "models/model.h"
 #include "tests/engine/engine_fixture.h"
 
@@ -191,6 +196,32 @@ TEST_F(SnapshotFileTest, AnotherNumericMode_GoesOnOnlyWhereAllowedAndSaysSo) {
   ASSERT_TRUE(loaded.ok()) << loaded.status();
   EXPECT_EQ(loaded->exactness, Exactness::kContinued);
   EXPECT_THAT(loaded->numeric_difference, HasSubstr("device cpu, here cuda sm_90"));
+}
+
+TEST_F(SnapshotFileTest, PythonReader_FindsEveryArray) {
+  if (std::system("/usr/bin/python3 -c 'import numpy' 2>/dev/null") != 0)
+    GTEST_SKIP() << "no NumPy for /usr/bin/python3";
+  Load("powercoder-tiny", 48);
+  const auto snapshot = SnapshotAt(MakePrompt(70, 3, kVocab), 70);
+  const File file = Written(*snapshot);
+  const std::string path = absl::StrCat(::testing::TempDir(), "python.", getpid(), ".snapshot");
+  std::ofstream(path, std::ios::binary)
+      .write(reinterpret_cast<const char*>(file.data()), static_cast<int64_t>(file.size()));
+  const std::string command =
+      absl::StrCat("/usr/bin/python3 " STATEHOUSE_SOURCE_DIR "/clients/python/snapshot.py ", path);
+  FILE* const pipe = popen(command.c_str(), "r");
+  ASSERT_NE(pipe, nullptr);
+  std::string output;
+  for (char line[1024]; std::fgets(line, sizeof line, pipe) != nullptr;) output += line;
+  EXPECT_EQ(pclose(pipe), 0);
+  std::remove(path.c_str());
+  EXPECT_THAT(output, HasSubstr("position 70, 2 layers, made on cpu"));
+  const kernels::RetentionLayout& layout = model_->retention();
+  const kernels::HeadExtent extent = kernels::ExtentOf(layout, snapshot->regions(), 70);
+  const int64_t d = layout.shape().head_dim;
+  EXPECT_THAT(output, HasSubstr(absl::StrCat("'S': ([", layout.expanded(), ", ", d, "], ")));
+  EXPECT_THAT(output, HasSubstr(absl::StrCat("'K': ([", extent.num_rows, ", ", d, "], ")));
+  EXPECT_THAT(output, HasSubstr(absl::StrCat("'L': ([", extent.num_rows, "], ")));
 }
 
 TEST_F(SnapshotFileTest, SinkThatFails_EndsTheWrite) {
