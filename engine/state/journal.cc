@@ -83,7 +83,7 @@ absl::Status Journal::Sync() {
   return status.ok() ? status : Break(status);
 }
 
-absl::Status Journal::Break(absl::Status status) {
+absl::Status Journal::Break(const absl::Status& status) {
   broken_ = absl::InternalError(
       absl::StrCat(std::string(status.message()), "; the journal takes no more records until ", "it is opened again"));
   return broken_;

@@ -30,7 +30,7 @@ class Journal {
 
  private:
   Journal(std::string path, std::unique_ptr<AppendFile> file) : path_(std::move(path)), file_(std::move(file)) {}
-  absl::Status Break(absl::Status status);
+  absl::Status Break(const absl::Status& status);
 
   const std::string path_;
   const std::unique_ptr<AppendFile> file_;
