@@ -1,11 +1,11 @@
 // Finds the deepest snapshot that matches a prompt, so that shared beginnings are not computed again.
 //
-// A radix tree over token ids, one per salt (a tenant's tree cannot be reached, or timed, from another salt). Snapshots
-// hang at the positions they were taken at. What is kept under a budget of bytes is what saves most arithmetic per byte
-// and was used lately: score = recency + weight · (FLOPs saved beyond the next snapshot above, per byte), both scaled
-// to [0, 1] over what is held; the lowest score goes first. After "Marconi: Prefix Caching for the Era of Hybrid LLMs"
-// (Pan et al., arXiv 2411.19379). Every answer says how far the prompt matched, and why no more of it was found.
-// Thread-safety: every method may be called from any thread.
+// A radix tree over token ids, one per salt (a tenant's tree cannot be reached from another salt; the budget is
+// shared). Snapshots hang at the positions they were taken at. What is kept under a budget of bytes is what saves most
+// arithmetic per byte and was used lately: score = recency + weight · (FLOPs saved beyond the next snapshot above, per
+// byte), both scaled to [0, 1] over what is held; the lowest score goes first. After "Marconi: Prefix Caching for the
+// Era of Hybrid LLMs" (Pan et al., arXiv 2411.19379). Every answer says how far the prompt matched, and why no more of
+// it was found. Thread-safety: every method may be called from any thread.
 #pragma once
 
 #include <cstdint>

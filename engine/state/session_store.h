@@ -134,7 +134,7 @@ class SessionStore {
   int64_t Expire();
 
  private:
-  // Each principal's sessions by id and by name: nobody can reach, or time, what is not in their own table.
+  // Each principal's sessions by id and by name: nobody can reach what is not in their own table.
   struct Principal;
 
   // REQUIRES: mu_ held, for all below.

@@ -7,14 +7,6 @@
 namespace statehouse::kernels {
 namespace {
 
-constexpr RetentionShape kShapes[] = {
-    {.heads_q = 6, .heads_kv = 2, .head_dim = 20, .chunk = 16, .switch_over = 0},
-    {.heads_q = 3, .heads_kv = 1, .head_dim = 33, .chunk = 24, .switch_over = 72},
-    {.heads_q = 1, .heads_kv = 1, .head_dim = 64, .chunk = 64, .switch_over = 64},
-    {.heads_q = 2, .heads_kv = 1, .head_dim = 9, .degree = 4, .chunk = 20, .switch_over = 40},
-    {.heads_q = 13, .heads_kv = 1, .head_dim = 5, .chunk = 7, .switch_over = kNeverSwitch, .max_tail_tokens = 300},
-};
-
 TEST(PowerRetentionBits, AnyCutIntoCalls_GivesTheSame) {
   std::mt19937 rng = SeededRng(71);
   ThreadPool pool(2);
