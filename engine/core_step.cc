@@ -1,5 +1,6 @@
 // Core: what a step computes.
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "engine/core.h"
@@ -33,7 +34,7 @@ SchedulerLimits LimitsOf(const Model& model, const EngineOptions& options) {
   limits.chunk = model.retention().shape().chunk;
   if (HasSwitchOver(model.retention())) {
     const double rows = kernels::SwitchOverFlops(model.retention()) / std::max(1.0, RowFlops(model));
-    limits.switch_unit_rows = std::max<int64_t>(1, static_cast<int64_t>(rows + 0.5));
+    limits.switch_unit_rows = std::max<int64_t>(1, std::llround(rows));
   }
   return limits;
 }
