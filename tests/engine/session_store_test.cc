@@ -1,5 +1,5 @@
 // Sessions: what belongs to whom, one writer at a time, and that going back, forking and stopping change no bit.
-#include "engine/state/session_store.h"
+#include "engine/sessions/session_store.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-#include "engine/state/session_store.h"
+#include "engine/sessions/session_store.h"
 
 #include <algorithm>
 #include <random>
