@@ -250,22 +250,6 @@ class TieredVault final : public SnapshotVault, public VaultTier::Source {
 
 }  // namespace
 
-const char* TierName(Tier tier) {
-  switch (tier) {
-    case Tier::kNone:
-      return "none";
-    case Tier::kDevice:
-      return "device";
-    case Tier::kHost:
-      return "host";
-    case Tier::kDisk:
-      return "disk";
-    case Tier::kStore:
-      return "store";
-  }
-  return "unknown";
-}
-
 std::string SnapshotVault::NewKey() {
   std::random_device device;
   std::string key;
