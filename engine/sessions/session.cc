@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <random>
 #include <utility>
 #include <variant>
 
@@ -62,9 +63,16 @@ absl::Status ReplayOne(CheckpointsChanged&& changed, SessionContent* content) {
 
 }  // namespace
 
+std::string RandomId() {
+  std::random_device device;
+  std::string id;
+  for (int part = 0; part < 4; ++part) absl::StrAppend(&id, absl::Hex(device(), absl::kZeroPad8));
+  return id;
+}
+
 Checkpoint NewCheckpoint(const Snapshot& snapshot) {
   return {.position = snapshot.position(),
-          .key = SnapshotVault::NewKey(),
+          .key = RandomId(),
           .key_position = snapshot.position(),
           .exact_from = snapshot.exact_from(),
           .bytes = snapshot.bytes(),

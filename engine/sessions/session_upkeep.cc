@@ -18,13 +18,6 @@ constexpr absl::Duration kExpirePeriod = absl::Minutes(1);
 // What is younger may be about to be named by a record.
 constexpr absl::Duration kGarbageAge = absl::Hours(1);
 
-void Add(const SnapshotVault::Removed& more, SnapshotVault::Removed* sum) {
-  for (int tier = 0; tier < kNumTiers; ++tier) {
-    sum->snapshots[static_cast<size_t>(tier)] += more.snapshots[static_cast<size_t>(tier)];
-    sum->bytes[static_cast<size_t>(tier)] += more.bytes[static_cast<size_t>(tier)];
-  }
-}
-
 }  // namespace
 
 std::vector<std::shared_ptr<OpenSession>> SessionStore::OpenSessions() {
