@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <optional>
-#include <random>
 #include <utility>
 #include <variant>
 
@@ -63,16 +62,9 @@ absl::Status ReplayOne(CheckpointsChanged&& changed, SessionContent* content) {
 
 }  // namespace
 
-std::string RandomId() {
-  std::random_device device;
-  std::string id;
-  for (int part = 0; part < 4; ++part) absl::StrAppend(&id, absl::Hex(device(), absl::kZeroPad8));
-  return id;
-}
-
 Checkpoint NewCheckpoint(const Snapshot& snapshot) {
   return {.position = snapshot.position(),
-          .key = RandomId(),
+          .key = SnapshotVault::NewKey(),
           .key_position = snapshot.position(),
           .exact_from = snapshot.exact_from(),
           .bytes = snapshot.bytes(),

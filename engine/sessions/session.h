@@ -14,9 +14,6 @@
 
 namespace statehouse {
 
-// 32 hexadecimal digits: the id of a session, the key of a snapshot.
-std::string RandomId();
-
 // Of a snapshot that is to be kept, under a new key.
 Checkpoint NewCheckpoint(const Snapshot& snapshot);
 

@@ -110,7 +110,7 @@ absl::StatusOr<SessionInfo> SessionStore::Insert(const SessionSpec& spec, Sessio
   if (absl::Status status = CheckName(spec.principal, spec.name); !status.ok()) return status;
   if (absl::Status status = CheckQuota(spec.principal, 1, content.snapshot_bytes()); !status.ok()) return status;
 
-  auto session = std::make_shared<OpenSession>(RandomId());
+  auto session = std::make_shared<OpenSession>(SnapshotVault::NewKey());
   std::lock_guard<std::mutex> lock(session->mu);
   SessionMeta& meta = session->meta;
   meta.durability = spec.durability == Durability::kDefault ? options_.default_durability : spec.durability;
