@@ -33,14 +33,6 @@ void AddRow(std::string* text, const char* name, const std::string& value) {
 
 std::string Bytes(int64_t bytes) { return FormatBytes(static_cast<double>(bytes)); }
 
-// One unary call of a fresh stub: (connection, response, call) -> status, explained.
-template <typename Call>
-absl::Status Ask(const Connection& connection, const Call& call) {
-  grpc::ClientContext context;
-  connection.Prepare(&context);
-  return connection.Explain(call(&context));
-}
-
 Json ModelJson(const v1::Model& model) {
   return {{"name", model.name()},
           {"family", model.family()},

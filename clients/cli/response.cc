@@ -35,6 +35,17 @@ Json OutputJson(const v1::Output& output) {
           {"stop_token_id", output.has_stop_token_id() ? Json(output.stop_token_id()) : Json(nullptr)}};
 }
 
+Json OutcomeJson(const v1::SessionOutcome& outcome) {
+  return {{"session_id", outcome.session_id()},
+          {"position_before", outcome.position_before()},
+          {"position", outcome.position()},
+          {"committed", outcome.committed()},
+          {"repeated", outcome.repeated()},
+          {"exactness", outcome.exactness() == v1::EXACTNESS_CONTINUED ? "continued" : "exact"},
+          {"replayed_tokens", outcome.replayed_tokens()},
+          {"numeric_difference", outcome.numeric_difference()}};
+}
+
 }  // namespace
 
 v1::Output* ResponseCollector::OutputAt(int index) {
@@ -75,6 +86,7 @@ void ResponseCollector::Add(const v1::GenerateEvent& event) {
     case v1::GenerateEvent::kDone:
       *response_.mutable_usage() = event.done().usage();
       *response_.mutable_timings() = event.done().timings();
+      if (event.done().has_session()) *response_.mutable_session() = event.done().session();
       break;
     case v1::GenerateEvent::EVENT_NOT_SET:
       break;  // of a newer server
@@ -121,6 +133,7 @@ std::string ResponseJson(const v1::GenerateResponse& response, const absl::Statu
                  {"decode", timings.decode()},
                  {"time_to_first_token", timings.time_to_first_token()},
                  {"total", timings.total()}}}};
+  if (response.has_session()) json["session"] = OutcomeJson(response.session());
   if (!status.ok()) {
     json["error"] = {{"code", absl::StatusCodeToString(status.code())}, {"message", std::string(status.message())}};
   }
