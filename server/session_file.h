@@ -1,0 +1,34 @@
+// A session as one file: what Export sends and Import takes. docs/sessions.md ("Session files") is the specification.
+// Thread-safety: free functions.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/sessions/session_info.h"
+#include "engine/state/fingerprint.h"
+#include "engine/state/slot_pool.h"
+
+namespace statehouse {
+
+// How the snapshot in the file is written.
+struct SessionFileOptions {
+  int compression = 0;  // zstd level, 1 … 19; 0: none
+  int encoding = 0;     // v1::SnapshotEncoding
+};
+
+// Appends the file's bytes: equal for equal images and options.
+absl::Status WriteSessionFile(const SessionImage& image, const Fingerprint& here, const SessionFileOptions& options,
+                              std::string* file);
+
+// `shape` and `here` are the loaded model's. DATA_LOSS: damaged. FAILED_PRECONDITION: of another identity, by field, or
+// of another numeric mode without `allow_other_numeric`.
+absl::StatusOr<SessionImage> ReadSessionFile(std::span<const std::byte> file, const Fingerprint& here,
+                                             const SlotShape& shape, int64_t vocab_size, bool allow_other_numeric);
+
+}  // namespace statehouse
