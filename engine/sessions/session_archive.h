@@ -2,8 +2,8 @@
 //
 // Record n can be appended only by who knows that n - 1 is the last, and, where servers share the archive, only under a
 // lease whose fencing token is the newest that was given out: a server that slept through the end of its lease finds
-// its token too old. Records are opaque here (engine/sessions/session_record.h words them). Implementations: a folder of
-// this server alone, a folder that servers share, Redis.
+// its token too old. Records are opaque here (engine/sessions/session_record.h words them). Implementations: a folder
+// of this server alone, a folder that servers share, Redis.
 //
 // Errors: NOT_FOUND (no such session), ALREADY_EXISTS (name), ABORTED (another server appended first, holds the lease,
 // or has had it since; with a retry hint where waiting helps), RESOURCE_EXHAUSTED (full: nothing changed, nothing is

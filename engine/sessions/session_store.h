@@ -1,13 +1,21 @@
 // Sessions: named lines of snapshots that principals own, and turns that append to them. docs/sessions.md is the
 // design.
 //
-// The store keeps token ids and snapshots in memory and computes nothing: a turn says what to run (prompt, the snapshot
-// to start from), its caller runs it, and commits what came out. A turn that is not committed leaves no trace.
-// Positions count tokens from the start. Errors: NOT_FOUND (no such session of this principal: one of another principal
-// is as if it were not there), ALREADY_EXISTS (name), ABORTED (another turn is under way), INVALID_ARGUMENT by field,
-// RESOURCE_EXHAUSTED (quota). Thread-safety: every method may be called from any thread.
+// The truth is in the archive (records of token ids) and the arithmetic that it saves in the vault (snapshots). What is
+// in memory is a cache of both: a session opens when it is first used, and leaves again when others need the room. The
+// store computes nothing: a turn says what to run, its caller runs it, and commits what came out. A turn that is not
+// committed leaves no trace but the record that it began.
+//
+// `ref` is an id or a name everywhere. Errors: NOT_FOUND (no such session of this principal: one of another principal
+// is as if it were not there, unless it is shared), ALREADY_EXISTS (name), ABORTED with a retry hint (another turn is
+// under way, here or on another server), INVALID_ARGUMENT by field, PERMISSION_DENIED (appending to a shared one of
+// another principal), RESOURCE_EXHAUSTED (quota, or the disk is full; nothing is lost), DATA_LOSS (its records are
+// damaged; other sessions go on), UNAVAILABLE (the archive does not answer). Thread-safety: every method may be called
+// from any thread, and may block on disk or network; never call one from the engine thread.
 #pragma once
 
+#include <atomic>
+#include <condition_variable>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -16,49 +24,21 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "engine/clock.h"
-#include "engine/state/snapshot.h"
+#include "engine/sessions/memory_archive.h"
+#include "engine/sessions/session_archive.h"
+#include "engine/sessions/session_info.h"
+#include "engine/sessions/session_turn.h"
+#include "engine/state/snapshot_vault.h"
 
 namespace statehouse {
-
-using Labels = std::map<std::string, std::string>;
-
-struct SessionSpec {
-  std::string principal;
-  std::string name;                               // unique per principal; 0 … 128 bytes, empty: only the id names it
-  Labels labels;                                  // at most 64
-  absl::Duration ttl = absl::InfiniteDuration();  // without a turn for that long it is deleted, unless pinned
-  bool pinned = false;
-};
-
-struct SessionInfo {
-  std::string id;  // 32 hexadecimal digits, random
-  SessionSpec spec;
-  int64_t num_tokens = 0;
-  std::vector<int64_t> snapshot_positions;  // ascending
-  int64_t snapshot_bytes = 0;
-  absl::Time created;
-  absl::Time last_turn;  // or creation
-  bool busy = false;     // a turn is under way
-};
-
-// What a finished turn appended beyond its input.
-struct TurnOutcome {
-  std::vector<int32_t> tokens;  // generated ids, and the one that ended the answer
-  uint64_t seed = 0;
-  int64_t num_tokens = 0;  // of the session after it; set by Commit()
-};
-
-struct RewindCost {
-  int64_t position = 0;
-  int64_t snapshot_position = 0;  // 0: none, all is computed again
-  int64_t tokens_to_compute = 0;  // by the next turn, beside its own input
-};
 
 struct SessionStoreOptions {
   int64_t chunk = 128;                     // C of the model: spaces older snapshots
@@ -68,89 +48,158 @@ struct SessionStoreOptions {
   int64_t snapshot_bytes = 0;              // the most that one can take: a turn must find room for it
   absl::Duration keep_outcomes = absl::Hours(24);
   Clock* clock = nullptr;  // null: Clock::Real()
+
+  SessionArchive* archive = nullptr;  // must outlive the store; null: sessions live as long as it
+  SnapshotVault* vault = nullptr;     // must outlive the store; null: no snapshots, every turn computes all
+  std::string replica_id = "local";   // owner of leases
+  absl::Duration lease = absl::Seconds(30);
+  Durability default_durability = Durability::kDefault;  // kDefault: kSync with an archive, else kMemory
+  absl::Duration async_lag = absl::Seconds(1);           // of durability `async`
+  int64_t max_replay_tokens = 65536;  // with `sync`: the most that has no durable snapshot when a turn is acknowledged
+  int64_t max_open_sessions = 1024;   // in memory; those in use stay beyond it
+  bool upkeep_thread = true;          // false: the caller calls Upkeep() now and then (tests)
 };
 
 class SessionStore {
- private:
-  struct Session;
-
  public:
-  // The exclusive right to append to a session, given back on destruction. The store must outlive it. Thread-safety:
-  // one thread.
-  class Turn {
-   public:
-    ~Turn();
-    Turn(const Turn&) = delete;
-    Turn& operator=(const Turn&) = delete;
-
-    // Set if the idempotency key was used before: the first outcome. There is nothing to run or to commit.
-    const std::optional<TurnOutcome>& repeated() const { return repeated_; }
-    // All tokens: the session's and the input.
-    const std::vector<int32_t>& prompt() const { return prompt_; }
-    // The deepest snapshot to start from; null: none.
-    const std::shared_ptr<const Snapshot>& from() const { return from_; }
-    // Appends input and outcome. `snapshots` are of the prompt and outcome.tokens, in any order.
-    TurnOutcome Commit(TurnOutcome outcome, std::span<const std::shared_ptr<const Snapshot>> snapshots);
-
-   private:
-    friend class SessionStore;
-    Turn(SessionStore* store, std::shared_ptr<Session> session) : store_(store), session_(std::move(session)) {}
-
-    SessionStore* const store_;
-    const std::shared_ptr<Session> session_;
-    std::optional<TurnOutcome> repeated_;
-    std::vector<int32_t> prompt_;
-    std::shared_ptr<const Snapshot> from_;
-    std::string key_;
-    bool open_ = true;
-  };
-
-  explicit SessionStore(const SessionStoreOptions& options);
+  // Reads no records. INVALID_ARGUMENT names the option.
+  static absl::StatusOr<std::unique_ptr<SessionStore>> Open(const SessionStoreOptions& options);
+  // What is written behind is written. REQUIRES: no turn is left.
   ~SessionStore();
 
   absl::StatusOr<SessionInfo> Create(const SessionSpec& spec);
-  // `ref` is an id or a name, here and below.
-  absl::StatusOr<SessionInfo> Get(std::string_view principal, std::string_view ref) const;
-  absl::StatusOr<std::vector<int32_t>> Tokens(std::string_view principal, std::string_view ref) const;
-  // By id, those after `after` that have all of `labels`; at most `limit`.
-  std::vector<SessionInfo> List(std::string_view principal, const Labels& labels, std::string_view after,
-                                int64_t limit) const;
-  // ABORTED while a turn is under way.
-  absl::Status Delete(std::string_view principal, std::string_view ref);
-  // A new session with the first `position` tokens (all of them without one). It shares snapshots, and copies none.
+  absl::StatusOr<SessionInfo> Get(std::string_view principal, std::string_view ref);
+  // From position `from` (0 … the session's) on, at most `max` tokens.
+  absl::StatusOr<SessionTranscript> Transcript(std::string_view principal, std::string_view ref, int64_t from,
+                                               int64_t max);
+  // The principal's own that have all of `labels`, by id; `page` as SessionPage::next says, empty: the first.
+  absl::StatusOr<SessionPage> List(std::string_view principal, const Labels& labels, std::string_view page,
+                                   int64_t limit);
+  // From archive and vault. Snapshots that forks share stay until none refers to them. ABORTED while a turn is under
+  // way.
+  absl::StatusOr<SnapshotVault::Removed> Delete(std::string_view principal, std::string_view ref);
+  // A new session of spec.principal (empty: `principal`) with the first `position` tokens (all of them without one). It
+  // shares snapshots, and copies none. While a turn is under way it forks what was committed.
   absl::StatusOr<SessionInfo> Fork(std::string_view principal, std::string_view ref, std::optional<int64_t> position,
                                    const SessionSpec& spec);
   // Forgets what lies beyond `position`. Snapshots beyond it are lost, but for one that can be taken back exactly. With
-  // dry_run nothing changes.
+  // dry_run nothing changes. ABORTED while a turn is under way.
   absl::StatusOr<RewindCost> Rewind(std::string_view principal, std::string_view ref, int64_t position, bool dry_run);
-  absl::Status SetPinned(std::string_view principal, std::string_view ref, bool pinned);
+  absl::StatusOr<SessionInfo> Update(std::string_view principal, std::string_view ref, const SessionChange& change);
 
-  // `input` may be empty: the last answer goes on. `key`: idempotency key, empty: none; with another input than the
-  // first time it is INVALID_ARGUMENT.
-  absl::StatusOr<std::unique_ptr<Turn>> BeginTurn(std::string_view principal, std::string_view ref,
-                                                  std::span<const int32_t> input, std::string_view key);
+  absl::StatusOr<std::unique_ptr<Turn>> BeginTurn(const TurnRequest& request);
+  // A turn that computes the session anew: prompt() is all tokens, from() null. Its Commit(), of no tokens, replaces
+  // all snapshots.
+  absl::StatusOr<std::unique_ptr<Turn>> BeginRebuild(std::string_view principal, std::string_view ref,
+                                                     absl::Time deadline);
 
-  // Deletes sessions that outlived their ttl and outcomes that are no longer kept. Returns the number of sessions.
-  int64_t Expire();
+  absl::StatusOr<SessionImage> Export(std::string_view principal, std::string_view ref);
+  // A new session (`spec` is its name and owner) with the image's tokens, turns and snapshot.
+  absl::StatusOr<SessionInfo> Adopt(const SessionSpec& spec, const SessionImage& image);
+
+  // --- for operators ---
+  // Whoever holds the session's lease can no longer append. Returns who it was; empty: nobody.
+  absl::StatusOr<std::string> BreakLease(std::string_view principal, std::string_view ref);
+  // Reads everything that is stored of one session (empty ref: of all of the principal's). Changes nothing.
+  absl::StatusOr<SessionReport> Check(std::string_view principal, std::string_view ref);
+  // Expire(), and removes snapshots that no session of any principal refers to and that are older than an hour.
+  absl::StatusOr<GarbageReport> CollectGarbage();
+  // Deletes sessions that outlived their ttl. Returns their number.
+  absl::StatusOr<int64_t> Expire();
+  SessionTotals totals();
+
+  // Writes what is written behind, renews leases: what the upkeep thread does.
+  absl::Status Upkeep();
+  // No further turns (UNAVAILABLE); waits for those under way, writes everything that is written behind, moves the
+  // snapshots of open sessions to where they survive this machine, and gives leases back. DEADLINE_EXCEEDED says what
+  // was left.
+  absl::Status Drain(absl::Time until);
 
  private:
-  // Each principal's sessions by id and by name: nobody can reach what is not in their own table.
-  struct Principal;
+  friend class Turn;
+  enum class Access { kRead, kAppend };
+  struct Found {
+    SessionArchive* archive = nullptr;
+    SessionEntry entry;
+  };
 
-  // REQUIRES: mu_ held, for all below.
-  absl::StatusOr<std::shared_ptr<Session>> Find(std::string_view principal, std::string_view ref) const;
+  explicit SessionStore(const SessionStoreOptions& options);
+
+  // --- finding and opening (session_store.cc) ---
+  std::vector<SessionArchive*> archives();
+  SessionArchive* ArchiveFor(Durability durability);
+  absl::StatusOr<Found> FindEntry(std::string_view principal, std::string_view ref, Access access);
+  // In the table of open sessions; its content may not have been read.
+  std::shared_ptr<OpenSession> Opened(const Found& found);
+  // REQUIRES for those with a session, from here on: session->mu is held.
+  // Reads entry and records if they are not in memory or may be stale.
+  absl::Status Refresh(OpenSession* session);
+  absl::Status ReadRecords(OpenSession* session);
+  // Found, and its content is as the archive says. Locks it.
+  struct Held {
+    std::shared_ptr<OpenSession> session;
+    std::unique_lock<std::mutex> lock;
+  };
+  absl::StatusOr<Held> Hold(std::string_view principal, std::string_view ref, Access access);
+  // The same with the right to append: not busy, lease held.
+  absl::StatusOr<Held> HoldToAppend(std::string_view principal, std::string_view ref);
+  absl::Status AcquireLease(OpenSession* session);
+  void ReleaseLease(OpenSession* session);
+  SessionInfo InfoOf(OpenSession* session);
+
+  // --- writing (session_writes.cc) ---
   absl::Status CheckSpec(const SessionSpec& spec) const;
-  absl::Status CheckQuota(std::string_view principal, int64_t more_sessions, int64_t more_bytes) const;
-  std::shared_ptr<Session> Insert(const SessionSpec& spec);
-  void Erase(const Session& session);
-  void Prune(Session* session) const;
-  void EndTurn(Session* session);
-  SessionInfo InfoOf(const Session& session) const;
+  absl::Status CheckName(std::string_view principal, const std::string& name);
+  absl::Status CheckQuota(std::string_view principal, int64_t more_sessions, int64_t more_bytes);
+  absl::StatusOr<SessionInfo> Insert(const SessionSpec& spec, SessionContent content, std::string family);
+  absl::Status Append(OpenSession* session, SessionRecord record);
+  absl::Status PutEntry(OpenSession* session);
+  // Snapshots that the last record no longer names.
+  void DropKeys(OpenSession* session, const std::vector<Checkpoint>& before);
+  void CompactIfWorthwhile(OpenSession* session);
+  absl::Status MoveTo(OpenSession* session, Durability durability);
+  absl::StatusOr<SnapshotVault::Removed> Remove(OpenSession* session);
+  absl::Status DropFamilyKeys(const OpenSession& session, const std::vector<Checkpoint>& shared,
+                              SnapshotVault::Removed* removed);
+  void CountBytes(const OpenSession& session, int64_t bytes);
+
+  // --- turns (session_turn.cc) ---
+  absl::StatusOr<std::unique_ptr<Turn>> Begin(const TurnRequest& request, bool is_rebuild);
+  absl::Status PrepareTurn(const TurnRequest& request, OpenSession* session, Turn* turn);
+  absl::StatusOr<bool> FindEarlier(const TurnRequest& request, const OpenSession& session, Turn* turn);
+  absl::Status FetchStart(const TurnRequest& request, std::vector<Checkpoint> usable, Turn* turn);
+  absl::StatusOr<std::vector<Checkpoint>> Keep(const OpenSession& session,
+                                               std::span<const std::shared_ptr<const Snapshot>> snapshots);
+  absl::Status WaitForDurableSnapshot(OpenSession* session, const std::vector<Checkpoint>& checkpoints, int64_t head,
+                                      absl::Time deadline);
+  absl::StatusOr<TurnOutcome> Commit(Turn* turn, TurnOutcome outcome,
+                                     std::span<const std::shared_ptr<const Snapshot>> snapshots);
+  void EndTurn(OpenSession* session);
+
+  // --- upkeep (session_upkeep.cc) ---
+  void RunUpkeep();
+  std::vector<std::shared_ptr<OpenSession>> OpenSessions();
+  absl::Status WriteSummaries(bool all);
+  absl::Status CheckOne(const SessionEntry& entry, SessionArchive* archive, SessionReport* report);
 
   const SessionStoreOptions options_;
   Clock* const clock_;
-  mutable std::mutex mu_;
-  std::map<std::string, Principal, std::less<>> principals_;
+  MemoryArchive memory_;
+
+  std::mutex naming_mu_;  // held while a name is looked for and then taken; comes before a session's
+  std::mutex mu_;         // comes after a session's
+  // Guarded by mu_, as are all below. By id; those that nobody else refers to may leave.
+  std::map<std::string, std::shared_ptr<OpenSession>, std::less<>> open_;
+  int64_t uses_ = 0;
+  int64_t busy_ = 0;
+  bool draining_ = false;
+  bool stopping_ = false;
+  std::condition_variable turn_ended_;
+  std::condition_variable stop_;
+  std::map<std::string, std::map<std::string, int64_t>, std::less<>> bytes_;  // of snapshots, by principal and id
+  std::map<std::string, std::string> damaged_;                                // ids and what is wrong
+  std::atomic<bool> has_unsynced_{false};
+  std::thread upkeep_;
 };
 
 }  // namespace statehouse

@@ -1,0 +1,40 @@
+// A session that is in memory: what the store knows of it between calls. Private to the store.
+#pragma once
+
+#include <cstdint>
+#include <mutex>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "absl/time/time.h"
+#include "engine/sessions/session_archive.h"
+#include "engine/sessions/session_record.h"
+
+namespace statehouse {
+
+struct OpenSession {
+  explicit OpenSession(std::string session_id) : id(std::move(session_id)) {}
+
+  const std::string id;
+  int64_t last_use = 0;  // guarded by the store's mutex; counts uses
+
+  // Held while the session is read or written, also across calls of the archive. A turn does not hold it: `busy` does.
+  std::mutex mu;
+  // --- guarded by mu ---
+  SessionArchive* archive = nullptr;
+  SessionEntry entry;
+  SessionMeta meta;  // of entry.meta
+  SessionContent content;
+  int64_t num_records = 0;   // number of the last one
+  int64_t record_bytes = 0;  // of all that are kept
+  bool is_read = false;      // entry, meta and content are what the archive says, or said when nobody else could append
+  bool is_deleted = false;
+  bool is_busy = false;  // a turn is under way
+  SessionLease lease;    // held if the owner is not empty
+  bool has_unsynced = false;
+  bool has_stale_entry = false;        // the summary in the archive trails
+  std::set<std::string> durable_keys;  // of checkpoints, known to survive a crash
+};
+
+}  // namespace statehouse

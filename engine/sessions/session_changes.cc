@@ -1,0 +1,251 @@
+// What is done to a session as a whole: made, deleted, forked, rewound, changed, exported.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/errors.h"
+#include "engine/sessions/open_session.h"
+#include "engine/sessions/session.h"
+#include "engine/sessions/session_store.h"
+
+namespace statehouse {
+namespace {
+
+absl::Status BadPosition(int64_t position, int64_t num_tokens) {
+  return InvalidField("position", absl::StrCat(position), absl::StrCat("a position in [0, ", num_tokens, "]"));
+}
+
+std::vector<Checkpoint> SharedOf(const std::vector<Checkpoint>& checkpoints) {
+  std::vector<Checkpoint> shared;
+  for (const Checkpoint& checkpoint : checkpoints) {
+    if (checkpoint.shared) shared.push_back(checkpoint);
+  }
+  return shared;
+}
+
+}  // namespace
+
+absl::StatusOr<SessionInfo> SessionStore::Create(const SessionSpec& spec) { return Insert(spec, {}, ""); }
+
+absl::StatusOr<SnapshotVault::Removed> SessionStore::Delete(std::string_view principal, std::string_view ref) {
+  auto held = HoldToAppend(principal, ref);
+  std::shared_ptr<OpenSession> session;
+  absl::StatusOr<SnapshotVault::Removed> removed = SnapshotVault::Removed{};
+  if (held.ok()) {
+    session = held->session;
+    removed = Remove(session.get());
+    if (!removed.ok()) ReleaseLease(session.get());
+    held->lock.unlock();
+  } else if (absl::IsDataLoss(held.status())) {  // its snapshots are not known, and left to CollectGarbage()
+    const auto found = FindEntry(principal, ref, Access::kAppend);
+    if (!found.ok()) return found.status();
+    session = Opened(*found);
+    std::lock_guard<std::mutex> lock(session->mu);
+    if (absl::Status status = AcquireLease(session.get()); !status.ok() && !absl::IsDataLoss(status)) return status;
+    session->content = {};
+    removed = Remove(session.get());
+  } else {
+    return held.status();
+  }
+  // The session is gone. Nobody changes it any more, so it can be read without its lock.
+  if (removed.ok()) (void)DropFamilyKeys(*session, SharedOf(session->content.checkpoints), &*removed);
+  return removed;
+}
+
+absl::StatusOr<SessionInfo> SessionStore::Fork(std::string_view principal, std::string_view ref,
+                                               std::optional<int64_t> position, const SessionSpec& spec) {
+  SessionContent content;
+  std::string family;
+  {
+    const auto held = Hold(principal, ref, Access::kRead);
+    if (!held.ok()) return held.status();
+    OpenSession* const source = held->session.get();
+    const int64_t at = position.value_or(source->content.num_tokens());
+    if (at < 0 || at > source->content.num_tokens()) return BadPosition(at, source->content.num_tokens());
+    family = source->meta.family;
+    content = CutTo(source->content, at);
+    // A turn's outcome belongs to the session that its key was sent for.
+    for (KeptTurn& turn : content.turns) turn.key.clear();
+    bool is_marked = true;
+    for (Checkpoint& checkpoint : content.checkpoints) {
+      is_marked = is_marked && checkpoint.shared;
+      checkpoint.shared = true;
+    }
+    if (!is_marked) {
+      for (Checkpoint& checkpoint : source->content.checkpoints) checkpoint.shared = true;
+      source->meta.forked_at = source->num_records;
+      if (absl::Status status = PutEntry(source); !status.ok()) return status;
+    }
+  }
+  SessionSpec forked = spec;
+  if (forked.principal.empty()) forked.principal = std::string(principal);
+  return Insert(forked, std::move(content), std::move(family));
+}
+
+absl::StatusOr<RewindCost> SessionStore::Rewind(std::string_view principal, std::string_view ref, int64_t position,
+                                                bool dry_run) {
+  const auto held = HoldToAppend(principal, ref);
+  if (!held.ok()) return held.status();
+  OpenSession* const session = held->session.get();
+  const auto rewind = [&]() -> absl::StatusOr<RewindCost> {
+    if (position < 0 || position > session->content.num_tokens()) {
+      return BadPosition(position, session->content.num_tokens());
+    }
+    Rewound record{.position = position, .checkpoints = CutTo(session->content.checkpoints, position)};
+    RewindCost cost;
+    cost.position = position;
+    cost.snapshot_position = record.checkpoints.empty() ? 0 : record.checkpoints.back().position;
+    cost.tokens_to_compute = position - cost.snapshot_position;
+    if (dry_run || position == session->content.num_tokens()) return cost;
+    const std::vector<Checkpoint> before = session->content.checkpoints;
+    if (absl::Status status = Append(session, std::move(record)); !status.ok()) return status;
+    DropKeys(session, before);
+    CompactIfWorthwhile(session);
+    return cost;
+  };
+  auto cost = rewind();
+  ReleaseLease(session);
+  return cost;
+}
+
+absl::Status SessionStore::MoveTo(OpenSession* session, Durability durability) {
+  SessionArchive* const from = session->archive;
+  SessionArchive* const to = ArchiveFor(durability);
+  const SessionMeta old_meta = session->meta;
+  session->meta.durability = durability;
+  if (from == to) {
+    if (durability == Durability::kSync && session->has_unsynced) {
+      if (absl::Status status = to->Sync(); !status.ok()) return status;
+      session->has_unsynced = false;
+    }
+    absl::Status status = PutEntry(session);
+    if (!status.ok()) session->meta = old_meta;
+    return status;
+  }
+  if (session->is_busy) return Busy("session: a turn is under way; wait for its end", absl::Seconds(1));
+  if (options_.vault != nullptr) {
+    for (const Checkpoint& checkpoint : session->content.checkpoints) {
+      auto fetched = options_.vault->Fetch(checkpoint.key, /*allow_other_numeric=*/true);
+      // One that cannot be moved costs a replay.
+      if (fetched.ok()) (void)options_.vault->Keep(checkpoint.key, fetched->snapshot, to != &memory_);
+    }
+  }
+  const int64_t old_records = std::exchange(session->num_records, 0);
+  const int64_t old_bytes = std::exchange(session->record_bytes, 0);
+  session->archive = to;
+  session->meta.num_records = session->meta.forked_at = 0;
+  session->meta.has_base = !session->content.tokens.empty();
+  absl::Status status = PutEntry(session);
+  if (status.ok() && session->meta.has_base) status = Append(session, session->content);
+  if (!status.ok()) {
+    (void)to->Remove(session->id, 0);
+    session->archive = from;
+    session->num_records = old_records;
+    session->record_bytes = old_bytes;
+    session->meta = old_meta;
+    session->is_read = false;
+    return status;
+  }
+  // Two archives would disagree after the next turn.
+  status = from->Remove(session->id, 0);
+  if (!status.ok()) session->is_read = false;
+  return status;
+}
+
+absl::StatusOr<SessionInfo> SessionStore::Update(std::string_view principal, std::string_view ref,
+                                                 const SessionChange& change) {
+  std::lock_guard<std::mutex> naming(naming_mu_);
+  const auto held = Hold(principal, ref, Access::kAppend);
+  if (!held.ok()) return held.status();
+  OpenSession* const session = held->session.get();
+  SessionSpec spec = InfoOf(session).spec;
+  spec.name = change.name.value_or(spec.name);
+  spec.labels = change.labels.value_or(spec.labels);
+  spec.ttl = change.ttl.value_or(spec.ttl);
+  spec.pinned = change.pinned.value_or(spec.pinned);
+  spec.shared = change.shared.value_or(spec.shared);
+  if (change.durability.value_or(Durability::kDefault) != Durability::kDefault) spec.durability = *change.durability;
+  if (absl::Status status = CheckSpec(spec); !status.ok()) return status;
+  if (spec.name != session->entry.name) {
+    if (absl::Status status = CheckName(spec.principal, spec.name); !status.ok()) return status;
+  }
+  const SessionEntry old_entry = session->entry;
+  const SessionMeta old_meta = session->meta;
+  session->entry.name = spec.name;
+  session->meta.labels = spec.labels;
+  session->meta.ttl = spec.ttl;
+  session->meta.pinned = spec.pinned;
+  session->meta.shared = spec.shared;
+  absl::Status status = spec.durability == old_meta.durability ? PutEntry(session) : MoveTo(session, spec.durability);
+  if (!status.ok()) {
+    session->entry = old_entry;
+    session->meta = old_meta;
+    return status;
+  }
+  return InfoOf(session);
+}
+
+absl::StatusOr<SessionImage> SessionStore::Export(std::string_view principal, std::string_view ref) {
+  SessionImage image;
+  std::vector<Checkpoint> checkpoints;
+  {
+    const auto held = Hold(principal, ref, Access::kRead);
+    if (!held.ok()) return held.status();
+    const SessionContent& content = held->session->content;
+    image.spec = InfoOf(held->session.get()).spec;
+    image.tokens = content.tokens;
+    image.turns = SpansOf(content);
+    checkpoints = UsableAt(content, content.num_tokens(), /*needs_logits=*/false);
+  }
+  // One that cannot be had is replaced by an older one: it costs a replay where the session goes.
+  TurnRequest request;
+  request.allow_other_numeric = true;
+  Turn turn(this, nullptr);
+  turn.prompt_ = image.tokens;
+  if (absl::Status status = FetchStart(request, std::move(checkpoints), &turn); !status.ok()) return status;
+  image.snapshot = turn.from_;
+  image.exactness = turn.exactness_;
+  image.numeric_difference = turn.numeric_difference_;
+  return image;
+}
+
+absl::StatusOr<SessionInfo> SessionStore::Adopt(const SessionSpec& spec, const SessionImage& image) {
+  SessionContent content;
+  content.tokens = image.tokens;
+  int64_t end = 0;
+  for (const TurnSpan& span : image.turns) {
+    if (span.input_begin < end || span.answer_begin < span.input_begin || span.end < span.answer_begin ||
+        span.end > content.num_tokens()) {
+      return InvalidField("turns", absl::StrCat("a turn of [", span.input_begin, ", ", span.end, ")"),
+                          absl::StrCat("turns in order within ", content.num_tokens(), " tokens"));
+    }
+    end = span.end;
+    content.turns.push_back({.input_begin = span.input_begin,
+                             .answer_begin = span.answer_begin,
+                             .end = span.end,
+                             .seed = span.seed,
+                             .at = clock_->Now()});
+  }
+  const bool keeps = image.snapshot != nullptr && options_.vault != nullptr;
+  if (keeps) {
+    const std::vector<int32_t>& tokens = image.snapshot->tokens();
+    if (tokens.size() > content.tokens.size() || !std::equal(tokens.begin(), tokens.end(), content.tokens.begin())) {
+      return InvalidField("snapshot", "one of other tokens", "a snapshot of the session's beginning");
+    }
+    content.checkpoints = {NewCheckpoint(*image.snapshot)};
+    const Durability durability =
+        spec.durability == Durability::kDefault ? options_.default_durability : spec.durability;
+    absl::Status status =
+        options_.vault->Keep(content.checkpoints[0].key, image.snapshot, ArchiveFor(durability) != &memory_);
+    if (!status.ok()) return status;
+  }
+  const std::string key = keeps ? content.checkpoints[0].key : "";
+  auto info = Insert(spec, std::move(content), "");
+  if (!info.ok() && keeps) {
+    SnapshotVault::Removed removed;
+    (void)options_.vault->Drop(key, &removed);
+  }
+  return info;
+}
+
+}  // namespace statehouse

@@ -1,0 +1,365 @@
+// Turns: who may append now, what a turn starts from, and what becomes of its outcome.
+#include "engine/sessions/session_turn.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/errors.h"
+#include "engine/sessions/open_session.h"
+#include "engine/sessions/session.h"
+#include "engine/sessions/session_store.h"
+
+namespace statehouse {
+namespace {
+
+constexpr size_t kMaxKeyBytes = 128;
+constexpr size_t kMaxDigestBytes = 64;
+constexpr size_t kMaxSamplingBytes = size_t{64} << 10;
+constexpr size_t kMaxDetailBytes = size_t{4} << 10;
+constexpr absl::Duration kBusyRetry = absl::Seconds(1);
+
+absl::Status AtMost(const char* field, size_t bytes, size_t most) {
+  if (bytes <= most) return absl::OkStatus();
+  return InvalidField(field, absl::StrCat(bytes, " bytes"), absl::StrCat("at most ", most));
+}
+
+absl::Status CheckRequest(const TurnRequest& request) {
+  absl::Status status = AtMost("session.idempotency_key", request.idempotency_key.size(), kMaxKeyBytes);
+  if (status.ok()) status = AtMost("digest", request.digest.size(), kMaxDigestBytes);
+  if (status.ok()) status = AtMost("sampling", request.sampling.size(), kMaxSamplingBytes);
+  return status;
+}
+
+absl::Status AnotherInput() {
+  return InvalidField("session.idempotency_key", "a key that another input was sent with", "a new key for a new turn");
+}
+
+bool IsSameInput(const TurnRequest& request, const std::string& digest, std::span<const int32_t> input) {
+  if (!request.digest.empty() || !digest.empty()) return request.digest == digest;
+  return request.make_input != nullptr ||
+         std::equal(input.begin(), input.end(), request.input.begin(), request.input.end());
+}
+
+absl::Status UnderWay() {
+  return Busy("session: another turn is under way; wait for its end, or fork the session", kBusyRetry);
+}
+
+}  // namespace
+
+Turn::Turn(SessionStore* store, std::shared_ptr<OpenSession> session)
+    : store_(store), session_(std::move(session)), session_id_(session_ == nullptr ? "" : session_->id) {}
+
+Turn::~Turn() {
+  if (is_open_) store_->EndTurn(session_.get());
+}
+
+int64_t Turn::num_replayed() const {
+  const int64_t start = from_ == nullptr ? 0 : from_->position();
+  return std::max<int64_t>(0, position_before_ - start);
+}
+
+std::vector<int64_t> Turn::SnapshotPositions() const {
+  const int64_t start = from_ == nullptr ? 0 : from_->position();
+  const SessionStoreOptions& options = store_->options_;
+  return SpacedPositions(start, static_cast<int64_t>(prompt_.size()), options.chunk, options.max_snapshots - 1);
+}
+
+absl::StatusOr<TurnOutcome> Turn::Commit(TurnOutcome outcome,
+                                         std::span<const std::shared_ptr<const Snapshot>> snapshots) {
+  if (!is_open_) return absl::FailedPreconditionError("the turn is over, or repeats another");
+  auto committed = store_->Commit(this, std::move(outcome), snapshots);
+  is_open_ = false;
+  store_->EndTurn(session_.get());
+  return committed;
+}
+
+void SessionStore::EndTurn(OpenSession* session) {
+  {
+    std::lock_guard<std::mutex> lock(session->mu);
+    session->is_busy = false;
+    ReleaseLease(session);
+  }
+  std::lock_guard<std::mutex> lock(mu_);
+  --busy_;
+  turn_ended_.notify_all();
+}
+
+absl::StatusOr<std::unique_ptr<Turn>> SessionStore::BeginTurn(const TurnRequest& request) {
+  return Begin(request, /*is_rebuild=*/false);
+}
+
+absl::StatusOr<std::unique_ptr<Turn>> SessionStore::BeginRebuild(std::string_view principal, std::string_view ref,
+                                                                 absl::Time deadline) {
+  TurnRequest request;
+  request.principal = std::string(principal);
+  request.ref = std::string(ref);
+  request.deadline = deadline;
+  return Begin(request, /*is_rebuild=*/true);
+}
+
+// Whether the key's turn was committed, or had begun; the turn is then told of it.
+absl::StatusOr<bool> SessionStore::FindEarlier(const TurnRequest& request, const OpenSession& session, Turn* turn) {
+  const SessionContent& content = session.content;
+  const absl::Time now = clock_->Now();
+  const KeptTurn* const kept = FindTurn(content, request.idempotency_key);
+  if (kept != nullptr && now - kept->at < options_.keep_outcomes) {
+    const auto begin = content.tokens.begin();
+    const std::vector<int32_t> input(begin + kept->input_begin, begin + kept->answer_begin);
+    if (!IsSameInput(request, kept->digest, input)) return AnotherInput();
+    turn->repeated_ = TurnOutcome{.tokens = {begin + kept->answer_begin, begin + kept->end},
+                                  .seed = kept->seed,
+                                  .detail = kept->detail,
+                                  .position_before = kept->input_begin,
+                                  .answer_begin = kept->answer_begin,
+                                  .num_tokens = kept->end};
+    turn->prompt_.assign(begin, begin + kept->answer_begin);
+    turn->position_before_ = kept->input_begin;
+    turn->seed_ = kept->seed;
+    return true;
+  }
+  if (request.idempotency_key.empty() || !content.begun.has_value()) return false;
+  const TurnBegun& begun = *content.begun;
+  if (begun.key != request.idempotency_key || now - begun.at >= options_.keep_outcomes) return false;
+  if (!IsSameInput(request, begun.digest, begun.input)) return AnotherInput();
+  turn->begun_ = begun;
+  turn->seed_ = begun.seed;
+  turn->is_recorded_ = true;
+  return false;
+}
+
+absl::StatusOr<std::unique_ptr<Turn>> SessionStore::Begin(const TurnRequest& request, bool is_rebuild) {
+  if (absl::Status status = CheckRequest(request); !status.ok()) return status;
+  auto found = FindEntry(request.principal, request.ref, Access::kAppend);
+  if (absl::IsNotFound(found.status()) && request.create_if_missing) {
+    SessionSpec spec;
+    spec.principal = request.principal;
+    spec.name = request.ref;
+    const auto created = Create(spec);
+    // Somebody else may have been quicker.
+    if (!created.ok() && !absl::IsAlreadyExists(created.status())) return created.status();
+    found = FindEntry(request.principal, request.ref, Access::kAppend);
+  }
+  if (!found.ok()) return found.status();
+  std::unique_ptr<Turn> turn(new Turn(this, Opened(*found)));
+  turn->is_rebuild_ = is_rebuild;
+  turn->deadline_ = request.deadline;
+  absl::Status status = PrepareTurn(request, turn->session_.get(), turn.get());
+  if (absl::IsNotFound(status)) {
+    return absl::NotFoundError(absl::StrCat("session: you have none with the id or name \"", request.ref, "\""));
+  }
+  if (!status.ok() || turn->repeated_.has_value()) {
+    if (!status.ok()) return status;
+    return turn;
+  }
+  std::vector<Checkpoint> usable;
+  if (!is_rebuild) {
+    std::lock_guard<std::mutex> lock(turn->session_->mu);
+    const int64_t size = static_cast<int64_t>(turn->prompt_.size());
+    usable = UsableAt(turn->session_->content, size, /*needs_logits=*/true);
+  }
+  status = FetchStart(request, std::move(usable), turn.get());
+  if (!status.ok()) return status;
+  return turn;
+}
+
+// Takes the right to append, unless the turn repeats another; then makes the input and records that the turn began.
+absl::Status SessionStore::PrepareTurn(const TurnRequest& request, OpenSession* session, Turn* turn) {
+  std::unique_lock<std::mutex> lock(session->mu);
+  if (session->is_deleted) return absl::NotFoundError("");
+  absl::Status status = absl::OkStatus();
+  if (session->is_busy) {
+    status = UnderWay();
+  } else {
+    status = AcquireLease(session);
+    if (status.ok()) status = Refresh(session);
+    // Who cannot append may still ask for what was committed.
+    if (absl::IsAborted(status) && !request.idempotency_key.empty()) {
+      if (absl::Status read = ReadRecords(session); !read.ok()) return read;
+    }
+  }
+  if (!status.ok() && !absl::IsAborted(status)) {
+    ReleaseLease(session);
+    return status;
+  }
+  const auto repeats = FindEarlier(request, *session, turn);
+  if (status.ok() && !repeats.ok()) status = repeats.status();
+  if (repeats.ok() && *repeats) {
+    if (!session->is_busy) ReleaseLease(session);
+    return absl::OkStatus();
+  }
+  if (absl::IsAborted(status)) return status;
+  const auto start = [&]() -> absl::Status {
+    if (!status.ok()) return status;
+    if (!turn->is_rebuild_) return CheckQuota(request.principal, 0, options_.snapshot_bytes);
+    return session->content.tokens.empty()
+               ? absl::FailedPreconditionError("session: it holds no tokens; there is nothing to rebuild")
+               : absl::OkStatus();
+  };
+  {
+    status = start();
+    std::lock_guard<std::mutex> table(mu_);
+    if (status.ok() && draining_) {
+      status = WithRetryAfter(absl::UnavailableError("the server is shutting down; ask another, or later"), kBusyRetry);
+    }
+    if (status.ok()) ++busy_;
+  }
+  if (!status.ok()) {
+    ReleaseLease(session);
+    return status;
+  }
+  session->is_busy = turn->is_open_ = true;
+  turn->prompt_ = session->content.tokens;
+  turn->position_before_ = session->content.num_tokens();
+  if (turn->is_rebuild_) return absl::OkStatus();
+  lock.unlock();  // reading goes on while the input is made
+
+  std::vector<int32_t> input =
+      turn->is_recorded_ ? turn->begun_.input : std::vector<int32_t>(request.input.begin(), request.input.end());
+  if (!turn->is_recorded_ && request.make_input != nullptr) {
+    auto made = request.make_input(turn->prompt_);
+    if (!made.ok()) return made.status();
+    input = *std::move(made);
+  }
+  turn->prompt_.insert(turn->prompt_.end(), input.begin(), input.end());
+  if (turn->prompt_.empty()) return InvalidField("input", "no tokens", "at least one for the first turn");
+  if (turn->is_recorded_) return absl::OkStatus();
+  turn->seed_ = request.seed;
+  turn->begun_ = {.key = request.idempotency_key,
+                  .seed = request.seed,
+                  .sampling = request.sampling,
+                  .digest = request.digest,
+                  .input = std::move(input),
+                  .at = clock_->Now()};
+  if (request.idempotency_key.empty()) return absl::OkStatus();  // nobody can ask for it again
+  lock.lock();
+  status = Append(session, turn->begun_);
+  turn->is_recorded_ = status.ok();
+  return status;
+}
+
+absl::Status SessionStore::FetchStart(const TurnRequest& request, std::vector<Checkpoint> usable, Turn* turn) {
+  if (options_.vault == nullptr) return absl::OkStatus();
+  std::string why;
+  for (const Checkpoint& checkpoint : usable) {
+    auto fetched = options_.vault->Fetch(checkpoint.key, request.allow_other_numeric);
+    absl::Status status = fetched.status();
+    if (absl::IsFailedPrecondition(status)) {
+      return absl::FailedPreconditionError(absl::StrCat("session: its snapshot at ", checkpoint.position, ": ",
+                                                        std::string(status.message()), "; rebuild the session"));
+    }
+    if (status.ok()) {
+      const Snapshot& snapshot = *fetched->snapshot;
+      const auto& tokens = snapshot.tokens();
+      const bool fits = snapshot.position() == checkpoint.key_position && checkpoint.position >= snapshot.exact_from();
+      if (!fits && snapshot.position() != checkpoint.position) {
+        status = absl::DataLossError("it is of another position");
+      } else if (!std::equal(tokens.begin(), tokens.begin() + checkpoint.position, turn->prompt_.begin())) {
+        status = absl::DataLossError("it holds other tokens");
+      }
+    }
+    if (status.ok()) {
+      turn->from_ = fetched->snapshot->position() == checkpoint.position
+                        ? fetched->snapshot
+                        : fetched->snapshot->TakenBackTo(checkpoint.position);
+      turn->from_tier_ = fetched->tier;
+      turn->exactness_ = fetched->exactness;
+      turn->numeric_difference_ = fetched->numeric_difference;
+      break;
+    }
+    absl::StrAppend(&why, why.empty() ? "" : "; ", "the snapshot at ", checkpoint.position, ": ",
+                    std::string(status.message()));
+  }
+  if (!why.empty()) {
+    const int64_t start = turn->from_ == nullptr ? 0 : turn->from_->position();
+    turn->why_not_nearer_ = absl::StrCat(why, "; ", usable.front().position - start, " tokens are computed again");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SessionStore::WaitForDurableSnapshot(OpenSession* session, const std::vector<Checkpoint>& checkpoints,
+                                                  int64_t head, absl::Time deadline) {
+  if (session->meta.durability != Durability::kSync || head <= options_.max_replay_tokens) return absl::OkStatus();
+  const auto near = std::find_if(checkpoints.begin(), checkpoints.end(), [&](const auto& checkpoint) {
+    return head - checkpoint.position <= options_.max_replay_tokens;
+  });
+  const bool is_there = std::any_of(near, checkpoints.end(), [session](const auto& checkpoint) {
+    return session->durable_keys.contains(checkpoint.key);
+  });
+  if (is_there) return absl::OkStatus();
+  // The oldest that is near enough is the likeliest to be written already.
+  absl::Status status = absl::OkStatus();
+  for (auto checkpoint = near; checkpoint != checkpoints.end(); ++checkpoint) {
+    status = options_.vault->Flush(checkpoint->key, session->archive->is_shared(), deadline);
+    if (status.ok()) {
+      session->durable_keys.insert(checkpoint->key);
+      return status;
+    }
+  }
+  return status;
+}
+
+absl::StatusOr<TurnOutcome> SessionStore::Commit(Turn* turn, TurnOutcome outcome,
+                                                 std::span<const std::shared_ptr<const Snapshot>> snapshots) {
+  if (absl::Status status = AtMost("detail", outcome.detail.size(), kMaxDetailBytes); !status.ok()) return status;
+  OpenSession* const session = turn->session_.get();
+  outcome.position_before = turn->position_before_;
+  outcome.answer_begin = static_cast<int64_t>(turn->prompt_.size());
+  outcome.num_tokens = outcome.answer_begin + static_cast<int64_t>(outcome.tokens.size());
+  std::vector<Checkpoint> more;
+  for (const auto& snapshot : snapshots) {
+    const bool is_kept = options_.vault != nullptr && snapshot != nullptr && snapshot->position() <= outcome.num_tokens;
+    if (is_kept) more.push_back(NewCheckpoint(*snapshot));
+  }
+  std::lock_guard<std::mutex> lock(session->mu);
+  const std::vector<Checkpoint> before = session->content.checkpoints;
+  std::vector<Checkpoint> after =
+      Merge(turn->is_rebuild_ ? std::vector<Checkpoint>() : before, more, options_.chunk, options_.max_snapshots);
+  std::vector<std::string> kept;
+  size_t next = 0;
+  for (const auto& snapshot : snapshots) {
+    if (next == more.size() || snapshot == nullptr || snapshot->position() > outcome.num_tokens) continue;
+    const std::string& key = more[next++].key;
+    if (std::none_of(after.begin(), after.end(), [&key](const auto& checkpoint) { return checkpoint.key == key; })) {
+      continue;
+    }
+    if (options_.vault->Keep(key, snapshot, session->archive != &memory_).ok()) {
+      kept.push_back(key);
+    } else {  // the vault counts it; it costs a replay
+      std::erase_if(after, [&key](const auto& checkpoint) { return checkpoint.key == key; });
+    }
+  }
+  absl::Status status = WaitForDurableSnapshot(session, after, outcome.num_tokens, turn->deadline_);
+  if (status.ok() && turn->is_rebuild_) {
+    status = Append(session, CheckpointsChanged{.checkpoints = after});
+  } else if (status.ok()) {
+    TurnCommitted record;
+    record.as_begun = turn->is_recorded_;
+    if (!record.as_begun) record.input.assign(turn->input().begin(), turn->input().end());
+    record.answer = outcome.tokens;
+    record.turn = {.input_begin = outcome.position_before,
+                   .answer_begin = outcome.answer_begin,
+                   .end = outcome.num_tokens,
+                   .seed = outcome.seed,
+                   .key = turn->begun_.key,
+                   .digest = turn->begun_.digest,
+                   .detail = outcome.detail,
+                   .at = clock_->Now()};
+    record.checkpoints = after;
+    status = Append(session, std::move(record));
+  }
+  if (!status.ok()) {
+    // Where it is not known whether the record stands, it may name them.
+    for (const std::string& key : kept) {
+      session->durable_keys.erase(key);
+      SnapshotVault::Removed removed;
+      if (!absl::IsUnavailable(status)) (void)options_.vault->Drop(key, &removed);
+    }
+    return status;
+  }
+  DropKeys(session, before);
+  CompactIfWorthwhile(session);
+  return outcome;
+}
+
+}  // namespace statehouse

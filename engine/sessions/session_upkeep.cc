@@ -1,0 +1,282 @@
+// What goes on beside turns: writing behind, leases, ends of lives, garbage, and giving everything away.
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/errors.h"
+#include "engine/sessions/open_session.h"
+#include "engine/sessions/session.h"
+#include "engine/sessions/session_store.h"
+
+namespace statehouse {
+namespace {
+
+constexpr int64_t kPage = 1000;
+constexpr absl::Duration kSummaryPeriod = absl::Seconds(10);
+constexpr absl::Duration kExpirePeriod = absl::Minutes(1);
+// What is younger may be about to be named by a record.
+constexpr absl::Duration kGarbageAge = absl::Hours(1);
+
+void Add(const SnapshotVault::Removed& more, SnapshotVault::Removed* sum) {
+  for (int tier = 0; tier < kNumTiers; ++tier) {
+    sum->snapshots[static_cast<size_t>(tier)] += more.snapshots[static_cast<size_t>(tier)];
+    sum->bytes[static_cast<size_t>(tier)] += more.bytes[static_cast<size_t>(tier)];
+  }
+}
+
+}  // namespace
+
+std::vector<std::shared_ptr<OpenSession>> SessionStore::OpenSessions() {
+  std::lock_guard<std::mutex> lock(mu_);
+  std::vector<std::shared_ptr<OpenSession>> sessions;
+  for (const auto& [id, session] : open_) sessions.push_back(session);
+  return sessions;
+}
+
+void SessionStore::RunUpkeep() {
+  const absl::Duration period = std::max(absl::Milliseconds(5), std::min(options_.async_lag / 2, options_.lease / 3));
+  absl::Time next_summary = absl::Now() + kSummaryPeriod;
+  absl::Time next_expiry = absl::Now() + kExpirePeriod;
+  std::unique_lock<std::mutex> lock(mu_);
+  while (!stop_.wait_for(lock, absl::ToChronoNanoseconds(period), [this] { return stopping_; })) {
+    lock.unlock();
+    // What fails is tried again; who needs it to have happened is told by their own call.
+    (void)Upkeep();
+    if (absl::Now() >= next_summary) {
+      (void)WriteSummaries(/*all=*/false);
+      next_summary = absl::Now() + kSummaryPeriod;
+    }
+    if (absl::Now() >= next_expiry) {
+      (void)Expire();
+      next_expiry = absl::Now() + kExpirePeriod;
+    }
+    lock.lock();
+  }
+}
+
+absl::Status SessionStore::Upkeep() {
+  absl::Status status = absl::OkStatus();
+  if (has_unsynced_.exchange(false)) {
+    status = options_.archive->Sync();
+    if (!status.ok()) has_unsynced_.store(true);
+  }
+  if (options_.archive == nullptr || !options_.archive->is_shared()) return status;
+  for (const auto& session : OpenSessions()) {
+    std::lock_guard<std::mutex> lock(session->mu);
+    if (!session->is_busy || session->lease.owner.empty()) continue;
+    absl::Status renewed = options_.archive->Renew(session->id, session->lease, options_.lease);
+    if (status.ok()) status = renewed;
+  }
+  return status;
+}
+
+absl::Status SessionStore::WriteSummaries(bool all) {
+  absl::Status first = absl::OkStatus();
+  int64_t left = all ? INT64_MAX : 64;
+  for (const auto& session : OpenSessions()) {
+    std::unique_lock<std::mutex> lock(session->mu);
+    if (session->is_deleted || session->is_busy || !session->is_read || !session->has_stale_entry) continue;
+    if (left-- == 0) break;
+    // Where others change entries too, a lease keeps them from doing so between reading and writing.
+    absl::Status status = AcquireLease(session.get());
+    if (status.ok()) status = PutEntry(session.get());
+    ReleaseLease(session.get());
+    if (first.ok()) first = status;
+  }
+  return first;
+}
+
+absl::StatusOr<int64_t> SessionStore::Expire() {
+  int64_t expired = 0;
+  for (SessionArchive* const archive : archives()) {
+    std::string after;
+    for (bool more = true; more;) {
+      const auto entries = archive->ListEntries(nullptr, after, kPage);
+      if (!entries.ok()) return entries.status();
+      more = !entries->empty();
+      for (const SessionEntry& entry : *entries) {
+        after = entry.id;
+        // What an entry says of the last turn may trail behind the records, and never runs ahead of them.
+        const auto meta = ParseMeta(entry.meta);
+        if (!meta.ok() || meta->pinned || clock_->Now() - meta->last_turn < meta->ttl) continue;
+        auto held = HoldToAppend(entry.principal, entry.id);
+        if (!held.ok()) continue;  // in use, or damaged: an operator decides
+        OpenSession* const session = held->session.get();
+        const SessionInfo info = InfoOf(session);
+        if (info.spec.pinned || clock_->Now() - info.last_turn < info.spec.ttl) {
+          ReleaseLease(session);
+          continue;
+        }
+        auto removed = Remove(session);
+        ReleaseLease(session);
+        const std::shared_ptr<OpenSession> gone = held->session;
+        held->lock.unlock();
+        if (!removed.ok()) continue;
+        ++expired;
+        std::vector<Checkpoint> shared = gone->content.checkpoints;
+        std::erase_if(shared, [](const auto& checkpoint) { return !checkpoint.shared; });
+        (void)DropFamilyKeys(*gone, shared, &*removed);
+      }
+    }
+  }
+  return expired;
+}
+
+absl::StatusOr<GarbageReport> SessionStore::CollectGarbage() {
+  GarbageReport report;
+  const auto expired = Expire();
+  if (!expired.ok()) return expired.status();
+  report.expired_sessions = *expired;
+  if (options_.vault == nullptr) return report;
+  std::set<std::string> named;
+  for (SessionArchive* const archive : archives()) {
+    std::string after;
+    for (bool more = true; more;) {
+      const auto entries = archive->ListEntries(nullptr, after, kPage);
+      if (!entries.ok()) return entries.status();
+      more = !entries->empty();
+      for (const SessionEntry& entry : *entries) {
+        after = entry.id;
+        const auto held = Hold(entry.principal, entry.id, Access::kRead);
+        // One that cannot be read now may name any.
+        if (absl::IsUnavailable(held.status())) return held.status();
+        if (!held.ok()) continue;
+        for (const Checkpoint& checkpoint : held->session->content.checkpoints) named.insert(checkpoint.key);
+      }
+    }
+  }
+  for (const Tier tier : {Tier::kDisk, Tier::kStore}) {
+    std::string after;
+    for (bool more = true; more;) {
+      const auto blobs = options_.vault->List(tier, after, kPage);
+      if (absl::IsNotFound(blobs.status()) || absl::IsFailedPrecondition(blobs.status())) break;  // no such tier
+      if (!blobs.ok()) return blobs.status();
+      more = !blobs->empty();
+      for (const BlobInfo& blob : *blobs) {
+        after = blob.key;
+        if (named.contains(blob.key) || clock_->Now() - blob.modified < kGarbageAge) continue;
+        if (absl::Status status = options_.vault->Drop(blob.key, &report.removed); !status.ok()) return status;
+      }
+    }
+  }
+  return report;
+}
+
+absl::Status SessionStore::CheckOne(const SessionEntry& entry, SessionArchive* archive, SessionReport* report) {
+  ++report->sessions;
+  const std::shared_ptr<OpenSession> session = Opened({.archive = archive, .entry = entry});
+  std::vector<Checkpoint> checkpoints;
+  {
+    std::lock_guard<std::mutex> lock(session->mu);
+    if (session->is_deleted) return absl::OkStatus();
+    // Also what is in memory is read again.
+    const absl::Status status = session->is_busy ? Refresh(session.get()) : ReadRecords(session.get());
+    if (absl::IsNotFound(status)) return absl::OkStatus();
+    if (absl::IsUnavailable(status)) return status;
+    if (!status.ok()) {
+      report->damages.push_back({.session = entry.id, .part = "journal", .what = std::string(status.message())});
+      return absl::OkStatus();
+    }
+    checkpoints = session->content.checkpoints;
+  }
+  if (options_.vault == nullptr) return absl::OkStatus();
+  int64_t sound = 0;  // the deepest so far
+  for (const Checkpoint& checkpoint : checkpoints) {
+    ++report->snapshots;
+    report->bytes += checkpoint.bytes;
+    const std::string cost = absl::StrCat("; ", checkpoint.position - sound, " tokens are computed again");
+    bool is_held = options_.vault->Where(checkpoint.key) == Tier::kHost;
+    for (const Tier tier : {Tier::kDisk, Tier::kStore}) {
+      const absl::Status status = options_.vault->Verify(checkpoint.key, tier);
+      is_held = is_held || status.ok();
+      if (!absl::IsDataLoss(status)) continue;
+      report->damages.push_back({.session = entry.id,
+                                 .part = "snapshot",
+                                 .position = checkpoint.position,
+                                 .tier = tier,
+                                 .what = absl::StrCat(std::string(status.message()), cost)});
+    }
+    if (is_held) {
+      sound = checkpoint.position;
+    } else {
+      report->damages.push_back({.session = entry.id,
+                                 .part = "snapshot",
+                                 .position = checkpoint.position,
+                                 .what = absl::StrCat("it is in no tier that answers", cost)});
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<SessionReport> SessionStore::Check(std::string_view principal, std::string_view ref) {
+  SessionReport report;
+  if (!ref.empty()) {
+    const auto found = FindEntry(principal, ref, Access::kRead);
+    if (!found.ok()) return found.status();
+    if (absl::Status status = CheckOne(found->entry, found->archive, &report); !status.ok()) return status;
+    return report;
+  }
+  const std::string owner(principal);
+  for (SessionArchive* const archive : archives()) {
+    std::string after;
+    for (bool more = true; more;) {
+      const auto entries = archive->ListEntries(&owner, after, kPage);
+      if (!entries.ok()) return entries.status();
+      more = !entries->empty();
+      for (const SessionEntry& entry : *entries) {
+        after = entry.id;
+        if (absl::Status status = CheckOne(entry, archive, &report); !status.ok()) return status;
+      }
+    }
+  }
+  return report;
+}
+
+absl::StatusOr<std::string> SessionStore::BreakLease(std::string_view principal, std::string_view ref) {
+  const auto found = FindEntry(principal, ref, Access::kAppend);
+  if (!found.ok()) return found.status();
+  const auto lease = found->archive->Break(found->entry.id);
+  if (!lease.ok()) return lease.status();
+  return lease->owner;
+}
+
+absl::Status SessionStore::Drain(absl::Time until) {
+  {
+    std::unique_lock<std::mutex> lock(mu_);
+    draining_ = true;
+    const auto is_idle = [this] { return busy_ == 0; };
+    if (until == absl::InfiniteFuture()) {
+      turn_ended_.wait(lock, is_idle);
+    } else if (!turn_ended_.wait_until(lock, absl::ToChronoTime(until), is_idle)) {
+      return absl::DeadlineExceededError(absl::StrCat("sessions: ", busy_, " turns are still under way"));
+    }
+  }
+  absl::Status first = Upkeep();
+  const absl::Status summaries = WriteSummaries(/*all=*/true);
+  if (first.ok()) first = summaries;
+  if (options_.vault == nullptr) return first;
+  int64_t left = 0;
+  for (const auto& session : OpenSessions()) {
+    std::vector<Checkpoint> checkpoints;
+    bool is_shared = false;
+    {
+      std::lock_guard<std::mutex> lock(session->mu);
+      if (session->is_deleted || !session->is_read || session->archive == &memory_) continue;
+      checkpoints = session->content.checkpoints;
+      is_shared = session->archive->is_shared();
+    }
+    // The head first: the others only save going back from being computed again.
+    for (auto checkpoint = checkpoints.rbegin(); checkpoint != checkpoints.rend(); ++checkpoint) {
+      const absl::Status status = options_.vault->Flush(checkpoint->key, is_shared, until);
+      if (status.ok() || absl::IsNotFound(status)) continue;
+      ++left;
+      if (first.ok()) first = status;
+    }
+  }
+  if (left == 0) return first;
+  return absl::Status(first.code(), absl::StrCat(std::string(first.message()), "; ", left,
+                                                 " snapshots stay here, and are computed again elsewhere"));
+}
+
+}  // namespace statehouse
