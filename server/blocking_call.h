@@ -1,5 +1,5 @@
-// Streaming calls whose messages a function writes or reads one by one, blocking, on a thread of the transfer queue: for
-// the few calls that last and move much. Identity is checked first, a log line and a count come last.
+// Streaming calls whose messages a function writes or reads one by one, blocking, on a thread of the transfer queue:
+// for the few calls that last and move much. Identity is checked first, a log line and a count come last.
 //
 // Thread-safety: the function runs on one thread; gRPC's callbacks come from any.
 #pragma once

@@ -94,10 +94,9 @@ absl::Status ConvertChat(const v1::Chat& chat, const ServedModel& model, std::sp
     messages.push_back({message.role(), message.content()});
   }
   const bool continues_answer = messages.back().role == "assistant";
-  return AtFieldOfPlace(
-      model.chat_template->RenderNext(held, messages, /*add_generation_prompt=*/!continues_answer, *model.tokenizer,
-                                      ids),
-      [](const std::string& place) { return absl::StrCat("chat.", place); });
+  return AtFieldOfPlace(model.chat_template->RenderNext(held, messages, /*add_generation_prompt=*/!continues_answer,
+                                                        *model.tokenizer, ids),
+                        [](const std::string& place) { return absl::StrCat("chat.", place); });
 }
 
 absl::Status ConvertPrompt(const v1::GenerateRequest& request, const ServedModel& model, std::vector<int32_t>* ids) {

@@ -21,8 +21,8 @@ absl::Status ConvertPrompt(const v1::GenerateRequest& request, const ServedModel
 absl::Status ConvertContinuation(const v1::GenerateRequest& request, const ServedModel& model,
                                  std::span<const int32_t> held, std::vector<int32_t>* ids);
 
-// Appends the ids of `chat`, ready for the assistant's next token (or for the rest of a last assistant message), as they
-// follow on `held`.
+// Appends the ids of `chat`, ready for the assistant's next token (or for the rest of a last assistant message), as
+// they follow on `held`.
 absl::Status ConvertChat(const v1::Chat& chat, const ServedModel& model, std::span<const int32_t> held,
                          std::vector<int32_t>* ids);
 

@@ -1,9 +1,10 @@
 // What Generate and GenerateOnce have in common: the life of a call around its GenerationRun.
 //
-// Life: Begin() → Submit() on the work queue → events are passed on whenever some arrive or a write ends → the turn of a
-// session is settled on a queue → Finish → the reactor's OnDone(), which lets go of the last reference. Events that wait for a write stay in the engine's bounded
-// queue, so a slow reader costs one message of memory here. A message that the client does not take for too long, the
-// last one included, ends the call. Thread-safety: callbacks come from several threads; mu_ orders them.
+// Life: Begin() → Submit() on the work queue → events are passed on whenever some arrive or a write ends → the turn of
+// a session is settled on a queue → Finish → the reactor's OnDone(), which lets go of the last reference. Events that
+// wait for a write stay in the engine's bounded queue, so a slow reader costs one message of memory here. A message
+// that the client does not take for too long, the last one included, ends the call. Thread-safety: callbacks come from
+// several threads; mu_ orders them.
 #pragma once
 
 #include <memory>

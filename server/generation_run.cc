@@ -104,8 +104,7 @@ absl::Status GenerationRun::Settle(const absl::Status& ended) {
   const absl::Time begin = absl::Now();
   // Of a server that stops, the caller goes to another one with the same key, and wants the whole answer there.
   const bool is_stopped = environment_->shut_down.load(std::memory_order_acquire);
-  const absl::Status status =
-      turn_->Settle(ended, converter_->answer(), num_delivered_, may_come_back_ && is_stopped);
+  const absl::Status status = turn_->Settle(ended, converter_->answer(), num_delivered_, may_come_back_ && is_stopped);
   environment_->metrics->ObserveTurn(turn_->outcome().committed(), turn_->outcome().repeated(), absl::Now() - begin);
   return status;
 }

@@ -16,7 +16,7 @@ uint64_t Mix(uint64_t hash, uint64_t value) {
   return hash;
 }
 
-std::string Fingerprint(const LoadedCheckpoint& checkpoint) {
+std::string FingerprintText(const LoadedCheckpoint& checkpoint) {
   const kernels::RetentionShape& shape = checkpoint.model->retention().shape();
   uint64_t hash = Mix(0xcbf29ce484222325u, checkpoint.model->fingerprint());
   hash = Mix(hash, checkpoint.tokenizer == nullptr ? 0 : checkpoint.tokenizer->fingerprint());
@@ -93,7 +93,7 @@ v1::Model DescribeModel(const std::string& name, const LoadedCheckpoint& checkpo
   if (checkpoint.chat_template.has_value()) card.set_chat_template(std::string(checkpoint.chat_template->name()));
   if (checkpoint.tokenizer != nullptr) card.set_tokenizer(std::string(checkpoint.tokenizer->kind()));
   card.mutable_eos_token_ids()->Add(config.eos_ids.begin(), config.eos_ids.end());
-  card.set_fingerprint(Fingerprint(checkpoint));
+  card.set_fingerprint(FingerprintText(checkpoint));
   return card;
 }
 
@@ -111,10 +111,27 @@ absl::StatusOr<std::unique_ptr<HostedModel>> HostedModel::Load(const HostedModel
                                hosted->checkpoint_, hosted->engine_.get());
   hosted->engine_->Start();
   if (absl::Status status = hosted->WarmUp(); !status.ok()) return status;
+  if (options.sessions.has_value()) {
+    if (absl::Status status = hosted->OpenSessions(*options.sessions); !status.ok()) return status;
+  }
   return hosted;
 }
 
 HostedModel::~HostedModel() = default;
+
+absl::Status HostedModel::OpenSessions(const SessionSettings& settings) {
+  const Model& model = *checkpoint_.model;
+  const uint64_t tokenizer = checkpoint_.tokenizer == nullptr ? 0 : checkpoint_.tokenizer->fingerprint();
+  served_.fingerprint = Fingerprint::Of(model, tokenizer);
+  served_.slot_shape = SlotShape{model.retention(), model.config().num_layers};
+  auto sessions =
+      HostedSessions::Open(settings, served_.fingerprint, *served_.slot_shape, model.retention().shape().chunk);
+  if (!sessions.ok()) return sessions.status();
+  sessions_ = *std::move(sessions);
+  served_.sessions = &sessions_->store();
+  served_.vault = &sessions_->vault();
+  return absl::OkStatus();
+}
 
 absl::Status HostedModel::WarmUp() {
   auto request = std::make_unique<Request>();

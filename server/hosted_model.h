@@ -3,12 +3,14 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "engine/engine.h"
 #include "kernels/parallel/thread_pool.h"
 #include "models/checkpoint.h"
+#include "server/hosted_sessions.h"
 #include "server/served_model.h"
 
 namespace statehouse {
@@ -18,7 +20,8 @@ struct HostedModelOptions {
   std::string served_name;  // "": the directory's
   CheckpointOptions checkpoint;
   EngineOptions engine;
-  int threads = 0;  // 0: one per core
+  std::optional<SessionSettings> sessions;  // empty: none are kept
+  int threads = 0;                          // 0: one per core
 };
 
 class HostedModel {
@@ -30,15 +33,19 @@ class HostedModel {
   const ServedModel& served() const { return served_; }
   const LoadedCheckpoint& checkpoint() const { return checkpoint_; }
   Engine& engine() const { return *engine_; }
+  // Null: none are kept.
+  HostedSessions* sessions() const { return sessions_.get(); }
   int threads() const { return pool_->num_threads(); }
 
  private:
   HostedModel() = default;
   absl::Status WarmUp();
+  absl::Status OpenSessions(const SessionSettings& settings);
 
   std::unique_ptr<kernels::ThreadPool> pool_;  // outlives the model, which outlives the engine
   LoadedCheckpoint checkpoint_;
   std::unique_ptr<Engine> engine_;
+  std::unique_ptr<HostedSessions> sessions_;
   ServedModel served_;
 };
 

@@ -46,7 +46,8 @@ absl::Status ImportTable::Append(const std::string& principal, const std::string
   std::lock_guard<std::mutex> lock(mu_);
   Transfer& transfer = transfers_[Key(principal, id)];
   const int64_t end = static_cast<int64_t>(transfer.bytes.size());
-  if (offset != end) return InvalidField("offset", absl::StrCat(offset), absl::StrCat(end, ", where the last part ended"));
+  if (offset != end)
+    return InvalidField("offset", absl::StrCat(offset), absl::StrCat(end, ", where the last part ended"));
   if (bytes_ + static_cast<int64_t>(data.size()) > limits_.max_bytes) {
     return Overloaded(absl::StrCat("imports under way fill the ", limits_.max_bytes, " bytes that they may have"),
                       kRetryAfter);

@@ -112,7 +112,7 @@ void SessionTurn::Describe() {
   cache_.set_cached_tokens(restored);
   cache_.set_tier(ToProto(turn_->from_tier()));
   cache_.set_matched_tokens(position_before_);
-  cache_.set_miss(turn_->num_replayed() == 0           ? v1::CACHE_MISS_NONE
+  cache_.set_miss(turn_->num_replayed() == 0        ? v1::CACHE_MISS_NONE
                   : turn_->why_not_nearer().empty() ? v1::CACHE_MISS_NO_SNAPSHOT
                                                     : v1::CACHE_MISS_TIER);
   std::string text = absl::StrCat("restored ", restored, " of the session's ", position_before_, " tokens");
@@ -125,8 +125,7 @@ absl::Status SessionTurn::OrderSnapshots(const ServedModel& model, Request* requ
   std::vector<int64_t> positions = turn_->SnapshotPositions();
   positions.push_back(SnapshotOrder::kAtEnd);
   for (const int64_t position : positions) {
-    absl::StatusOr<std::shared_ptr<SnapshotDraft>> draft =
-        SnapshotDraft::Reserve(*model.slot_shape, model.vocab_size);
+    absl::StatusOr<std::shared_ptr<SnapshotDraft>> draft = SnapshotDraft::Reserve(*model.slot_shape, model.vocab_size);
     if (!draft.ok()) return draft.status();
     request->snapshots.push_back({position, *draft});
     drafts_.push_back(*std::move(draft));
@@ -137,8 +136,8 @@ absl::Status SessionTurn::OrderSnapshots(const ServedModel& model, Request* requ
 std::shared_ptr<EventStream> SessionTurn::Replay(const Request& request, const ServedModel& model) const {
   v1::Finished finished;
   finished.ParseFromString(repeated_->detail);
-  const auto num_tokens = static_cast<size_t>(std::clamp<int64_t>(
-      finished.completion_tokens(), 0, static_cast<int64_t>(repeated_->tokens.size())));
+  const auto num_tokens = static_cast<size_t>(
+      std::clamp<int64_t>(finished.completion_tokens(), 0, static_cast<int64_t>(repeated_->tokens.size())));
   const std::span<const int32_t> tokens = std::span(repeated_->tokens).first(num_tokens);
   auto stream = std::make_shared<EventStream>(request.id, 1, static_cast<int64_t>(num_tokens) + 1);
   Event event;

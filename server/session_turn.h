@@ -27,9 +27,10 @@ namespace statehouse {
 
 class SessionTurn {
  public:
-  // `request` holds the parameters of `wire` (ToParameters()); prompt, snapshots and seed are filled in. ABORTED (with a
-  // retry hint) while another turn is under way; one of the same idempotency key on this server is ended first. `table`
-  // and `model` must outlive the turn. Errors are also those of SessionStore::BeginTurn() and of the input's conversion.
+  // `request` holds the parameters of `wire` (ToParameters()); prompt, snapshots and seed are filled in. ABORTED (with
+  // a retry hint) while another turn is under way; one of the same idempotency key on this server is ended first.
+  // `table` and `model` must outlive the turn. Errors are also those of SessionStore::BeginTurn() and of the input's
+  // conversion.
   static absl::StatusOr<std::unique_ptr<SessionTurn>> Begin(const v1::GenerateRequest& wire, const ServedModel& model,
                                                             const CallInfo& info, TurnTable* table, Request* request);
   ~SessionTurn();
@@ -45,7 +46,8 @@ class SessionTurn {
 
   void FillStarted(v1::Started* started) const;
   // How the request ended, and what came out; `num_delivered` tokens of it were sent. With `may_come_back` the caller
-  // will ask again with the same key, so that nothing is kept of what was cut off. Returns what the call is to end with.
+  // will ask again with the same key, so that nothing is kept of what was cut off. Returns what the call is to end
+  // with.
   absl::Status Settle(const absl::Status& ended, const Answer& answer, int64_t num_delivered, bool may_come_back);
   // Valid after Settle().
   const v1::SessionOutcome& outcome() const { return outcome_; }

@@ -35,7 +35,8 @@ absl::Status AddTranscript(const ServedModel& model, const CallInfo& info, const
                            v1::GetSessionResponse* response) {
   const int64_t position = response->session().position();
   if (request.from() < 0 || request.from() > position) {
-    return InvalidField("from", absl::StrCat(request.from()), absl::StrCat("0 to ", position, ", the session's position"));
+    return InvalidField("from", absl::StrCat(request.from()),
+                        absl::StrCat("0 to ", position, ", the session's position"));
   }
   if (request.max_tokens() < 0 || request.max_tokens() > kMostTranscript) {
     return InvalidField("max_tokens", absl::StrCat(request.max_tokens()), absl::StrCat("0 to ", kMostTranscript));
@@ -163,41 +164,44 @@ grpc::ServerUnaryReactor* SessionsService::Rewind(grpc::CallbackServerContext* c
 grpc::ServerWriteReactor<v1::RebuildSessionProgress>* SessionsService::Rebuild(
     grpc::CallbackServerContext* context, const v1::RebuildSessionRequest* request) {
   using Call = WritingCall<v1::RebuildSessionProgress>;
-  return Call::Start(environment_, context, "RebuildSession", [=, this](const CallInfo& info, Call* call) -> absl::Status {
-    if (absl::Status status = CheckReference(request->session()); !status.ok()) return status;
-    absl::StatusOr<const ServedModel*> model = ModelWithSessions(*environment_);
-    if (!model.ok()) return model.status();
-    v1::RebuildSessionProgress progress;
-    RebuildCallbacks callbacks;
-    callbacks.cancelled = [call] { return call->cancelled(); };
-    callbacks.progress = [&](int64_t done, int64_t total) -> absl::Status {
-      progress.set_tokens_done(done);
-      progress.set_tokens_total(total);
-      return done < total ? call->Write(progress) : absl::OkStatus();  // the last message comes after the commit
-    };
-    absl::Status status = RebuildSession(**model, info, request->session(), callbacks);
-    if (!status.ok()) return status;
-    status = Fill((*model)->sessions->Get(info.principal, request->session()), progress.mutable_session());
-    return status.ok() ? call->Write(progress) : status;
-  });
+  return Call::Start(
+      environment_, context, "RebuildSession", [=, this](const CallInfo& info, Call* call) -> absl::Status {
+        if (absl::Status status = CheckReference(request->session()); !status.ok()) return status;
+        absl::StatusOr<const ServedModel*> model = ModelWithSessions(*environment_);
+        if (!model.ok()) return model.status();
+        v1::RebuildSessionProgress progress;
+        RebuildCallbacks callbacks;
+        callbacks.cancelled = [call] { return call->cancelled(); };
+        callbacks.progress = [&](int64_t done, int64_t total) -> absl::Status {
+          progress.set_tokens_done(done);
+          progress.set_tokens_total(total);
+          return done < total ? call->Write(progress) : absl::OkStatus();  // the last message comes after the commit
+        };
+        absl::Status status = RebuildSession(**model, info, request->session(), callbacks);
+        if (!status.ok()) return status;
+        status = Fill((*model)->sessions->Get(info.principal, request->session()), progress.mutable_session());
+        return status.ok() ? call->Write(progress) : status;
+      });
 }
 
 grpc::ServerWriteReactor<v1::ExportSessionPart>* SessionsService::Export(grpc::CallbackServerContext* context,
                                                                          const v1::ExportSessionRequest* request) {
   using Call = WritingCall<v1::ExportSessionPart>;
-  return Call::Start(environment_, context, "ExportSession", [=, this](const CallInfo& info, Call* call) -> absl::Status {
-    absl::StatusOr<const ServedModel*> model = ModelWithSessions(*environment_);
-    return model.ok() ? ExportSession(**model, info, *request, call) : model.status();
-  });
+  return Call::Start(environment_, context, "ExportSession",
+                     [=, this](const CallInfo& info, Call* call) -> absl::Status {
+                       absl::StatusOr<const ServedModel*> model = ModelWithSessions(*environment_);
+                       return model.ok() ? ExportSession(**model, info, *request, call) : model.status();
+                     });
 }
 
 grpc::ServerReadReactor<v1::ImportSessionPart>* SessionsService::Import(grpc::CallbackServerContext* context,
                                                                         v1::ImportSessionResponse* response) {
   using Call = ReadingCall<v1::ImportSessionPart>;
-  return Call::Start(environment_, context, "ImportSession", [=, this](const CallInfo& info, Call* call) -> absl::Status {
-    absl::StatusOr<const ServedModel*> model = ModelWithSessions(*environment_);
-    return model.ok() ? ImportSession(**model, info, environment_->imports, call, response) : model.status();
-  });
+  return Call::Start(
+      environment_, context, "ImportSession", [=, this](const CallInfo& info, Call* call) -> absl::Status {
+        absl::StatusOr<const ServedModel*> model = ModelWithSessions(*environment_);
+        return model.ok() ? ImportSession(**model, info, environment_->imports, call, response) : model.status();
+      });
 }
 
 grpc::ServerUnaryReactor* SessionsService::ImportStatus(grpc::CallbackServerContext* context,

@@ -22,7 +22,6 @@ grpc::ServerUnaryReactor* UnaryCall(const CallEnvironment* environment, grpc::Ca
 // The same for an answer that may take long: it runs on the work queue, unless the client has gone away meanwhile.
 // `bytes` is the request's size. `queue`: another one than the environment's `work`.
 grpc::ServerUnaryReactor* QueuedCall(const CallEnvironment* environment, grpc::CallbackServerContext* context,
-                                     const char* method, int64_t bytes, UnaryAnswer answer,
-                                     WorkQueue* queue = nullptr);
+                                     const char* method, int64_t bytes, UnaryAnswer answer, WorkQueue* queue = nullptr);
 
 }  // namespace statehouse

@@ -76,6 +76,37 @@ std::string ModelText(const v1::Model& model) {
   return text;
 }
 
+Json SessionsJson(const v1::GetStatusResponse& status) {
+  if (!status.has_sessions()) return nullptr;
+  Json tiers = Json::array();
+  for (const v1::SessionCounts::Tier& tier : status.sessions().tiers()) {
+    tiers.push_back({{"name", tier.name()},
+                     {"snapshots", tier.snapshots()},
+                     {"bytes", tier.bytes()},
+                     {"hits", tier.hits()},
+                     {"errors", tier.errors()},
+                     {"why_not", tier.why_not().empty() ? Json(nullptr) : Json(tier.why_not())}});
+  }
+  return {{"total", status.sessions().total()},
+          {"open", status.sessions().open()},
+          {"busy", status.sessions().busy()},
+          {"damaged", status.sessions().damaged()},
+          {"tiers", std::move(tiers)}};
+}
+
+std::string SessionsText(const v1::SessionCounts& sessions) {
+  std::string text =
+      absl::StrFormat("%d, %d in memory, %d in a turn", sessions.total(), sessions.open(), sessions.busy());
+  if (sessions.damaged() > 0) absl::StrAppend(&text, ", ", sessions.damaged(), " damaged");
+  for (const v1::SessionCounts::Tier& tier : sessions.tiers()) {
+    if (tier.snapshots() == 0 && tier.why_not().empty()) continue;
+    absl::StrAppend(&text,
+                    absl::StrFormat("; %s: %d snapshots, %s", tier.name(), tier.snapshots(), Bytes(tier.bytes())));
+    if (!tier.why_not().empty()) absl::StrAppend(&text, " (left alone: ", tier.why_not(), ")");
+  }
+  return text;
+}
+
 Json StatusJson(const v1::GetStatusResponse& status) {
   return {{"build",
            {{"version", status.build().version()},
@@ -98,10 +129,12 @@ Json StatusJson(const v1::GetStatusResponse& status) {
            {{"weights", status.memory().weights()},
             {"slots", status.memory().slots()},
             {"workspace", status.memory().workspace()},
+            {"snapshots", status.memory().snapshots()},
             {"resident", status.memory().resident()}}},
           {"requests_running", status.requests_running()},
           {"prompt_tokens", status.prompt_tokens()},
-          {"completion_tokens", status.completion_tokens()}};
+          {"completion_tokens", status.completion_tokens()},
+          {"sessions", SessionsJson(status)}};
 }
 
 std::string StatusText(const v1::GetStatusResponse& status) {
@@ -122,6 +155,7 @@ std::string StatusText(const v1::GetStatusResponse& status) {
          absl::StrFormat("weights %s, slots %s, workspace %s, resident %s", Bytes(status.memory().weights()),
                          Bytes(status.memory().slots()), Bytes(status.memory().workspace()),
                          Bytes(status.memory().resident())));
+  if (status.has_sessions()) AddRow(&text, "sessions", SessionsText(status.sessions()));
   AddRow(&text, "tokens so far",
          absl::StrFormat("%d of prompts, %d generated", status.prompt_tokens(), status.completion_tokens()));
   return text;

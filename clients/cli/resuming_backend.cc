@@ -13,6 +13,13 @@ namespace {
 using Clock = std::chrono::steady_clock;
 constexpr std::chrono::milliseconds kLongestPause{5000};
 
+// What a proxy or a dying connection makes of a lost server, beside UNAVAILABLE.
+bool IsBrokenStream(const absl::Status& status) {
+  const std::string message(status.message());
+  return (absl::IsInternal(status) || absl::IsUnknown(status)) &&
+         (message.find("RST_STREAM") != std::string::npos || message.find("Stream removed") != std::string::npos);
+}
+
 // What has arrived of an answer, over all attempts.
 class Arrived {
  public:
@@ -74,9 +81,10 @@ absl::Status ResumingBackend::Generate(const v1::GenerateRequest& request, const
   while (true) {
     const Clock::time_point began = Clock::now();
     const absl::Status status = inner_->Generate(attempt, [&](const v1::GenerateEvent& event) { arrived.Take(event); });
+    const bool is_lost = absl::IsUnavailable(status) || IsBrokenStream(status);
     // ABORTED after a loss: the turn that was lost is still held for us, by this server or a dead one's lease.
-    was_lost = was_lost || absl::IsUnavailable(status);
-    const bool may_retry = absl::IsUnavailable(status) || (was_lost && absl::IsAborted(status));
+    was_lost = was_lost || is_lost;
+    const bool may_retry = is_lost || (was_lost && absl::IsAborted(status));
     if (!may_retry || Clock::now() - arrived.last_event() > options_.patience) return status;
     if (options_.on_loss) options_.on_loss(status);
     if (arrived.last_event() > began) pause = options_.first_pause;

@@ -9,12 +9,14 @@
 #include "server/commands/actions.h"
 #include "server/commands/model_flags.h"
 #include "server/grpc_server.h"
+#include "server/hosted_sessions.h"
 
 namespace statehouse {
 
 struct ServeOptions {
   ModelFlags model;
   EngineOptions engine;
+  SessionSettings sessions;
   ListenOptions listen;
   std::string served_model_name;  // "": the directory's name
   std::string auth_tokens_file;

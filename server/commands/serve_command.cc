@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "server/commands/serve.h"
+#include "server/commands/session_flags.h"
 
 namespace statehouse {
 namespace {
@@ -112,6 +113,7 @@ void AddServeCommand(CLI::App& root, CommandActions* actions) {
   command->footer(
       "Examples:\n"
       "  statehouse serve --model models/demo/checkpoint\n"
+      "  statehouse serve --model models/demo/checkpoint --session-dir /var/lib/statehouse\n"
       "  statehouse serve --model DIR --state-memory 8GiB --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem\n");
   AddModelFlags(*command, &options->model);
   command
@@ -123,6 +125,7 @@ void AddServeCommand(CLI::App& root, CommandActions* actions) {
   AddListenFlags(*command, &options->listen);
   AddConnectionFlags(*command, &options->listen);
   AddLimitFlags(*command, &options->engine);
+  AddSessionFlags(*command, &options->sessions);
   AddOperationFlags(*command, options.get());
   (*actions)[command] = [options] { return RunServe(*options); };
 }

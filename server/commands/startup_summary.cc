@@ -25,6 +25,7 @@ std::string Text(const HostedModel& model, const Server& server, const ServeOpti
   absl::StrAppendFormat(&text, "capacity   %d sequences%s (%s each)\n", now.slots_total, length, Bytes(now.slot_bytes));
   absl::StrAppendFormat(&text, "memory     weights %s, states %s, step buffers %s\n", Bytes(now.weight_bytes),
                         Bytes(now.state_bytes), Bytes(now.workspace_bytes));
+  if (model.sessions() != nullptr) absl::StrAppendFormat(&text, "sessions   %s\n", model.sessions()->Describe());
   absl::StrAppendFormat(&text, "address    %s\n", server.addresses());
   if (server.metrics_port() != 0) {
     absl::StrAppendFormat(&text, "metrics    http://%s:%d/metrics\n", options.metrics_host, server.metrics_port());
@@ -51,6 +52,7 @@ void PrintStartupSummary(const HostedModel& model, const Server& server, const S
                       {"state_bytes", now.state_bytes},
                       {"weight_bytes", now.weight_bytes},
                       {"workspace_bytes", now.workspace_bytes},
+                      {"sessions", model.sessions() == nullptr ? std::string() : model.sessions()->Describe()},
                       {"address", server.addresses()},
                       {"metrics_port", int64_t{server.metrics_port()}}});
 }
