@@ -220,15 +220,16 @@ absl::StatusOr<SessionInfo> SessionStore::Adopt(const SessionSpec& spec, const S
                           absl::StrCat("turns in order within ", content.num_tokens(), " tokens"));
     }
     end = span.end;
-    content.turns.push_back({.input_begin = span.input_begin,
-                             .answer_begin = span.answer_begin,
-                             .end = span.end,
-                             .seed = span.seed,
-                             .at = clock_->Now()});
+    KeptTurn& turn = content.turns.emplace_back();
+    turn.input_begin = span.input_begin;
+    turn.answer_begin = span.answer_begin;
+    turn.end = span.end;
+    turn.seed = span.seed;
+    turn.at = clock_->Now();
   }
   const bool keeps = image.snapshot != nullptr && options_.vault != nullptr;
   if (keeps) {
-    const std::vector<int32_t>& tokens = image.snapshot->tokens();
+    const std::span<const int32_t> tokens = image.snapshot->tokens();
     if (tokens.size() > content.tokens.size() || !std::equal(tokens.begin(), tokens.end(), content.tokens.begin())) {
       return InvalidField("snapshot", "one of other tokens", "a snapshot of the session's beginning");
     }

@@ -291,6 +291,7 @@ absl::Status SessionStore::WaitForDurableSnapshot(OpenSession* session, const st
   absl::Status status = absl::OkStatus();
   for (auto checkpoint = near; checkpoint != checkpoints.end(); ++checkpoint) {
     status = options_.vault->Flush(checkpoint->key, session->archive->is_shared(), deadline);
+    if (absl::IsFailedPrecondition(status)) return absl::OkStatus();  // no tier survives: nothing to wait for
     if (status.ok()) {
       session->durable_keys.insert(checkpoint->key);
       return status;

@@ -18,13 +18,6 @@ constexpr absl::Duration kExpirePeriod = absl::Minutes(1);
 // What is younger may be about to be named by a record.
 constexpr absl::Duration kGarbageAge = absl::Hours(1);
 
-void Add(const SnapshotVault::Removed& more, SnapshotVault::Removed* sum) {
-  for (int tier = 0; tier < kNumTiers; ++tier) {
-    sum->snapshots[static_cast<size_t>(tier)] += more.snapshots[static_cast<size_t>(tier)];
-    sum->bytes[static_cast<size_t>(tier)] += more.bytes[static_cast<size_t>(tier)];
-  }
-}
-
 }  // namespace
 
 std::vector<std::shared_ptr<OpenSession>> SessionStore::OpenSessions() {
@@ -269,7 +262,7 @@ absl::Status SessionStore::Drain(absl::Time until) {
     // The head first: the others only save going back from being computed again.
     for (auto checkpoint = checkpoints.rbegin(); checkpoint != checkpoints.rend(); ++checkpoint) {
       const absl::Status status = options_.vault->Flush(checkpoint->key, is_shared, until);
-      if (status.ok() || absl::IsNotFound(status)) continue;
+      if (status.ok() || absl::IsNotFound(status) || absl::IsFailedPrecondition(status)) continue;
       ++left;
       if (first.ok()) first = status;
     }

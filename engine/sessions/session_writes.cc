@@ -1,6 +1,5 @@
 // How the store writes: entries, records, and snapshots that nothing names any more.
 #include <algorithm>
-#include <random>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -19,13 +18,6 @@ constexpr size_t kMaxLabelBytes = 256;
 constexpr size_t kIdBytes = 32;
 // Records that a compaction would not make shorter by as much are left.
 constexpr int64_t kSlackBytes = 4096;
-
-std::string NewId() {
-  std::random_device device;
-  std::string id;
-  for (int part = 0; part < 4; ++part) absl::StrAppend(&id, absl::Hex(device(), absl::kZeroPad8));
-  return id;
-}
 
 bool LooksLikeAnId(const std::string& name) {
   return name.size() == kIdBytes &&
@@ -118,7 +110,7 @@ absl::StatusOr<SessionInfo> SessionStore::Insert(const SessionSpec& spec, Sessio
   if (absl::Status status = CheckName(spec.principal, spec.name); !status.ok()) return status;
   if (absl::Status status = CheckQuota(spec.principal, 1, content.snapshot_bytes()); !status.ok()) return status;
 
-  auto session = std::make_shared<OpenSession>(NewId());
+  auto session = std::make_shared<OpenSession>(SnapshotVault::NewKey());
   std::lock_guard<std::mutex> lock(session->mu);
   SessionMeta& meta = session->meta;
   meta.durability = spec.durability == Durability::kDefault ? options_.default_durability : spec.durability;

@@ -76,7 +76,8 @@ bool VaultTier::Enqueue(const std::string& key, int64_t bytes, bool urgent) {
 
 absl::Status VaultTier::Await(const std::string& key, absl::Time deadline) {
   std::unique_lock lock(mutex_);
-  Waiter waiter{.key = key};
+  Waiter waiter;
+  waiter.key = &key;
   waiters_.push_back(&waiter);
   const auto is_moving = [&] {
     return under_way_.contains(key) ||
@@ -86,7 +87,8 @@ absl::Status VaultTier::Await(const std::string& key, absl::Time deadline) {
     if (known_.contains(key)) {
       waiter.is_done = true;
     } else if (!is_moving()) {
-      waiter = {.key = key, .is_done = true, .outcome = absl::NotFoundError("the snapshot is in no tier")};
+      waiter.is_done = true;
+      waiter.outcome = absl::NotFoundError("the snapshot is in no tier");
     } else if (absl::Now() >= deadline || (!under_way_.contains(key) && NextTry() > deadline)) {
       break;
     } else {
@@ -195,12 +197,13 @@ void VaultTier::CountHit() {
 
 SnapshotVault::TierTotals VaultTier::totals() const {
   const std::lock_guard lock(mutex_);
-  SnapshotVault::TierTotals totals{.snapshots = static_cast<int64_t>(known_.size()),
-                                   .bytes = known_bytes_,
-                                   .hits = hits_,
-                                   .errors = errors_,
-                                   .waiting = static_cast<int64_t>(queue_.size() + under_way_.size()),
-                                   .skipped = skipped_};
+  SnapshotVault::TierTotals totals;
+  totals.snapshots = static_cast<int64_t>(known_.size());
+  totals.bytes = known_bytes_;
+  totals.hits = hits_;
+  totals.errors = errors_;
+  totals.waiting = static_cast<int64_t>(queue_.size() + under_way_.size());
+  totals.skipped = skipped_;
   const BackOff& cause = health_.why().ok() ? room_ : health_;
   totals.available = health_.why().ok();
   if (!cause.why().ok()) totals.why_not = cause.Describe(absl::Now());

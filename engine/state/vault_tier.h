@@ -87,7 +87,7 @@ class VaultTier {
     int tries = 0;
   };
   struct Waiter {
-    const std::string& key;
+    const std::string* key = nullptr;
     bool is_done = false;
     absl::Status outcome;
   };
@@ -104,7 +104,7 @@ class VaultTier {
   void Learn(const std::string& key, int64_t bytes);                                        // mutex_ held
   int64_t Forget(const std::string& key);                                                   // mutex_ held
   absl::Time NextTry() const;                                                               // mutex_ held
-  std::string Described(const absl::Status& status) const;
+  absl::Status Described(const absl::Status& status) const;
 
   const Options options_;
   BlobStore* const blobs_;

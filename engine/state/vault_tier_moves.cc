@@ -113,7 +113,7 @@ void VaultTier::Finish(Move move, const absl::StatusOr<int64_t>& written, bool* 
     }
   }
   for (Waiter* waiter : waiters_) {
-    if (waiter->key != move.key || !(is_gone || absl::IsResourceExhausted(status))) continue;
+    if (*waiter->key != move.key || !(is_gone || absl::IsResourceExhausted(status))) continue;
     waiter->is_done = true;
     waiter->outcome = Described(status);
   }

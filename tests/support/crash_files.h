@@ -56,11 +56,11 @@ class CrashFiles final : public FileLayer {
   }
   absl::StatusOr<FileInfo> Stat(const std::string& path) override {
     if (const auto file = files_.find(path); file != files_.end()) {
-      return FileInfo{.bytes = static_cast<int64_t>(file->second->bytes.size())};
+      return FileInfo{.bytes = static_cast<int64_t>(file->second->bytes.size()), .modified = {}, .is_folder = false};
     }
     const auto inside = files_.lower_bound(path + "/");
     if (inside == files_.end() || !inside->first.starts_with(path + "/")) return absl::NotFoundError(path);
-    return FileInfo{.is_folder = true};
+    return FileInfo{.bytes = 0, .modified = {}, .is_folder = true};
   }
   absl::StatusOr<std::vector<std::string>> List(const std::string& folder) override {
     std::set<std::string> names;
