@@ -116,7 +116,8 @@ class WritingCall final : public BlockingCall<grpc::ServerWriteReactor<Message>>
   }
 
  private:
-  using BlockingCall<grpc::ServerWriteReactor<Message>>::BlockingCall;
+  WritingCall(const CallEnvironment* environment, grpc::CallbackServerContext* context, const char* method)
+      : BlockingCall<grpc::ServerWriteReactor<Message>>(environment, context, method) {}
   void OnWriteDone(bool is_ok) override { this->Ended(is_ok); }
 };
 
@@ -139,7 +140,8 @@ class ReadingCall final : public BlockingCall<grpc::ServerReadReactor<Message>> 
   }
 
  private:
-  using BlockingCall<grpc::ServerReadReactor<Message>>::BlockingCall;
+  ReadingCall(const CallEnvironment* environment, grpc::CallbackServerContext* context, const char* method)
+      : BlockingCall<grpc::ServerReadReactor<Message>>(environment, context, method) {}
   void OnReadDone(bool is_ok) override { this->Ended(is_ok); }
 };
 

@@ -1,8 +1,10 @@
 #include "server/convert_session.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "engine/errors.h"
 #include "server/field_checks.h"
 

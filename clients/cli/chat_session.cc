@@ -1,5 +1,7 @@
 #include "clients/cli/chat_session.h"
 
+#include <algorithm>
+
 #include "clients/cli/connection.h"
 #include "clients/cli/session_calls.h"
 #include "clients/cli/session_view.h"
