@@ -1,6 +1,7 @@
 #include "engine/state/file_layer.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -94,6 +95,14 @@ class PosixAppendFile final : public AppendFile {
   int64_t size_;
 };
 
+class PosixFileLock final : public FileLock {
+ public:
+  explicit PosixFileLock(Descriptor descriptor) : descriptor_(std::move(descriptor)) {}
+
+ private:
+  const Descriptor descriptor_;
+};
+
 class PosixFileLayer final : public FileLayer {
  public:
   absl::StatusOr<std::unique_ptr<AppendFile>> OpenAppend(const std::string& path) override {
@@ -171,6 +180,25 @@ class PosixFileLayer final : public FileLayer {
   absl::Status Rename(const std::string& from, const std::string& to) override {
     if (rename(from.c_str(), to.c_str()) != 0) return FileError(from, "cannot be renamed", errno);
     return SyncFolder(fs::path(to).parent_path());
+  }
+
+  absl::StatusOr<std::unique_ptr<FileLock>> Lock(const std::string& path) override {
+    Descriptor descriptor(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+    if (!descriptor.is_open()) return FileError(path, "cannot be opened", errno);
+    if (flock(descriptor.number(), LOCK_EX | LOCK_NB) != 0) {
+      if (errno != EWOULDBLOCK) return FileError(path, "cannot be locked", errno);
+      char holder[16] = {};
+      const bool is_known = pread(descriptor.number(), holder, sizeof(holder) - 1, 0) > 0;
+      return absl::FailedPreconditionError(absl::StrCat(path, ": ",
+                                                        is_known ? absl::StrCat("process ", holder) : "another process",
+                                                        " uses this folder; stop it, or ", "choose another folder"));
+    }
+    // For the message above; the lock does not depend on it.
+    const std::string holder = absl::StrCat(getpid());
+    if (ftruncate(descriptor.number(), 0) != 0 || pwrite(descriptor.number(), holder.data(), holder.size(), 0) < 0) {
+      return FileError(path, "cannot be written", errno);
+    }
+    return std::make_unique<PosixFileLock>(std::move(descriptor));
   }
 
   absl::Status Remove(const std::string& path) override {

@@ -32,6 +32,12 @@ class AppendFile {
   virtual absl::Status Sync() = 0;
 };
 
+// A file that is locked until this goes.
+class FileLock {
+ public:
+  virtual ~FileLock() = default;
+};
+
 struct FileInfo {
   int64_t bytes = 0;
   absl::Time modified;
@@ -58,6 +64,9 @@ class FileLayer {
   virtual absl::Status Rename(const std::string& from, const std::string& to) = 0;
   // A file, or a folder with all files in it. OK if it is missing.
   virtual absl::Status Remove(const std::string& path) = 0;
+
+  // Makes the file if it is missing, and locks it against other processes. FAILED_PRECONDITION: somebody has it.
+  virtual absl::StatusOr<std::unique_ptr<FileLock>> Lock(const std::string& path) = 0;
 
   static FileLayer* Posix();
 };

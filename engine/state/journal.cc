@@ -1,5 +1,6 @@
 #include "engine/state/journal.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -10,16 +11,6 @@ namespace statehouse {
 namespace {
 
 constexpr size_t kHeadBytes = sizeof(uint32_t) + sizeof(uint64_t);
-
-std::string Framed(std::string_view record) {
-  const uint32_t size = static_cast<uint32_t>(record.size());
-  std::string framed(kHeadBytes, '\0');
-  framed.append(record);
-  std::memcpy(framed.data() + sizeof(uint64_t), &size, sizeof(size));
-  const uint64_t checksum = snapshot_format::Checksum(std::as_bytes(std::span(framed)).subspan(sizeof(uint64_t)));
-  std::memcpy(framed.data(), &checksum, sizeof(checksum));
-  return framed;
-}
 
 // Bytes of the next record, head included; 0 if it is not whole or not right.
 size_t NextRecord(std::span<const std::byte> bytes) {
@@ -35,28 +26,56 @@ size_t NextRecord(std::span<const std::byte> bytes) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Journal>> Journal::Open(FileLayer* files, const std::string& path,
-                                                       std::vector<std::string>* records) {
-  records->clear();
-  std::vector<std::byte> bytes;
-  if (auto read = files->Read(path); read.ok()) {
-    bytes = *std::move(read);
-  } else if (!absl::IsNotFound(read.status())) {
-    return read.status();
+std::string Journal::Frame(std::string_view record) {
+  const uint32_t size = static_cast<uint32_t>(record.size());
+  std::string framed(kHeadBytes, '\0');
+  framed.append(record);
+  std::memcpy(framed.data() + sizeof(uint64_t), &size, sizeof(size));
+  const uint64_t checksum = snapshot_format::Checksum(std::as_bytes(std::span(framed)).subspan(sizeof(uint64_t)));
+  std::memcpy(framed.data(), &checksum, sizeof(checksum));
+  return framed;
+}
+
+absl::StatusOr<JournalContents> Journal::Read(FileLayer* files, const std::string& path) {
+  JournalContents contents;
+  const auto bytes = files->Read(path);
+  if (absl::IsNotFound(bytes.status())) return contents;
+  if (!bytes.ok()) return bytes.status();
+  const auto payload = [](std::span<const std::byte> record) {
+    return std::string(reinterpret_cast<const char*>(record.data()) + kHeadBytes, record.size() - kHeadBytes);
+  };
+  std::span<const std::byte> rest(*bytes);
+  while (const size_t next = NextRecord(rest)) {
+    contents.records.push_back(payload(rest.first(next)));
+    rest = rest.subspan(next);
   }
-  size_t whole = 0;
-  while (const size_t next = NextRecord(std::span(bytes).subspan(whole))) {
-    const char* const payload = reinterpret_cast<const char*>(bytes.data() + whole + kHeadBytes);
-    records->emplace_back(payload, next - kHeadBytes);
-    whole += next;
+  contents.torn_bytes = static_cast<int64_t>(rest.size());
+  contents.whole_bytes = static_cast<int64_t>(bytes->size() - rest.size());
+  while (!rest.empty()) {
+    const size_t next = NextRecord(rest);
+    if (next > 0) contents.beyond.push_back(payload(rest.first(next)));
+    rest = rest.subspan(std::max<size_t>(next, 1));
   }
+  return contents;
+}
+
+absl::StatusOr<std::unique_ptr<Journal>> Journal::OpenAt(FileLayer* files, const std::string& path,
+                                                         int64_t whole_bytes) {
   auto file = files->OpenAppend(path);
   if (!file.ok()) return file.status();
-  if ((*file)->size() != static_cast<int64_t>(whole)) {
-    if (absl::Status status = (*file)->Truncate(static_cast<int64_t>(whole)); !status.ok()) return status;
+  if ((*file)->size() != whole_bytes) {
+    if (absl::Status status = (*file)->Truncate(whole_bytes); !status.ok()) return status;
     if (absl::Status status = (*file)->Sync(); !status.ok()) return status;
   }
   return std::unique_ptr<Journal>(new Journal(path, *std::move(file)));
+}
+
+absl::StatusOr<std::unique_ptr<Journal>> Journal::Open(FileLayer* files, const std::string& path,
+                                                       std::vector<std::string>* records) {
+  auto contents = Read(files, path);
+  if (!contents.ok()) return contents.status();
+  *records = std::move(contents->records);
+  return OpenAt(files, path, contents->whole_bytes);
 }
 
 absl::Status Journal::Append(std::string_view record, bool sync) {
@@ -66,7 +85,7 @@ absl::Status Journal::Append(std::string_view record, bool sync) {
         absl::StrCat(path_, ": a record of ", record.size(), " bytes; at most ", kMaxRecordBytes, " fit"));
   }
   const int64_t before = file_->size();
-  const std::string framed = Framed(record);
+  const std::string framed = Frame(record);
   const absl::Status status = file_->Append(std::as_bytes(std::span(framed)));
   if (!status.ok()) {
     // Half a record must not stand before the next one.

@@ -15,10 +15,26 @@
 
 namespace statehouse {
 
+// What stands in the file.
+struct JournalContents {
+  std::vector<std::string> records;  // that are whole and right, from the start
+  int64_t whole_bytes = 0;           // that they take
+  int64_t torn_bytes = 0;            // behind them
+  // Whole records that stand in there. A crash may leave them, if nothing before them was synced; else it was damage.
+  std::vector<std::string> beyond;
+};
+
 class Journal {
  public:
   static constexpr int64_t kMaxRecordBytes = int64_t{1} << 30;
 
+  // Changes nothing. A file that is missing is empty.
+  static absl::StatusOr<JournalContents> Read(FileLayer* files, const std::string& path);
+  // Opens or makes it, and cuts off what stands behind the first `whole_bytes`.
+  static absl::StatusOr<std::unique_ptr<Journal>> OpenAt(FileLayer* files, const std::string& path,
+                                                         int64_t whole_bytes);
+  // A record as it stands in the file.
+  static std::string Frame(std::string_view record);
   // Opens or makes it. `*records`: all that were written, in order.
   static absl::StatusOr<std::unique_ptr<Journal>> Open(FileLayer* files, const std::string& path,
                                                        std::vector<std::string>* records);
@@ -27,6 +43,7 @@ class Journal {
   // crash. After any other error the journal refuses everything: its file must be opened again.
   absl::Status Append(std::string_view record, bool sync);
   absl::Status Sync();
+  int64_t size() const { return file_->size(); }
 
  private:
   Journal(std::string path, std::unique_ptr<AppendFile> file) : path_(std::move(path)), file_(std::move(file)) {}

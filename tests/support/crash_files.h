@@ -1,5 +1,5 @@
 // A FileLayer in memory that crashes: what was not synced is lost, in part or whole. Faults: a disk that is full, a
-// sync that fails. Thread-safety: one thread.
+// sync that fails, power that goes at any operation. Thread-safety: one thread.
 #pragma once
 
 #include <algorithm>
@@ -21,9 +21,17 @@ class CrashFiles final : public FileLayer {
 
   int64_t disk_bytes = int64_t{1} << 40;  // appends beyond fail, after a part of them
   int64_t fail_sync_in = -1;              // that many syncs succeed first; negative: all
+  // That many operations that change something succeed first; the next one may happen or not, it and all after it fail
+  // until Crash(). Negative: none fails.
+  int64_t power_off_in = -1;
+  int64_t operations = 0;  // that changed something
+  bool is_off() const { return is_off_; }
 
   // Power loss: of each file, what was synced, and any part of the rest. Files that are open are lost to their owners.
   void Crash() {
+    is_off_ = false;
+    power_off_in = -1;
+    locked_.clear();
     for (auto& [path, file] : files_) {
       std::vector<std::byte>& bytes = file->bytes;
       if (bytes.size() > file->synced) bytes.resize(file->synced + random_() % (bytes.size() - file->synced + 1));
@@ -36,20 +44,24 @@ class CrashFiles final : public FileLayer {
   std::vector<std::byte>* bytes_of(const std::string& path) { return &files_.at(path)->bytes; }
 
   absl::StatusOr<std::unique_ptr<AppendFile>> OpenAppend(const std::string& path) override {
+    if (is_off_) return Off();
     std::shared_ptr<File>& file = files_[path];
     if (file == nullptr) file = std::make_shared<File>();
     return std::make_unique<OpenFile>(this, file, generation_);
   }
   absl::Status WriteWhole(const std::string& path, const std::function<absl::Status(const ByteSink&)>& write) override {
+    const bool goes_off = GoesOff();
+    if (is_off_ && !(goes_off && random_() % 2 == 0)) return Off();
     auto file = std::make_shared<File>();
     const absl::Status status = write([&](std::span<const std::byte> bytes) { return Grow(file.get(), bytes); });
     if (!status.ok()) return status;
     if (absl::Status synced = Sync(); !synced.ok()) return synced;
     file->synced = file->bytes.size();
     files_[path] = file;
-    return absl::OkStatus();
+    return goes_off ? Off() : absl::OkStatus();
   }
   absl::StatusOr<std::vector<std::byte>> Read(const std::string& path) override {
+    if (is_off_) return Off();
     const auto found = files_.find(path);
     if (found == files_.end()) return absl::NotFoundError(path);
     return found->second->bytes;
@@ -73,15 +85,28 @@ class CrashFiles final : public FileLayer {
   }
   absl::Status MakeFolder(const std::string&) override { return absl::OkStatus(); }
   absl::Status Rename(const std::string& from, const std::string& to) override {
+    const bool goes_off = GoesOff();
+    if (is_off_ && !(goes_off && random_() % 2 == 0)) return Off();
     const auto found = files_.find(from);
     if (found == files_.end()) return absl::NotFoundError(from);
     files_[to] = std::move(found->second);
     files_.erase(from);
-    return absl::OkStatus();
+    return goes_off ? Off() : absl::OkStatus();
   }
   absl::Status Remove(const std::string& path) override {
+    const bool goes_off = GoesOff();
+    if (is_off_ && !(goes_off && random_() % 2 == 0)) return Off();
     std::erase_if(files_, [&](const auto& file) { return file.first == path || file.first.starts_with(path + "/"); });
-    return absl::OkStatus();
+    return goes_off ? Off() : absl::OkStatus();
+  }
+  absl::StatusOr<std::unique_ptr<FileLock>> Lock(const std::string& path) override {
+    if (is_off_) return Off();
+    auto held = std::make_shared<bool>(true);
+    if (const auto found = locked_.find(path); found != locked_.end() && *found->second) {
+      return absl::FailedPreconditionError(path + ": another process uses this folder");
+    }
+    locked_[path] = held;
+    return std::make_unique<HeldLock>(held);
   }
 
  private:
@@ -89,25 +114,43 @@ class CrashFiles final : public FileLayer {
     std::vector<std::byte> bytes;
     size_t synced = 0;
   };
+  class HeldLock final : public FileLock {
+   public:
+    explicit HeldLock(std::shared_ptr<bool> held) : held_(std::move(held)) {}
+    ~HeldLock() override { *held_ = false; }
+
+   private:
+    const std::shared_ptr<bool> held_;
+  };
   class OpenFile final : public AppendFile {
    public:
     OpenFile(CrashFiles* files, std::shared_ptr<File> file, int64_t generation)
         : files_(files), file_(std::move(file)), generation_(generation) {}
     int64_t size() const override { return static_cast<int64_t>(file_->bytes.size()); }
     absl::Status Append(std::span<const std::byte> bytes) override {
-      return generation_ == files_->generation_ ? files_->Grow(file_.get(), bytes) : Lost();
+      if (generation_ != files_->generation_) return Lost();
+      const bool goes_off = files_->GoesOff();
+      if (files_->is_off_) {
+        // A part of it got there.
+        if (goes_off) (void)files_->Grow(file_.get(), bytes.first(files_->random_() % (bytes.size() + 1)));
+        return Off();
+      }
+      return files_->Grow(file_.get(), bytes);
     }
     absl::Status Truncate(int64_t size) override {
       if (generation_ != files_->generation_) return Lost();
+      if (files_->GoesOff() || files_->is_off_) return Off();
       file_->bytes.resize(static_cast<size_t>(size));
       file_->synced = std::min(file_->synced, file_->bytes.size());
       return absl::OkStatus();
     }
     absl::Status Sync() override {
       if (generation_ != files_->generation_) return Lost();
+      const bool goes_off = files_->GoesOff();
+      if (files_->is_off_ && !(goes_off && files_->random_() % 2 == 0)) return Off();
       if (absl::Status status = files_->Sync(); !status.ok()) return status;
       file_->synced = file_->bytes.size();
-      return absl::OkStatus();
+      return goes_off ? Off() : absl::OkStatus();
     }
 
    private:
@@ -117,6 +160,15 @@ class CrashFiles final : public FileLayer {
     const int64_t generation_;
   };
 
+  static absl::Status Off() { return absl::InternalError("injected: the power is off"); }
+  // Counts an operation that changes something. True for the one at which the power goes.
+  bool GoesOff() {
+    if (is_off_) return false;
+    ++operations;
+    if (power_off_in < 0 || power_off_in-- > 0) return false;
+    is_off_ = true;
+    return true;
+  }
   absl::Status Grow(File* file, std::span<const std::byte> bytes) {
     int64_t used = 0;
     for (const auto& [path, other] : files_) used += static_cast<int64_t>(other->bytes.size());
@@ -134,6 +186,8 @@ class CrashFiles final : public FileLayer {
 
   std::mt19937 random_;
   std::map<std::string, std::shared_ptr<File>> files_;
+  std::map<std::string, std::shared_ptr<bool>> locked_;
+  bool is_off_ = false;
   int64_t generation_ = 0;
 };
 

@@ -119,9 +119,8 @@ class MemoryVault final : public SnapshotVault {
     const auto& files = files_[tier == Tier::kDisk ? kDisk : kStore];
     for (auto file = files.upper_bound(after); file != files.end(); ++file) {
       if (static_cast<int64_t>(blobs.size()) == limit) break;
-      blobs.push_back({.key = file->first,
-                       .bytes = static_cast<int64_t>(file->second.size()),
-                       .modified = absl::InfinitePast()});
+      blobs.push_back(
+          {.key = file->first, .bytes = static_cast<int64_t>(file->second.size()), .modified = absl::InfinitePast()});
     }
     return blobs;
   }
