@@ -130,6 +130,7 @@ void EventConverter::AddToken(const Event& event, v1::Delta* out) {
   Output& output = outputs_[event.output];
   ++output.num_tokens;
   ++num_tokens_;
+  if (keeps_tokens_ && event.output == 0) kept_tokens_.push_back(event.token);
   if (output.detokenizer.has_value()) output.detokenizer->Append(event.token, &output.pending);
   Release(&output, event.text_bytes, out->mutable_text());
   if (return_token_ids_) out->add_token_ids(event.token);

@@ -29,6 +29,10 @@ class EventConverter {
   // holds Done; see stream()->status() for how. kNothing: `out` is empty; ask again when events have arrived.
   Result Take(v1::GenerateEvent* out);
 
+  // From now on the ids of output 0 are kept, for whoever stores what was said.
+  void KeepTokens() { keeps_tokens_ = true; }
+  const std::vector<int32_t>& kept_tokens() const { return kept_tokens_; }
+
   EventStream* stream() const { return stream_.get(); }
   // Tokens of all outputs that Take() has passed on.
   int64_t num_tokens() const { return num_tokens_; }
@@ -62,6 +66,8 @@ class EventConverter {
   std::vector<Output> outputs_;
   std::optional<Event> next_;
   int64_t num_tokens_ = 0;
+  bool keeps_tokens_ = false;
+  std::vector<int32_t> kept_tokens_;
 };
 
 // A token's own text as valid UTF-8: a special token's name, else its bytes.
