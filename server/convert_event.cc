@@ -195,6 +195,7 @@ void Fold(const v1::GenerateEvent& event, v1::GenerateResponse* response) {
       response->set_model(event.started().model());
       response->set_seed(event.started().seed());
       *response->mutable_prompt_token_ids() = event.started().prompt_token_ids();
+      *response->mutable_cache() = event.started().cache();
       break;
     case v1::GenerateEvent::kPromptLogprobs:
       response->mutable_prompt_logprobs()->MergeFrom(event.prompt_logprobs().tokens());
@@ -217,6 +218,7 @@ void Fold(const v1::GenerateEvent& event, v1::GenerateResponse* response) {
     case v1::GenerateEvent::kDone:
       *response->mutable_usage() = event.done().usage();
       *response->mutable_timings() = event.done().timings();
+      *response->mutable_cache() = event.done().cache();
       break;
     case v1::GenerateEvent::EVENT_NOT_SET:
       break;

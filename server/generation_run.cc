@@ -59,12 +59,16 @@ absl::Status GenerationRun::Submit(const v1::GenerateRequest& request, EventStre
   prompt_tokens_ = static_cast<int64_t>((*converted)->prompt.size());
   paces_.resize((*converted)->n);
   std::vector<int32_t> prompt = (*converted)->prompt;
+  if (absl::Status status = prefix_.Prepare(request, *model_, info_.principal, converted->get()); !status.ok()) {
+    return status;
+  }
   if (ticket_->cancelled()) return absl::CancelledError("cancelled before the request was queued");
   auto stream = model_->engine->Submit(*std::move(converted));
   if (!stream.ok()) return stream.status();
   stream_ = *std::move(stream);
   if (ticket_->Leave()) stream_->Cancel();  // Cancel came after the check, and before the engine knew the id
   converter_.emplace(request, model_, stream_, std::move(prompt));
+  if (prefix_.wants_answer()) converter_->KeepTokens();
   stream_->SetListener(listener);
   return absl::OkStatus();
 }
@@ -79,6 +83,8 @@ EventConverter::Result GenerationRun::Take(v1::GenerateEvent* event) {
   if (result == EventConverter::Result::kNothing) behind_ = false;
   if (event->has_started()) environment_->metrics->prompt_tokens.fetch_add(prompt_tokens_, std::memory_order_relaxed);
   if (event->has_finished()) ObserveOutput(event->finished());
+  prefix_.AddReport(event);
+  if (result == EventConverter::Result::kDone) prefix_.Keep(*stream_, converter_->kept_tokens());
   done_ = done_ || result == EventConverter::Result::kDone;
   return result;
 }
@@ -123,6 +129,7 @@ void GenerationRun::AddUsage(Log::Fields* fields) const {
   const Timings timings = stream_->timings();
   fields->emplace_back("prompt_tokens", usage.prompt_tokens);
   fields->emplace_back("cached_tokens", usage.cached_tokens);
+  prefix_.AddFields(fields);
   fields->emplace_back("completion_tokens", usage.completion_tokens);
   if (!finish_reasons_.empty()) fields->emplace_back("finish", finish_reasons_);
   fields->emplace_back("queued_ms", timings.queued * 1e3);

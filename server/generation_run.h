@@ -14,6 +14,7 @@
 #include "server/call_environment.h"
 #include "server/call_info.h"
 #include "server/convert_event.h"
+#include "server/prefix_use.h"
 #include "statehouse/v1/generation.pb.h"
 
 namespace statehouse {
@@ -64,6 +65,7 @@ class GenerationRun {
   const ServedModel* model_ = nullptr;
   std::shared_ptr<EventStream> stream_;
   std::optional<EventConverter> converter_;
+  PrefixUse prefix_;
   std::unique_ptr<CallTable::Ticket> ticket_;  // until the engine has the request
   int64_t prompt_tokens_ = 0;
   int64_t tokens_seen_ = 0;

@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/engine.h"
+#include "engine/state/prefix_cache.h"
 #include "kernels/parallel/thread_pool.h"
 #include "models/checkpoint.h"
 #include "server/served_model.h"
@@ -19,6 +20,8 @@ struct HostedModelOptions {
   CheckpointOptions checkpoint;
   EngineOptions engine;
   int threads = 0;  // 0: one per core
+  bool enable_prefix_caching = false;
+  PrefixCacheOptions prefix_cache;  // memory_bytes 0: as much as all slots, at most a quarter of what the host has free
 };
 
 class HostedModel {
@@ -39,6 +42,7 @@ class HostedModel {
   std::unique_ptr<kernels::ThreadPool> pool_;  // outlives the model, which outlives the engine
   LoadedCheckpoint checkpoint_;
   std::unique_ptr<Engine> engine_;
+  std::unique_ptr<PrefixCache> prefix_cache_;  // may be null
   ServedModel served_;
 };
 

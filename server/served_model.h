@@ -10,6 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/engine.h"
+#include "engine/state/prefix_cache.h"
 #include "models/config.h"
 #include "models/tokenizer/chat_template.h"
 #include "models/tokenizer/fim.h"
@@ -34,6 +35,7 @@ struct ServedModel {
   std::array<int64_t, 6> warm_up_outputs{};  // that the engine counted before it was served, by FinishReason
   v1::Model card;                            // the answer of GetModel
   Engine* engine = nullptr;
+  PrefixCache* prefix_cache = nullptr;  // null: --no-enable-prefix-caching
 };
 
 // Empty while the model loads. Thread-safety: any thread.

@@ -36,6 +36,8 @@ absl::StatusOr<std::unique_ptr<HostedModel>> LoadModelToServe(const ServeOptions
   hosted.served_name = options.served_model_name;
   hosted.engine = options.engine;
   hosted.threads = options.model.threads;
+  hosted.enable_prefix_caching = options.enable_prefix_caching;
+  hosted.prefix_cache = options.prefix_cache;
   auto model = HostedModel::Load(hosted);
   progress.Clear();
   if (model.ok()) {
