@@ -31,7 +31,7 @@ namespace statehouse {
 
 struct PrefixCacheOptions {
   int64_t memory_bytes = 0;        // --prefix-cache-memory: snapshots that are kept and that are being taken
-  std::string salt;                // --cache-salt: part of every request's salt
+  std::string salt = {};           // --cache-salt: part of every request's salt
   double efficiency_weight = 1.0;  // as in PrefixIndexOptions
 };
 

@@ -84,30 +84,21 @@ PrefixMatch PrefixIndex::Find(std::string_view salt, std::span<const int32_t> pr
   const Place place = Descend(root->second.get(), prompt);
   match.matched = place.matched;
   const int64_t size = static_cast<int64_t>(prompt.size());
-  bool was_evicted = false;
+  const Source source = FindSource(root->second.get(), place, prompt);
   int64_t found = 0;
-  for (Node* node = place.node; node != nullptr; node = node->parent) {
-    const bool usable = node->snapshot != nullptr && (node->position < size || !node->snapshot->logits().empty());
-    if (usable) {
-      match.snapshot = node->snapshot;
-      found = node->position;
-      node->last_use = ++clock_;
-      break;
-    }
-    was_evicted = was_evicted || node->was_evicted;
+  if (source.holder != nullptr) {
+    found = source.position;
+    source.holder->last_use = ++clock_;
+    const auto& snapshot = source.holder->snapshot;
+    match.snapshot = snapshot->position() == found ? snapshot : snapshot->TakenBackTo(found);
   }
-  // Without logits the last token is computed again.
-  const int64_t nearest = std::min(place.matched, size - 1);
-  if (found < nearest) {
-    if (Node* const beyond = Beyond(place.edge != nullptr ? place.edge : place.node, nearest); beyond != nullptr) {
-      match.snapshot = beyond->snapshot->TakenBackTo(nearest);
-      found = nearest;
-      beyond->last_use = ++clock_;
-    }
+  bool was_evicted = false;
+  for (const Node* node = place.node; node != nullptr && node->position > found; node = node->parent) {
+    was_evicted = was_evicted || node->was_evicted;
   }
   if (found == size) {
     match.reason = MissReason::kNone;
-  } else if (was_evicted && found < place.matched) {
+  } else if (was_evicted) {
     match.reason = MissReason::kEvicted;
   } else if (found < place.matched) {
     match.reason = MissReason::kNoSnapshot;
@@ -115,6 +106,24 @@ PrefixMatch PrefixIndex::Find(std::string_view salt, std::span<const int32_t> pr
     match.reason = place.matched == 0 ? MissReason::kNothing : MissReason::kDiverged;
   }
   return match;
+}
+
+// The deepest position of the prompt that some snapshot is at, or can be taken back to.
+PrefixIndex::Source PrefixIndex::FindSource(Node* root, const Place& place, std::span<const int32_t> prompt) const {
+  const int64_t size = static_cast<int64_t>(prompt.size());
+  const Node& end = *place.node;
+  if (end.position == size && end.snapshot != nullptr && !end.snapshot->logits().empty()) return {place.node, size};
+  // Without logits the last token is computed again, on whatever path that is the same so far.
+  const int64_t nearest = std::min(place.matched, size - 1);
+  const Place there = Descend(root, prompt.first(static_cast<size_t>(nearest)));
+  if (there.edge != nullptr && nearest > 0) {
+    if (Node* const holder = Beyond(there.edge, nearest); holder != nullptr) return {holder, nearest};
+  }
+  for (Node* node = there.node; node->parent != nullptr; node = node->parent) {
+    if (node->snapshot != nullptr) return {node, node->position};
+    if (Node* const holder = Beyond(node, node->position); holder != nullptr) return {holder, node->position};
+  }
+  return {};
 }
 
 PrefixIndex::Node* PrefixIndex::Beyond(Node* below, int64_t position) {

@@ -79,9 +79,14 @@ class PrefixIndex {
  private:
   struct Node;
   struct Place;
+  struct Source {
+    Node* holder = nullptr;  // of the snapshot; null: there is none
+    int64_t position = 0;    // to start from
+  };
 
   // REQUIRES: mu_ held, for all below.
   Place Descend(Node* root, std::span<const int32_t> tokens) const;
+  Source FindSource(Node* root, const Place& place, std::span<const int32_t> prompt) const;
   Node* Grow(std::string_view salt, std::span<const int32_t> tokens);
   void EvictTo(int64_t bytes);
   void ForgetPaths();
