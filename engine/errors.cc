@@ -29,8 +29,18 @@ absl::Status BadField(std::string_view field, std::string_view what) {
 }
 
 absl::Status Overloaded(std::string_view message, absl::Duration retry_after) {
-  absl::Status status = absl::ResourceExhaustedError(
-      absl::StrCat(std::string(message), "; retry in ", absl::FormatDuration(retry_after)));
+  return WithRetryAfter(absl::ResourceExhaustedError(
+                            absl::StrCat(std::string(message), "; retry in ", absl::FormatDuration(retry_after))),
+                        retry_after);
+}
+
+absl::Status Busy(std::string_view message, absl::Duration retry_after) {
+  return WithRetryAfter(
+      absl::AbortedError(absl::StrCat(std::string(message), "; retry in ", absl::FormatDuration(retry_after))),
+      retry_after);
+}
+
+absl::Status WithRetryAfter(absl::Status status, absl::Duration retry_after) {
   status.SetPayload(kRetryUrl, absl::Cord(absl::StrCat(absl::ToInt64Milliseconds(retry_after))));
   return status;
 }

@@ -139,6 +139,13 @@ class PosixFileLayer final : public FileLayer {
     return bytes;
   }
 
+  absl::StatusOr<FileInfo> Stat(const std::string& path) override {
+    struct stat info;
+    if (stat(path.c_str(), &info) != 0) return FileError(path, "cannot be measured", errno);
+    return FileInfo{
+        .bytes = info.st_size, .modified = absl::TimeFromTimespec(info.st_mtim), .is_folder = S_ISDIR(info.st_mode)};
+  }
+
   absl::StatusOr<std::vector<std::string>> List(const std::string& folder) override {
     std::error_code error;
     std::vector<std::string> names;

@@ -13,6 +13,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 
 namespace statehouse {
 
@@ -31,6 +32,12 @@ class AppendFile {
   virtual absl::Status Sync() = 0;
 };
 
+struct FileInfo {
+  int64_t bytes = 0;
+  absl::Time modified;
+  bool is_folder = false;
+};
+
 class FileLayer {
  public:
   virtual ~FileLayer() = default;
@@ -42,6 +49,8 @@ class FileLayer {
                                   const std::function<absl::Status(const ByteSink&)>& write) = 0;
   // NOT_FOUND if it is missing.
   virtual absl::StatusOr<std::vector<std::byte>> Read(const std::string& path) = 0;
+  // NOT_FOUND if it is missing.
+  virtual absl::StatusOr<FileInfo> Stat(const std::string& path) = 0;
   // Names in a folder, sorted; none if the folder is missing. Temporary files are left out.
   virtual absl::StatusOr<std::vector<std::string>> List(const std::string& folder) = 0;
   // With its parents; survives a crash.

@@ -27,12 +27,16 @@ inline constexpr int kNumTiers = 5;
 const char* TierName(Tier tier);  // "none", "device", "host", "disk", "store"
 
 struct SnapshotVaultOptions {
-  int64_t host_bytes = 0;  // --snapshot-host-memory; snapshots that are nowhere else are kept beyond it, up to twice
+  int64_t host_bytes = 0;  // --snapshot-host-memory; snapshots that wait to be moved are kept beyond it
   int64_t disk_bytes = 0;  // --snapshot-disk-space; 0: no bound
-  int64_t max_queued_bytes = 0;  // moves that wait; beyond it Keep() still works and the snapshot stays in host memory
-  int num_movers = 1;
-  int compression = 0;                               // zstd level of files; 0: none
-  absl::Duration fetch_timeout = absl::Seconds(10);  // of the shared store
+  // Snapshots that wait to be moved, per tier; 0: as host_bytes. Beyond it Keep() still works, but the snapshot is only
+  // in host memory until Flush() asks for it.
+  int64_t max_queued_bytes = 0;
+  int num_movers = 1;                                    // per tier
+  int compression = 0;                                   // zstd level of files; 0: none
+  absl::Duration fetch_timeout = absl::Seconds(10);      // of the shared store
+  absl::Duration first_pause = absl::Milliseconds(100);  // of a tier that failed; doubles up to the longest
+  absl::Duration longest_pause = absl::Seconds(30);
 };
 
 class SnapshotVault {
@@ -48,8 +52,10 @@ class SnapshotVault {
     int64_t bytes = 0;
     int64_t hits = 0;
     int64_t errors = 0;
+    int64_t waiting = 0;  // moves into it that wait or run
+    int64_t skipped = 0;  // snapshots that were not moved into it because too many bytes waited
     bool available = true;
-    std::string why_not;  // while it is left alone
+    std::string why_not;  // while it is left alone, or takes no more
   };
 
   // `disk` and `store` may be null and must outlive the vault. `here` is the loaded model's.
@@ -61,8 +67,9 @@ class SnapshotVault {
   // Returns at once. `key` names it in every tier: 32 hexadecimal digits, random (NewKey()). With `durable` it goes to
   // the tiers below; without it leaves with host memory.
   virtual absl::Status Keep(const std::string& key, std::shared_ptr<const Snapshot> snapshot, bool durable) = 0;
-  // Blocks until it survives this process (disk, or the store if there is no disk; `shared`: the store), or the
-  // deadline.
+  // Blocks until it survives this process (on disk or in the store; `shared`: in the store), or the deadline.
+  // NOT_FOUND: in no tier. RESOURCE_EXHAUSTED: full. UNAVAILABLE: not in time. FAILED_PRECONDITION: there is no such
+  // tier.
   virtual absl::Status Flush(const std::string& key, bool shared, absl::Time deadline) = 0;
   // Blocks on disk or network. NOT_FOUND: in no tier. DATA_LOSS: damaged, now in quarantine. UNAVAILABLE: its tier is
   // left alone or too slow. FAILED_PRECONDITION: another identity by field, or another numeric mode that is not

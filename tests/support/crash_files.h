@@ -54,6 +54,14 @@ class CrashFiles final : public FileLayer {
     if (found == files_.end()) return absl::NotFoundError(path);
     return found->second->bytes;
   }
+  absl::StatusOr<FileInfo> Stat(const std::string& path) override {
+    if (const auto file = files_.find(path); file != files_.end()) {
+      return FileInfo{.bytes = static_cast<int64_t>(file->second->bytes.size()), .modified = {}, .is_folder = false};
+    }
+    const auto inside = files_.lower_bound(path + "/");
+    if (inside == files_.end() || !inside->first.starts_with(path + "/")) return absl::NotFoundError(path);
+    return FileInfo{.bytes = 0, .modified = {}, .is_folder = true};
+  }
   absl::StatusOr<std::vector<std::string>> List(const std::string& folder) override {
     std::set<std::string> names;
     for (auto file = files_.lower_bound(folder + "/"); file != files_.end() && file->first.starts_with(folder + "/");

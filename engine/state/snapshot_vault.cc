@@ -1,0 +1,276 @@
+#include "engine/state/snapshot_vault.h"
+
+#include <algorithm>
+#include <mutex>
+#include <random>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "engine/state/host_pool.h"
+#include "engine/state/snapshot_file.h"
+#include "engine/state/vault_tier.h"
+
+namespace statehouse {
+namespace {
+
+constexpr size_t kKeyBytes = 32;
+
+absl::Status CheckKey(const std::string& key) {
+  const bool good = key.size() == kKeyBytes && key.find_first_not_of("0123456789abcdef") == std::string::npos;
+  if (good) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("\"", key, "\" is no key of a snapshot: 32 hexadecimal digits"));
+}
+
+absl::Status NowhereError(const std::string& key) {
+  return absl::NotFoundError(absl::StrCat("snapshot ", key, " is in no tier"));
+}
+
+class TieredVault final : public SnapshotVault, public VaultTier::Source {
+ public:
+  TieredVault(const SnapshotVaultOptions& options, const Fingerprint& here, const SlotShape& shape, BlobStore* disk,
+              BlobStore* store)
+      : here_(here), shape_(shape), pool_(options.host_bytes) {
+    VaultTier::Options tier;
+    tier.max_queued_bytes = options.max_queued_bytes > 0 ? options.max_queued_bytes : options.host_bytes;
+    tier.num_movers = options.num_movers;
+    tier.first_pause = options.first_pause;
+    tier.longest_pause = options.longest_pause;
+    if (store != nullptr) {
+      tier.tier = Tier::kStore;
+      tier.timeout = options.fetch_timeout;
+      store_ = std::make_unique<VaultTier>(tier, store, this, nullptr);
+    }
+    if (disk != nullptr) {
+      tier.tier = Tier::kDisk;
+      tier.max_bytes = options.disk_bytes;
+      tier.timeout = absl::InfiniteDuration();
+      tier.survey = true;
+      disk_ = std::make_unique<VaultTier>(tier, disk, this, store_.get());
+    }
+  }
+  ~TieredVault() override {
+    // The movers of each look at the other.
+    if (disk_ != nullptr) disk_->Stop();
+    if (store_ != nullptr) store_->Stop();
+  }
+
+  absl::Status Keep(const std::string& key, std::shared_ptr<const Snapshot> snapshot, bool durable) override {
+    if (absl::Status status = CheckKey(key); !status.ok()) return status;
+    const int64_t bytes = snapshot->bytes();
+    const bool moves = durable && (disk_ != nullptr || store_ != nullptr);
+    // In the pool before it is in a queue, or a mover would not find it.
+    Add(key, {.snapshot = std::move(snapshot), .exactness = Exactness::kExact, .numeric_difference = ""}, moves);
+    if (!moves) return absl::OkStatus();
+    bool queued = false;
+    if (disk_ != nullptr) queued = disk_->Enqueue(key, bytes, false);
+    if (store_ != nullptr) queued = store_->Enqueue(key, bytes, false) || queued;
+    // Held for a move only: not if there is none, nor if it has been there before.
+    if (!queued || (disk_ != nullptr && disk_->Has(key)) || (store_ != nullptr && store_->Has(key))) LetGo(key);
+    return absl::OkStatus();
+  }
+
+  absl::Status Flush(const std::string& key, bool shared, absl::Time deadline) override {
+    if (absl::Status status = CheckKey(key); !status.ok()) return status;
+    VaultTier* const target = shared || disk_ == nullptr ? store_.get() : disk_.get();
+    if (target == nullptr) {
+      return absl::FailedPreconditionError(shared ? "there is no shared store to keep snapshots in"
+                                                  : "there is neither a disk nor a store to keep snapshots in");
+    }
+    if (target->Has(key) || (!shared && store_ != nullptr && store_->Has(key))) return absl::OkStatus();
+    int64_t bytes = 0;
+    if (const auto item = InPool(key); item.snapshot != nullptr) {
+      bytes = item.snapshot->bytes();
+    } else {
+      // Perhaps another server or an earlier process put it there.
+      const auto info = target->Stat(key);
+      if (info.ok() || !absl::IsNotFound(info.status())) return info.status();
+      VaultTier* const other = target == store_.get() ? disk_.get() : store_.get();
+      const absl::StatusOr<BlobInfo> elsewhere = other == nullptr ? NowhereError(key) : other->Stat(key);
+      if (!elsewhere.ok()) return elsewhere.status();
+      if (!shared) return absl::OkStatus();
+      bytes = elsewhere->bytes;
+    }
+    target->Enqueue(key, bytes, true);
+    return target->Await(key, deadline);
+  }
+
+  absl::StatusOr<Fetched> Fetch(const std::string& key, bool allow_other_numeric) override {
+    if (absl::Status status = CheckKey(key); !status.ok()) return status;
+    if (const HostPool::Item item = UseInPool(key); item.snapshot != nullptr) {
+      if (item.exactness != Exactness::kExact && !allow_other_numeric) {
+        return absl::FailedPreconditionError(absl::StrCat("the snapshot was made in another numeric mode (",
+                                                          item.numeric_difference,
+                                                          "); allow that to go on, with bits that may differ"));
+      }
+      return Fetched{item.snapshot, Tier::kHost, item.exactness, item.numeric_difference};
+    }
+    absl::Status worst = NowhereError(key);
+    for (const auto& [tier, below] : {std::pair{Tier::kDisk, disk_.get()}, std::pair{Tier::kStore, store_.get()}}) {
+      if (below == nullptr || (below->is_surveyed() && !below->Has(key))) continue;
+      absl::StatusOr<Fetched> fetched = FetchFrom(below, tier, key, allow_other_numeric);
+      if (fetched.ok() || absl::IsFailedPrecondition(fetched.status())) return fetched;
+      if (!absl::IsNotFound(fetched.status())) {
+        worst = absl::IsNotFound(worst)
+                    ? fetched.status()
+                    : absl::Status(worst.code(), absl::StrCat(worst.message(), "; ", fetched.status().message()));
+      }
+    }
+    return worst;
+  }
+
+  Tier Where(const std::string& key) const override {
+    {
+      const std::lock_guard lock(mutex_);
+      if (pool_.Find(key) != nullptr) return Tier::kHost;
+    }
+    if (disk_ != nullptr && disk_->Has(key)) return Tier::kDisk;
+    return store_ != nullptr && store_->Has(key) ? Tier::kStore : Tier::kNone;
+  }
+
+  absl::Status Drop(const std::string& key, Removed* removed) override {
+    if (absl::Status status = CheckKey(key); !status.ok()) return status;
+    const auto count = [removed](Tier tier, int64_t bytes) {
+      if (bytes < 0) return;
+      ++removed->snapshots[static_cast<int>(tier)];
+      removed->bytes[static_cast<int>(tier)] += bytes;
+    };
+    HostPool::Freed freed;
+    {
+      const std::lock_guard lock(mutex_);
+      count(Tier::kHost, pool_.Remove(key, &freed));
+    }
+    absl::Status worst;
+    for (const auto& [tier, below] : {std::pair{Tier::kDisk, disk_.get()}, std::pair{Tier::kStore, store_.get()}}) {
+      if (below == nullptr) continue;
+      int64_t bytes = -1;
+      worst.Update(below->Remove(key, &bytes));
+      count(tier, bytes);
+    }
+    return worst;
+  }
+
+  absl::Status Verify(const std::string& key, Tier tier) override {
+    if (absl::Status status = CheckKey(key); !status.ok()) return status;
+    if (tier == Tier::kHost) return InPool(key).snapshot != nullptr ? absl::OkStatus() : NowhereError(key);
+    VaultTier* const below = BelowOf(tier);
+    if (below == nullptr) return NowhereError(key);
+    const auto file = below->Get(key);
+    if (!file.ok()) return file.status();
+    return ReadSnapshot(*file, NameOf(tier, key), here_, shape_, true).status();
+  }
+
+  absl::StatusOr<std::vector<BlobInfo>> List(Tier tier, const std::string& after, int64_t limit) override {
+    VaultTier* const below = BelowOf(tier);
+    if (below == nullptr) return std::vector<BlobInfo>();
+    return below->List(after, limit);
+  }
+
+  std::array<TierTotals, kNumTiers> totals() const override {
+    std::array<TierTotals, kNumTiers> totals;
+    {
+      const std::lock_guard lock(mutex_);
+      TierTotals& host = totals[static_cast<int>(Tier::kHost)];
+      host.snapshots = pool_.size();
+      host.bytes = pool_.bytes();
+      host.hits = host_hits_;
+    }
+    if (disk_ != nullptr) totals[static_cast<int>(Tier::kDisk)] = disk_->totals();
+    if (store_ != nullptr) totals[static_cast<int>(Tier::kStore)] = store_->totals();
+    return totals;
+  }
+
+ private:
+  static std::string NameOf(Tier tier, const std::string& key) {
+    return absl::StrCat("snapshot ", key, " on ", TierName(tier));
+  }
+  VaultTier* BelowOf(Tier tier) const {
+    return tier == Tier::kDisk ? disk_.get() : tier == Tier::kStore ? store_.get() : nullptr;
+  }
+
+  void Add(const std::string& key, HostPool::Item item, bool held) {
+    HostPool::Freed freed;
+    const std::lock_guard lock(mutex_);
+    pool_.Add(key, std::move(item), held, &freed);
+  }
+  void LetGo(const std::string& key) {
+    HostPool::Freed freed;
+    const std::lock_guard lock(mutex_);
+    pool_.LetGo(key, &freed);
+  }
+  HostPool::Item InPool(const std::string& key) const {
+    const std::lock_guard lock(mutex_);
+    const HostPool::Item* const item = pool_.Find(key);
+    return item == nullptr ? HostPool::Item() : *item;
+  }
+  HostPool::Item UseInPool(const std::string& key) {
+    const std::lock_guard lock(mutex_);
+    const HostPool::Item* const item = pool_.Use(key);
+    if (item == nullptr) return {};
+    ++host_hits_;
+    return *item;
+  }
+
+  absl::StatusOr<Fetched> FetchFrom(VaultTier* below, Tier tier, const std::string& key, bool allow_other_numeric) {
+    const auto file = below->Get(key);
+    if (!file.ok()) return file.status();
+    auto loaded = ReadSnapshot(*file, NameOf(tier, key), here_, shape_, allow_other_numeric);
+    if (absl::IsDataLoss(loaded.status())) {
+      const absl::Status aside = below->Quarantine(key);
+      return absl::DataLossError(absl::StrCat(
+          loaded.status().message(), aside.ok() ? "; it is in quarantine now" : "; it could not be put aside: ",
+          aside.ok() ? "" : std::string(aside.message())));
+    }
+    if (!loaded.ok()) return loaded.status();
+    below->CountHit();
+    Add(key, {loaded->snapshot, loaded->exactness, loaded->numeric_difference}, false);
+    return Fetched{loaded->snapshot, tier, loaded->exactness, loaded->numeric_difference};
+  }
+
+  // --- VaultTier::Source, on mover threads ---
+  absl::StatusOr<VaultTier::Writer> OpenForMove(const std::string& key, Tier to) override {
+    const HostPool::Item item = InPool(key);
+    if (item.snapshot != nullptr && item.exactness == Exactness::kExact) {
+      return VaultTier::Writer(
+          [this, snapshot = item.snapshot](const ByteSink& sink) { return WriteSnapshot(*snapshot, here_, sink); });
+    }
+    // A copy of the file: host memory has it no more, or has it from a machine of another numeric mode.
+    VaultTier* const from = to == Tier::kStore ? disk_.get() : store_.get();
+    if (from == nullptr) return NowhereError(key);
+    auto file = from->Get(key);
+    if (!file.ok()) return file.status();
+    return VaultTier::Writer([bytes = std::make_shared<const std::vector<std::byte>>(*std::move(file))](
+                                 const ByteSink& sink) { return sink(*bytes); });
+  }
+  void MoveEnded(const std::string& key, Tier) override { LetGo(key); }
+
+  const Fingerprint here_;
+  const SlotShape shape_;
+  mutable std::mutex mutex_;
+  HostPool pool_;
+  int64_t host_hits_ = 0;
+  std::unique_ptr<VaultTier> store_;
+  std::unique_ptr<VaultTier> disk_;
+};
+
+}  // namespace
+
+std::string SnapshotVault::NewKey() {
+  std::random_device device;
+  std::string key;
+  for (int part = 0; part < 4; ++part) absl::StrAppend(&key, absl::Hex(device(), absl::kZeroPad8));
+  return key;
+}
+
+absl::StatusOr<std::unique_ptr<SnapshotVault>> SnapshotVault::Create(const SnapshotVaultOptions& options,
+                                                                     const Fingerprint& here, const SlotShape& shape,
+                                                                     BlobStore* disk, BlobStore* store) {
+  if (options.host_bytes < 0 || options.disk_bytes < 0 || options.max_queued_bytes < 0) {
+    return absl::InvalidArgumentError("the bytes that snapshots may take must be >= 0");
+  }
+  if (options.fetch_timeout <= absl::ZeroDuration() || options.first_pause <= absl::ZeroDuration()) {
+    return absl::InvalidArgumentError("times of the snapshot vault must be > 0");
+  }
+  return std::make_unique<TieredVault>(options, here, shape, disk, store);
+}
+
+}  // namespace statehouse

@@ -1,0 +1,282 @@
+// What callers ask of a tier; vault_tier_moves.cc is the movers' side.
+#include "engine/state/vault_tier.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace statehouse {
+namespace {
+
+constexpr char kFolder[] = "snapshots/";
+constexpr size_t kKeyBytes = 32;
+constexpr int kNumTimedCalls = 4;
+constexpr int64_t kSurveyPage = 4096;
+
+// Two digits make a folder, so that none grows too long.
+std::string BlobKeyOf(const std::string& key) { return absl::StrCat(kFolder, key.substr(0, 2), "/", key); }
+
+// Does the status tell of the store rather than of the value?
+bool IsStoreFailure(const absl::Status& status) {
+  return !status.ok() && !absl::IsNotFound(status) && !absl::IsDataLoss(status) && !absl::IsInvalidArgument(status) &&
+         !absl::IsResourceExhausted(status);
+}
+
+}  // namespace
+
+VaultTier::VaultTier(const Options& options, BlobStore* blobs, Source* source, const VaultTier* below)
+    : options_(options),
+      blobs_(blobs),
+      source_(source),
+      below_(below),
+      health_(options.first_pause, options.longest_pause),
+      room_(options.first_pause, options.longest_pause) {
+  if (options.timeout != absl::InfiniteDuration()) calls_ = std::make_unique<TimedCalls>(kNumTimedCalls);
+  for (int mover = 0; mover < std::max(1, options.num_movers); ++mover) {
+    const bool surveys = mover == 0 && options.survey;
+    movers_.emplace_back([this, surveys] {
+      if (surveys) Survey();
+      RunMovers();
+    });
+  }
+}
+
+VaultTier::~VaultTier() { Stop(); }
+
+void VaultTier::Stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  work_.notify_all();
+  progress_.notify_all();
+  for (std::thread& mover : movers_) mover.join();
+  movers_.clear();
+}
+
+bool VaultTier::Enqueue(const std::string& key, int64_t bytes, bool urgent) {
+  const std::lock_guard lock(mutex_);
+  if (known_.contains(key) || under_way_.contains(key)) return true;
+  const auto waits = std::find_if(queue_.begin(), queue_.end(), [&key](const Move& move) { return move.key == key; });
+  if (waits != queue_.end()) {
+    if (urgent) std::rotate(queue_.begin(), waits, waits + 1);
+  } else {
+    if (!urgent && queued_bytes_ > 0 && queued_bytes_ + bytes > options_.max_queued_bytes) {
+      ++skipped_;
+      return false;
+    }
+    queue_.insert(urgent ? queue_.begin() : queue_.end(), Move{.key = key, .bytes = bytes});
+    queued_bytes_ += bytes;
+  }
+  work_.notify_one();
+  return true;
+}
+
+absl::Status VaultTier::Await(const std::string& key, absl::Time deadline) {
+  std::unique_lock lock(mutex_);
+  Waiter waiter;
+  waiter.key = &key;
+  waiters_.push_back(&waiter);
+  const auto is_moving = [&] {
+    return under_way_.contains(key) ||
+           std::any_of(queue_.begin(), queue_.end(), [&key](const Move& move) { return move.key == key; });
+  };
+  while (!waiter.is_done && !stopping_) {
+    if (known_.contains(key)) {
+      waiter.is_done = true;
+    } else if (!is_moving()) {
+      waiter.is_done = true;
+      waiter.outcome = absl::NotFoundError("the snapshot is in no tier");
+    } else if (absl::Now() >= deadline || (!under_way_.contains(key) && NextTry() > deadline)) {
+      break;
+    } else {
+      progress_.wait_until(lock, absl::ToChronoTime(std::min(deadline, absl::Now() + absl::Seconds(1))));
+    }
+  }
+  std::erase(waiters_, &waiter);
+  if (waiter.is_done) return waiter.outcome;
+  if (stopping_) return absl::UnavailableError("the vault is being closed");
+  const absl::Time now = absl::Now();
+  const BackOff& cause = health_.why().ok() ? room_ : health_;
+  if (cause.why().ok()) {
+    return absl::UnavailableError(
+        absl::StrCat(blobs_->name(), ": the snapshot is not written yet; ", queue_.size(), " others wait in line"));
+  }
+  return absl::Status(absl::IsResourceExhausted(cause.why()) ? cause.why().code() : absl::StatusCode::kUnavailable,
+                      absl::StrCat(blobs_->name(), ": ", cause.Describe(now)));
+}
+
+bool VaultTier::Has(const std::string& key) const {
+  const std::lock_guard lock(mutex_);
+  return known_.contains(key);
+}
+
+bool VaultTier::is_surveyed() const {
+  const std::lock_guard lock(mutex_);
+  return surveyed_;
+}
+
+absl::StatusOr<std::vector<std::byte>> VaultTier::Get(const std::string& key) {
+  auto file = std::make_shared<std::vector<std::byte>>();
+  const absl::Status status = Call([blobs = blobs_, blob = BlobKeyOf(key), file] {
+    auto got = blobs->Get(blob);
+    if (got.ok()) *file = *std::move(got);
+    return got.status();
+  });
+  const std::lock_guard lock(mutex_);
+  if (absl::IsNotFound(status)) Forget(key);
+  if (!status.ok()) return status;
+  Learn(key, static_cast<int64_t>(file->size()));
+  return std::move(*file);
+}
+
+absl::StatusOr<BlobInfo> VaultTier::Stat(const std::string& key) {
+  auto info = std::make_shared<BlobInfo>();
+  const absl::Status status = Call([blobs = blobs_, blob = BlobKeyOf(key), info] {
+    auto got = blobs->Stat(blob);
+    if (got.ok()) *info = *std::move(got);
+    return got.status();
+  });
+  const std::lock_guard lock(mutex_);
+  if (absl::IsNotFound(status)) Forget(key);
+  if (!status.ok()) return status;
+  Learn(key, info->bytes);
+  info->key = key;
+  return *info;
+}
+
+absl::Status VaultTier::Remove(const std::string& key, int64_t* bytes) {
+  *bytes = -1;
+  {
+    const std::lock_guard lock(mutex_);
+    std::erase_if(queue_, [this, &key](const Move& move) {
+      if (move.key == key) queued_bytes_ -= move.bytes;
+      return move.key == key;
+    });
+    if (const auto move = under_way_.find(key); move != under_way_.end()) move->second = false;
+    progress_.notify_all();
+  }
+  const auto info = Stat(key);
+  if (absl::IsNotFound(info.status())) return absl::OkStatus();
+  if (!info.ok()) return info.status();
+  const absl::Status status = Call([blobs = blobs_, blob = BlobKeyOf(key)] { return blobs->Remove(blob); });
+  if (!status.ok()) return status;
+  const std::lock_guard lock(mutex_);
+  Forget(key);
+  *bytes = info->bytes;
+  return absl::OkStatus();
+}
+
+absl::Status VaultTier::Quarantine(const std::string& key) {
+  const absl::Status status = Call([blobs = blobs_, blob = BlobKeyOf(key)] { return blobs->Quarantine(blob); });
+  const std::lock_guard lock(mutex_);
+  ++errors_;
+  Forget(key);
+  return status;
+}
+
+absl::StatusOr<std::vector<BlobInfo>> VaultTier::List(const std::string& after, int64_t limit) {
+  auto list = std::make_shared<std::vector<BlobInfo>>();
+  const std::string blob_after = after.size() == kKeyBytes ? BlobKeyOf(after) : "";
+  const absl::Status status = Call([blobs = blobs_, blob_after, limit, list] {
+    auto got = blobs->List(kFolder, blob_after, limit);
+    if (got.ok()) *list = *std::move(got);
+    return got.status();
+  });
+  if (!status.ok()) return status;
+  for (BlobInfo& info : *list) info.key = info.key.substr(info.key.rfind('/') + 1);
+  return std::move(*list);
+}
+
+void VaultTier::CountHit() {
+  const std::lock_guard lock(mutex_);
+  ++hits_;
+}
+
+SnapshotVault::TierTotals VaultTier::totals() const {
+  const std::lock_guard lock(mutex_);
+  SnapshotVault::TierTotals totals;
+  totals.snapshots = static_cast<int64_t>(known_.size());
+  totals.bytes = known_bytes_;
+  totals.hits = hits_;
+  totals.errors = errors_;
+  totals.waiting = static_cast<int64_t>(queue_.size() + under_way_.size());
+  totals.skipped = skipped_;
+  const BackOff& cause = health_.why().ok() ? room_ : health_;
+  totals.available = health_.why().ok();
+  if (!cause.why().ok()) totals.why_not = cause.Describe(absl::Now());
+  return totals;
+}
+
+absl::Status VaultTier::Call(std::function<absl::Status()> call) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!health_.MayTry(absl::Now())) {
+      return absl::UnavailableError(absl::StrCat(blobs_->name(), ": ", health_.Describe(absl::Now())));
+    }
+  }
+  const absl::Status status = calls_ == nullptr ? call() : calls_->Run(std::move(call), options_.timeout);
+  const std::lock_guard lock(mutex_);
+  Note(status);
+  return Described(status);
+}
+
+// Names the tier; whatever hinders the store itself is UNAVAILABLE to the vault's callers.
+absl::Status VaultTier::Described(const absl::Status& status) const {
+  if (status.ok()) return status;
+  const auto code = IsStoreFailure(status) ? absl::StatusCode::kUnavailable : status.code();
+  return absl::Status(code, absl::StrCat(blobs_->name(), ": ", status.message()));
+}
+
+void VaultTier::Note(const absl::Status& status) {
+  if (IsStoreFailure(status)) {
+    ++errors_;
+    health_.Failed(absl::Now(), status);
+  } else {
+    health_.Succeeded();
+  }
+}
+
+void VaultTier::Survey() {
+  std::string after;
+  while (true) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (stopping_) return;
+    }
+    auto page = blobs_->List(kFolder, after, kSurveyPage);
+    const std::lock_guard lock(mutex_);
+    if (!page.ok()) {
+      // Not knowing costs a look-up per fetch; the next operation finds out whether the tier works.
+      Note(page.status());
+      return;
+    }
+    for (const BlobInfo& info : *page) Learn(info.key.substr(info.key.rfind('/') + 1), info.bytes);
+    if (static_cast<int64_t>(page->size()) < kSurveyPage) {
+      surveyed_ = true;
+      return;
+    }
+    after = page->back().key;
+  }
+}
+
+void VaultTier::Learn(const std::string& key, int64_t bytes) {
+  Known& known = known_[key];
+  known_bytes_ += bytes - known.bytes;
+  known = {.bytes = bytes, .used = ++tick_};
+}
+
+int64_t VaultTier::Forget(const std::string& key) {
+  const auto found = known_.find(key);
+  if (found == known_.end()) return 0;
+  const int64_t bytes = found->second.bytes;
+  known_bytes_ -= bytes;
+  known_.erase(found);
+  return bytes;
+}
+
+absl::Time VaultTier::NextTry() const { return std::max(health_.until(), room_.until()); }
+
+}  // namespace statehouse

@@ -1,0 +1,375 @@
+// The tiers of snapshots: what lies where, and what is said when one of them is slow, dead, full or lies.
+#include "engine/state/snapshot_vault.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <random>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "tests/support/faulty_blobs.h"
+
+namespace statehouse::testing {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr int64_t kVocab = 4096;
+
+SlotShape MakeShape() {
+  kernels::RetentionShape shape;
+  shape.heads_q = shape.heads_kv = 2;
+  shape.head_dim = 8;
+  shape.chunk = 16;
+  shape.switch_over = 64;
+  return {kernels::RetentionLayout::Make(shape).value(), 2};
+}
+
+class SnapshotVaultTest : public ::testing::Test {
+ protected:
+  SnapshotVaultTest() {
+    here_.identity.weights = 1;
+    here_.identity.num_layers = shape_.num_layers;
+    here_.identity.vocab_size = kVocab;
+    options_.host_bytes = int64_t{1} << 30;
+    options_.fetch_timeout = absl::Milliseconds(300);
+    options_.first_pause = absl::Milliseconds(20);
+    options_.longest_pause = absl::Milliseconds(200);
+  }
+  std::shared_ptr<const Snapshot> Make(int seed) {
+    const int64_t position = 10 + seed % 20;
+    const int64_t used = shape_.layout.UsedHeadFloats(position);
+    kernels::AlignedBuffer regions;
+    EXPECT_TRUE(regions.Allocate(used * shape_.num_regions() * static_cast<int64_t>(sizeof(float))));
+    std::vector<float> logits(kVocab, static_cast<float>(seed));
+    return std::make_shared<const Snapshot>(shape_, SnapshotPoint{.position = position, .used_floats = used},
+                                            std::move(regions), std::move(logits),
+                                            std::vector<int32_t>(static_cast<size_t>(position), seed));
+  }
+  std::unique_ptr<SnapshotVault> Open(BlobStore* disk, BlobStore* store) {
+    auto vault = SnapshotVault::Create(options_, here_, shape_, disk, store);
+    EXPECT_TRUE(vault.ok()) << vault.status();
+    return *std::move(vault);
+  }
+  static absl::Time Soon() { return absl::Now() + absl::Seconds(20); }
+  static SnapshotVault::TierTotals Totals(const SnapshotVault& vault, Tier tier) {
+    return vault.totals()[static_cast<int>(tier)];
+  }
+  static void ExpectIs(const absl::StatusOr<SnapshotVault::Fetched>& fetched, Tier tier, int seed) {
+    ASSERT_TRUE(fetched.ok()) << fetched.status();
+    EXPECT_EQ(TierName(fetched->tier), std::string(TierName(tier)));
+    EXPECT_EQ(fetched->snapshot->tokens()[0], seed);
+    EXPECT_EQ(fetched->snapshot->logits()[0], static_cast<float>(seed));
+  }
+
+  const SlotShape shape_ = MakeShape();
+  Fingerprint here_;
+  SnapshotVaultOptions options_;
+  FaultyBlobs disk_{"disk"};
+  FaultyBlobs store_{"store"};
+  const std::string key_ = SnapshotVault::NewKey();
+};
+
+TEST_F(SnapshotVaultTest, DurableSnapshot_ReachesEveryTierAndIsFoundInTheNearest) {
+  {
+    const auto vault = Open(&disk_, &store_);
+    ASSERT_TRUE(vault->Keep(key_, Make(1), true).ok());
+    ASSERT_TRUE(vault->Flush(key_, false, Soon()).ok());
+    ASSERT_TRUE(vault->Flush(key_, true, Soon()).ok());
+    EXPECT_EQ(vault->Where(key_), Tier::kHost);
+    ExpectIs(vault->Fetch(key_, false), Tier::kHost, 1);
+  }
+  {
+    const auto vault = Open(&disk_, &store_);
+    ExpectIs(vault->Fetch(key_, false), Tier::kDisk, 1);
+    ExpectIs(vault->Fetch(key_, false), Tier::kHost, 1);
+    EXPECT_EQ(Totals(*vault, Tier::kDisk).hits, 1);
+    EXPECT_EQ(Totals(*vault, Tier::kHost).hits, 1);
+  }
+  FaultyBlobs empty("disk");
+  const auto vault = Open(&empty, &store_);
+  ExpectIs(vault->Fetch(key_, false), Tier::kStore, 1);
+  EXPECT_EQ(Totals(*vault, Tier::kStore).hits, 1);
+}
+
+TEST_F(SnapshotVaultTest, SnapshotThatIsNotDurable_LeavesWithHostMemory) {
+  {
+    const auto vault = Open(&disk_, nullptr);
+    ASSERT_TRUE(vault->Keep(key_, Make(1), false).ok());
+    EXPECT_EQ(vault->Where(key_), Tier::kHost);
+  }
+  EXPECT_EQ(disk_.num_values(), 0);
+  const auto vault = Open(&disk_, nullptr);
+  EXPECT_EQ(vault->Fetch(key_, false).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(vault->Where(key_), Tier::kNone);
+}
+
+TEST_F(SnapshotVaultTest, HostBudget_DropsTheLeastRecentlyUsedAndOnlyWhatIsElsewhere) {
+  options_.host_bytes = 3 * Make(1)->bytes() + Make(1)->bytes() / 2;
+  options_.max_queued_bytes = int64_t{1} << 30;
+  const auto vault = Open(&disk_, nullptr);
+  disk_.SetHanging(true);
+  std::vector<std::string> keys;
+  for (int seed = 0; seed < 8; ++seed) {
+    keys.push_back(SnapshotVault::NewKey());
+    ASSERT_TRUE(vault->Keep(keys.back(), Make(20 * seed + 1), true).ok());
+  }
+  for (const std::string& key : keys) EXPECT_EQ(vault->Where(key), Tier::kHost) << "it is nowhere else";
+  disk_.SetHanging(false);
+  for (const std::string& key : keys) ASSERT_TRUE(vault->Flush(key, false, Soon()).ok());
+  while (Totals(*vault, Tier::kHost).bytes > options_.host_bytes) std::this_thread::yield();
+  ASSERT_TRUE(vault->Fetch(keys[0], false).ok());  // the most recently used now, so another one leaves
+  EXPECT_EQ(vault->Where(keys[0]), Tier::kHost);
+  EXPECT_EQ(Totals(*vault, Tier::kHost).snapshots, 3);
+  for (int seed = 0; seed < 8; ++seed) {
+    const auto fetched = vault->Fetch(keys[seed], false);
+    ASSERT_TRUE(fetched.ok()) << fetched.status();
+    EXPECT_EQ(fetched->snapshot->tokens()[0], 20 * seed + 1);
+  }
+}
+
+TEST_F(SnapshotVaultTest, TooManyBytesWaiting_KeepsTheSnapshotInMemoryAndCountsIt) {
+  options_.max_queued_bytes = Make(1)->bytes();
+  const auto vault = Open(&disk_, nullptr);
+  disk_.SetHanging(true);
+  std::vector<std::string> keys;
+  for (int seed = 0; seed < 4; ++seed) {
+    keys.push_back(SnapshotVault::NewKey());
+    ASSERT_TRUE(vault->Keep(keys.back(), Make(1), true).ok());
+    while (seed == 0 && Totals(*vault, Tier::kDisk).waiting != 1) std::this_thread::yield();
+  }
+  EXPECT_GE(Totals(*vault, Tier::kDisk).skipped, 2);
+  EXPECT_EQ(vault->Where(keys[3]), Tier::kHost);
+  disk_.SetHanging(false);
+  EXPECT_TRUE(vault->Flush(keys[3], false, Soon()).ok()) << "who asks for it gets it moved";
+  EXPECT_TRUE(disk_.Holds(keys[3]));
+}
+
+TEST_F(SnapshotVaultTest, DeadStore_IsLeftAloneNamedAndTriedAgain) {
+  const auto vault = Open(nullptr, &store_);
+  store_.SetDead(true);
+  ASSERT_TRUE(vault->Keep(key_, Make(1), true).ok());
+  const absl::Status waited = vault->Flush(key_, true, absl::Now() + absl::Milliseconds(200));
+  EXPECT_EQ(waited.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(waited.message()), HasSubstr("store: injected: dead; tried again in"));
+  EXPECT_FALSE(Totals(*vault, Tier::kStore).available);
+  EXPECT_THAT(Totals(*vault, Tier::kStore).why_not, HasSubstr("injected: dead"));
+
+  const std::string other = SnapshotVault::NewKey();
+  absl::Status asked = vault->Fetch(other, false).status();
+  EXPECT_EQ(asked.code(), absl::StatusCode::kUnavailable) << asked;
+  const int64_t calls = store_.num_calls();
+  for (int time = 0; time < 1000; ++time) {
+    EXPECT_EQ(vault->Fetch(other, false).status().code(), absl::StatusCode::kUnavailable);
+  }
+  EXPECT_LT(store_.num_calls() - calls, 100) << "it is left alone for a while";
+
+  store_.SetDead(false);
+  EXPECT_TRUE(vault->Flush(key_, true, Soon()).ok());
+  EXPECT_TRUE(Totals(*vault, Tier::kStore).available);
+  EXPECT_EQ(Totals(*vault, Tier::kStore).why_not, "");
+  EXPECT_EQ(vault->Fetch(other, false).status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(SnapshotVaultTest, HangingStore_HoldsNobodyUpLongerThanItsTimeOut) {
+  const auto vault = Open(&disk_, &store_);
+  store_.SetHanging(true);
+  const absl::Time begin = absl::Now();
+  const absl::Status asked = vault->Fetch(key_, false).status();
+  EXPECT_EQ(asked.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(asked.message()), HasSubstr("no answer within 300ms"));
+  EXPECT_LT(absl::Now() - begin, absl::Seconds(5));
+  // The disk's movers are not behind the store's.
+  ASSERT_TRUE(vault->Keep(key_, Make(2), true).ok());
+  EXPECT_TRUE(vault->Flush(key_, false, Soon()).ok());
+  ExpectIs(vault->Fetch(key_, false), Tier::kHost, 2);
+  store_.SetHanging(false);
+  EXPECT_TRUE(vault->Flush(key_, true, Soon()).ok());
+}
+
+TEST_F(SnapshotVaultTest, FullDisk_IsSaidToWhoAsksAndTheSnapshotStaysInMemory) {
+  const auto vault = Open(&disk_, nullptr);
+  disk_.SetRoom(100);
+  ASSERT_TRUE(vault->Keep(key_, Make(1), true).ok());
+  EXPECT_EQ(vault->Flush(key_, false, absl::Now() + absl::Seconds(1)).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_TRUE(Totals(*vault, Tier::kDisk).available) << "reading goes on";
+  EXPECT_THAT(Totals(*vault, Tier::kDisk).why_not, HasSubstr("full"));
+  EXPECT_EQ(vault->Where(key_), Tier::kHost);
+  disk_.SetRoom(int64_t{1} << 30);
+  absl::Status status;
+  for (int time = 0; time < 100 && !(status = vault->Flush(key_, false, Soon())).ok(); ++time) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  EXPECT_TRUE(status.ok()) << status;
+}
+
+TEST_F(SnapshotVaultTest, DiskBudget_IsMadeRoomInByWhatTheStoreHoldsToo) {
+  options_.host_bytes = 0;
+  options_.max_queued_bytes = int64_t{1} << 30;
+  int64_t file_bytes = 0;
+  {
+    const auto vault = Open(&disk_, nullptr);
+    ASSERT_TRUE(vault->Keep(key_, Make(1), true).ok());
+    ASSERT_TRUE(vault->Flush(key_, false, Soon()).ok());
+    file_bytes = Totals(*vault, Tier::kDisk).bytes;
+    SnapshotVault::Removed removed;
+    ASSERT_TRUE(vault->Drop(key_, &removed).ok());
+  }
+  options_.disk_bytes = 3 * file_bytes;
+  {
+    const auto vault = Open(&disk_, &store_);
+    std::vector<std::string> keys;
+    for (int seed = 0; seed < 6; ++seed) {
+      keys.push_back(SnapshotVault::NewKey());
+      ASSERT_TRUE(vault->Keep(keys.back(), Make(20 * seed + 1), true).ok());
+      ASSERT_TRUE(vault->Flush(keys.back(), true, Soon()).ok());
+      while (Totals(*vault, Tier::kDisk).waiting > 0) std::this_thread::yield();
+    }
+    EXPECT_LE(Totals(*vault, Tier::kDisk).bytes, options_.disk_bytes);
+    ExpectIs(vault->Fetch(keys[0], false), Tier::kStore, 1);
+    ExpectIs(vault->Fetch(keys[5], false), Tier::kDisk, 101);
+  }
+  FaultyBlobs alone("disk");
+  const auto vault = Open(&alone, nullptr);
+  absl::Status status;
+  for (int seed = 0; seed < 4 && status.ok(); ++seed) {
+    const std::string key = SnapshotVault::NewKey();
+    ASSERT_TRUE(vault->Keep(key, Make(1), true).ok());
+    status = vault->Flush(key, false, absl::Now() + absl::Seconds(1));
+  }
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("give it more space"));
+}
+
+TEST_F(SnapshotVaultTest, DamagedSnapshot_GoesToQuarantineAndIsReadFromTheNextTier) {
+  {
+    const auto vault = Open(&disk_, &store_);
+    ASSERT_TRUE(vault->Keep(key_, Make(1), true).ok());
+    ASSERT_TRUE(vault->Flush(key_, true, Soon()).ok());
+    ASSERT_TRUE(vault->Flush(key_, false, Soon()).ok());
+  }
+  disk_.FlipABit(key_);
+  {
+    const auto vault = Open(&disk_, &store_);
+    EXPECT_EQ(vault->Verify(key_, Tier::kDisk).code(), absl::StatusCode::kDataLoss);
+    EXPECT_EQ(disk_.num_quarantined(), 0) << "who checks changes nothing";
+    EXPECT_TRUE(vault->Verify(key_, Tier::kStore).ok());
+    ExpectIs(vault->Fetch(key_, false), Tier::kStore, 1);
+    EXPECT_EQ(disk_.num_quarantined(), 1);
+  }
+  store_.FlipABit(key_);
+  const auto vault = Open(&disk_, &store_);
+  const absl::Status damaged = vault->Fetch(key_, false).status();
+  EXPECT_EQ(damaged.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(damaged.message()), HasSubstr("quarantine"));
+  EXPECT_EQ(vault->Fetch(key_, false).status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(SnapshotVaultTest, AnotherNumericMode_IsRefusedAlsoOnceItIsInHostMemory) {
+  {
+    Fingerprint other = here_;
+    other.numeric.device = "cuda sm_90";
+    const auto vault = *SnapshotVault::Create(options_, other, shape_, &disk_, nullptr);
+    ASSERT_TRUE(vault->Keep(key_, Make(1), true).ok());
+    ASSERT_TRUE(vault->Flush(key_, false, Soon()).ok());
+  }
+  const auto vault = Open(&disk_, nullptr);
+  EXPECT_EQ(vault->Fetch(key_, false).status().code(), absl::StatusCode::kFailedPrecondition);
+  for (const Tier tier : {Tier::kDisk, Tier::kHost}) {
+    const auto fetched = vault->Fetch(key_, true);
+    ExpectIs(fetched, tier, 1);
+    EXPECT_EQ(fetched->exactness, Exactness::kContinued);
+    EXPECT_THAT(fetched->numeric_difference, HasSubstr("cuda sm_90"));
+  }
+  EXPECT_EQ(vault->Fetch(key_, false).status().code(), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_F(SnapshotVaultTest, DroppedSnapshot_IsInNoTierAlsoIfItWasOnTheWay) {
+  const auto vault = Open(&disk_, &store_);
+  ASSERT_TRUE(vault->Keep(key_, Make(1), true).ok());
+  ASSERT_TRUE(vault->Flush(key_, false, Soon()).ok());
+  ASSERT_TRUE(vault->Flush(key_, true, Soon()).ok());
+  SnapshotVault::Removed removed;
+  ASSERT_TRUE(vault->Drop(key_, &removed).ok());
+  for (const Tier tier : {Tier::kHost, Tier::kDisk, Tier::kStore}) {
+    EXPECT_EQ(removed.snapshots[static_cast<int>(tier)], 1) << TierName(tier);
+    EXPECT_GT(removed.bytes[static_cast<int>(tier)], 0) << TierName(tier);
+  }
+  EXPECT_EQ(vault->Fetch(key_, false).status().code(), absl::StatusCode::kNotFound);
+
+  const std::string other = SnapshotVault::NewKey();
+  disk_.SetDelay(absl::Milliseconds(100));
+  ASSERT_TRUE(vault->Keep(other, Make(1), true).ok());
+  while (Totals(*vault, Tier::kDisk).waiting == 0) std::this_thread::yield();
+  ASSERT_TRUE(vault->Drop(other, &removed).ok());
+  while (Totals(*vault, Tier::kDisk).waiting + Totals(*vault, Tier::kStore).waiting > 0) std::this_thread::yield();
+  for (int time = 0; time < 100 && (disk_.Holds(other) || store_.Holds(other)); ++time) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  EXPECT_FALSE(disk_.Holds(other));
+  EXPECT_FALSE(store_.Holds(other));
+}
+
+TEST_F(SnapshotVaultTest, SnapshotOnDiskOnly_ReachesTheStoreWhenAsked) {
+  {
+    const auto vault = Open(&disk_, nullptr);
+    ASSERT_TRUE(vault->Keep(key_, Make(1), true).ok());
+    ASSERT_TRUE(vault->Flush(key_, false, Soon()).ok());
+  }
+  {
+    const auto vault = Open(&disk_, &store_);
+    EXPECT_TRUE(vault->Flush(key_, true, Soon()).ok());
+  }
+  const auto vault = Open(nullptr, &store_);
+  ExpectIs(vault->Fetch(key_, false), Tier::kStore, 1);
+  EXPECT_EQ(vault->Flush(SnapshotVault::NewKey(), true, Soon()).code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(Open(nullptr, nullptr)->Flush(key_, false, Soon()).code(), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_F(SnapshotVaultTest, ManyThreads_OnTiersThatComeAndGo_FindWhatTheyKept) {
+  options_.host_bytes = 10 * Make(1)->bytes();
+  options_.max_queued_bytes = int64_t{1} << 30;
+  options_.num_movers = 2;
+  const auto vault = Open(&disk_, &store_);
+  std::atomic<bool> stop = false;
+  std::thread trouble([&] {
+    for (int round = 0; !stop; ++round) {
+      store_.SetDead(round % 3 == 1);
+      disk_.SetDead(round % 5 == 2);
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+  });
+  std::vector<std::thread> users;
+  for (int user = 0; user < 4; ++user) {
+    users.emplace_back([&, user] {
+      std::mt19937 random(static_cast<uint32_t>(user));
+      std::vector<std::pair<std::string, int>> kept;
+      for (int round = 0; round < 100; ++round) {
+        const int seed = user * 1000 + round;
+        kept.emplace_back(SnapshotVault::NewKey(), seed);
+        EXPECT_TRUE(vault->Keep(kept.back().first, Make(seed), true).ok());
+        const auto& [key, expected] = kept[random() % kept.size()];
+        const auto fetched = vault->Fetch(key, false);
+        if (fetched.ok()) {
+          EXPECT_EQ(fetched->snapshot->tokens()[0], expected);
+        } else {
+          EXPECT_EQ(fetched.status().code(), absl::StatusCode::kUnavailable) << fetched.status();
+        }
+      }
+    });
+  }
+  for (std::thread& user : users) user.join();
+  stop = true;
+  trouble.join();
+  store_.SetDead(false);
+  disk_.SetDead(false);
+  for (int round = 0; round < 1000 && disk_.num_values() < 400; ++round) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  EXPECT_EQ(disk_.num_values(), 400);
+}
+
+}  // namespace
+}  // namespace statehouse::testing
