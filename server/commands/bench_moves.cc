@@ -16,9 +16,7 @@ namespace {
 
 using Bytes = std::vector<std::byte>;
 
-double Now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double Now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 // Everything in one slice: what the engine copies over several steps.
 constexpr int64_t kAtOnce = int64_t{1} << 60;
@@ -156,9 +154,8 @@ absl::Status MeasureStore(const Snapshot& snapshot, const Fingerprint& fingerpri
 
 std::string BenchKey(int64_t context) { return absl::StrCat("bench/", context); }
 
-absl::Status MeasureMoves(const Snapshot& snapshot, const Fingerprint& fingerprint,
-                          const SessionsBenchOptions& options, const BenchStores& stores,
-                          std::vector<MoveFigure>* figures) {
+absl::Status MeasureMoves(const Snapshot& snapshot, const Fingerprint& fingerprint, const SessionsBenchOptions& options,
+                          const BenchStores& stores, std::vector<MoveFigure>* figures) {
   MoveBench bench(snapshot, options, figures);
   if (absl::Status status = MeasureSlots(snapshot, &bench); !status.ok()) return status;
   Bytes file;

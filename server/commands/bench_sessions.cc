@@ -14,9 +14,7 @@
 namespace statehouse {
 namespace {
 
-double Now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double Now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 class SessionsBench {
  public:
@@ -30,8 +28,7 @@ class SessionsBench {
         shape_{model->retention(), model->config().num_layers} {}
 
   absl::StatusOr<SessionsBenchReport> Run() {
-    auto engine =
-        Engine::Create(model_, nullptr, {.max_num_seqs = 2, .max_num_batched_tokens = options_.step_tokens});
+    auto engine = Engine::Create(model_, nullptr, {.max_num_seqs = 2, .max_num_batched_tokens = options_.step_tokens});
     if (!engine.ok()) return engine.status();
     engine_ = *std::move(engine);
     report_.dtype = kernels::WeightTypeName(model_->weight_type());
@@ -103,8 +100,8 @@ class SessionsBench {
 
   absl::Status MeasureContext(int64_t context) {
     while (static_cast<int64_t>(tokens_.size()) < context) {
-      tokens_.push_back(static_cast<int32_t>((static_cast<int64_t>(tokens_.size()) * 7919 + 13) %
-                                             model_->config().vocab_size));
+      tokens_.push_back(
+          static_cast<int32_t>((static_cast<int64_t>(tokens_.size()) * 7919 + 13) % model_->config().vocab_size));
     }
     auto prefilled = Ask(context, head_, /*keep=*/true);
     if (!prefilled.ok()) return prefilled.status();

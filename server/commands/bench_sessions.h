@@ -96,9 +96,8 @@ absl::StatusOr<SessionsBenchReport> RunSessionsBench(Model* model, uint64_t toke
 
 // --- its parts ---
 // Moves of one snapshot. What comes back is compared with it: INTERNAL if it is not the same.
-absl::Status MeasureMoves(const Snapshot& snapshot, const Fingerprint& fingerprint,
-                          const SessionsBenchOptions& options, const BenchStores& stores,
-                          std::vector<MoveFigure>* figures);
+absl::Status MeasureMoves(const Snapshot& snapshot, const Fingerprint& fingerprint, const SessionsBenchOptions& options,
+                          const BenchStores& stores, std::vector<MoveFigure>* figures);
 absl::StatusOr<std::vector<WorkloadFigure>> MeasureWorkloads(Model* model, const SessionsBenchOptions& options,
                                                              const SessionsBenchObserver& observer);
 // The name under which a snapshot of this context lies in a store during the run.

@@ -81,12 +81,11 @@ Json WorkloadJson(const WorkloadFigure& figure) {
 }  // namespace
 
 std::string SessionsBenchText(const SessionsBenchReport& report) {
-  std::string text = absl::StrFormat("%s (%s): one sequence takes %s, at any length%s\n\n", report.model, report.dtype,
-                                     Bytes(report.slot_bytes),
-                                     report.switch_over < 0
-                                         ? std::string()
-                                         : absl::StrFormat("; below %s tokens a snapshot holds what there is",
-                                                           Tokens(report.switch_over)));
+  std::string text = absl::StrFormat(
+      "%s (%s): one sequence takes %s, at any length%s\n\n", report.model, report.dtype, Bytes(report.slot_bytes),
+      report.switch_over < 0
+          ? std::string()
+          : absl::StrFormat("; below %s tokens a snapshot holds what there is", Tokens(report.switch_over)));
   AddMoves(report, &text);
   AddFirstTokens(report, &text);
   AddWorkloads(report, &text);

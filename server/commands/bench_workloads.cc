@@ -16,9 +16,7 @@ using Tokens = std::vector<int32_t>;
 
 constexpr int64_t kAnswerTokens = 24;
 
-double Now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double Now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 Tokens Draw(std::mt19937* random, int64_t count, int64_t vocab_size) {
   Tokens tokens(static_cast<size_t>(count));
@@ -92,8 +90,9 @@ struct Policy {
   bool has_cache;
   double efficiency_weight;
 };
-constexpr Policy kPolicies[] = {
-    {"no cache", false, 0}, {"least recently used", true, 0}, {"prefix cache", true, PrefixCacheOptions().efficiency_weight}};
+constexpr Policy kPolicies[] = {{"no cache", false, 0},
+                                {"least recently used", true, 0},
+                                {"prefix cache", true, PrefixCacheOptions().efficiency_weight}};
 
 absl::StatusOr<WorkloadFigure> Serve(Engine* engine, PrefixCache* cache, Workload* workload, int64_t requests,
                                      const std::function<void(int64_t)>& on_request) {
