@@ -72,6 +72,11 @@ void AdminService::Fill(v1::GetStatusResponse* response) const {
   response->mutable_memory()->set_slots(status.state_bytes);
   response->mutable_memory()->set_workspace(status.workspace_bytes);
   if (model->sessions != nullptr) FillSessions(*model, response);
+  if (model->prefix_cache == nullptr) return;
+  const PrefixCache::Totals prefixes = model->prefix_cache->totals();
+  response->mutable_memory()->set_prefixes(prefixes.kept.bytes);
+  response->mutable_memory()->set_prefixes_taking(prefixes.taking_bytes);
+  response->mutable_memory()->set_prefixes_limit(model->prefix_cache->memory_bytes());
 }
 
 }  // namespace statehouse

@@ -154,15 +154,15 @@ void EventConverter::FinishOutput(const Event& event, v1::Finished* out) {
 }
 
 void EventConverter::AddToAnswer(const Event& event) {
-  if (!answer_.has_value()) return;
+  if (!keeps_answer_ || event.output != 0) return;
   if (event.kind == Event::Kind::kToken) {
-    answer_->tokens.push_back(event.token);
+    answer_.tokens.push_back(event.token);
     return;
   }
-  answer_->reason = event.reason;
-  answer_->stop_token = event.stop_token;
+  answer_.reason = event.reason;
+  answer_.stop_token = event.stop_token;
   if (event.stop_index >= 0 && event.stop_index < static_cast<int32_t>(stop_strings_.size())) {
-    answer_->stop_string = stop_strings_[event.stop_index];
+    answer_.stop_string = stop_strings_[event.stop_index];
   }
 }
 
@@ -210,6 +210,7 @@ void Fold(const v1::GenerateEvent& event, v1::GenerateResponse* response) {
       response->set_model(event.started().model());
       response->set_seed(event.started().seed());
       *response->mutable_prompt_token_ids() = event.started().prompt_token_ids();
+      *response->mutable_cache() = event.started().cache();
       break;
     case v1::GenerateEvent::kPromptLogprobs:
       response->mutable_prompt_logprobs()->MergeFrom(event.prompt_logprobs().tokens());

@@ -33,8 +33,8 @@ class EventConverter {
   EventConverter(const v1::GenerateRequest& request, const ServedModel* model, std::shared_ptr<EventStream> stream,
                  std::vector<int32_t> prompt);
 
-  // From now on answer() is kept. REQUIRES: n = 1; nothing was taken.
-  void KeepAnswer() { answer_.emplace(); }
+  // Output 0 is kept as answer(), for whoever stores what was said. REQUIRES: nothing was taken.
+  void KeepAnswer() { keeps_answer_ = true; }
   // Leaves out tokens before that position, and their text.
   void StartAt(int64_t position) { start_at_ = position; }
 
@@ -46,8 +46,8 @@ class EventConverter {
   // Tokens of all outputs that Take() has passed on.
   int64_t num_tokens() const { return num_tokens_; }
   int64_t num_tokens(int32_t output) const { return outputs_[output].num_tokens; }
-  // REQUIRES: KeepAnswer().
-  const Answer& answer() const { return *answer_; }
+  // Empty without KeepAnswer().
+  const Answer& answer() const { return answer_; }
 
  private:
   struct Output {
@@ -77,7 +77,8 @@ class EventConverter {
   std::vector<int32_t> prompt_;
   std::vector<Output> outputs_;
   std::optional<Event> next_;
-  std::optional<Answer> answer_;
+  bool keeps_answer_ = false;
+  Answer answer_;
   int64_t start_at_ = 0;
   int64_t num_tokens_ = 0;
 };

@@ -63,15 +63,17 @@ absl::Status GenerationRun::Submit(const v1::GenerateRequest& request, EventStre
   std::vector<int32_t> prompt = turn_ == nullptr ? (*converted)->prompt : turn_->input();
   prompt_tokens_ = static_cast<int64_t>(prompt.size());
   paces_.resize((*converted)->n);
+  if (turn_ == nullptr) {  // a session goes on from its own snapshots
+    absl::Status status = prefix_.Prepare(request, *model_, info_.principal, converted->get());
+    if (!status.ok()) return status;
+  }
   if (absl::Status status = Start(*std::move(converted)); !status.ok()) {
     turn_.reset();  // its session is as before
     return status;
   }
   converter_.emplace(request, model_, stream_, std::move(prompt));
-  if (turn_ != nullptr) {
-    converter_->KeepAnswer();
-    converter_->StartAt(request.session().resume_from());
-  }
+  if (turn_ != nullptr || prefix_.wants_answer()) converter_->KeepAnswer();
+  if (turn_ != nullptr) converter_->StartAt(request.session().resume_from());
   stream_->SetListener(listener);
   return absl::OkStatus();
 }
@@ -120,6 +122,8 @@ EventConverter::Result GenerationRun::Take(v1::GenerateEvent* event) {
   if (event->has_started() && turn_ != nullptr) turn_->FillStarted(event->mutable_started());
   if (event->has_started()) environment_->metrics->prompt_tokens.fetch_add(prompt_tokens_, std::memory_order_relaxed);
   if (event->has_finished()) ObserveOutput(event->finished());
+  if (turn_ == nullptr) prefix_.AddReport(event);
+  if (result == EventConverter::Result::kDone) prefix_.Keep(*stream_, converter_->answer().tokens);
   done_ = done_ || result == EventConverter::Result::kDone;
   return result;
 }
@@ -164,6 +168,7 @@ void GenerationRun::AddUsage(Log::Fields* fields) const {
   const Timings timings = stream_->timings();
   fields->emplace_back("prompt_tokens", usage.prompt_tokens);
   fields->emplace_back("cached_tokens", usage.cached_tokens);
+  prefix_.AddFields(fields);
   fields->emplace_back("completion_tokens", usage.completion_tokens);
   if (turn_ != nullptr) {
     const v1::SessionOutcome& outcome = turn_->outcome();

@@ -14,6 +14,7 @@
 #include "server/call_environment.h"
 #include "server/call_info.h"
 #include "server/convert_event.h"
+#include "server/prefix_use.h"
 #include "server/session_turn.h"
 #include "statehouse/v1/generation.pb.h"
 
@@ -77,8 +78,9 @@ class GenerationRun {
   const ServedModel* model_ = nullptr;
   std::shared_ptr<EventStream> stream_;
   std::optional<EventConverter> converter_;
-  std::unique_ptr<SessionTurn> turn_;          // null: no session
-  int64_t num_delivered_ = 0;                  // tokens that were sent
+  std::unique_ptr<SessionTurn> turn_;  // null: no session
+  int64_t num_delivered_ = 0;          // tokens that were sent
+  PrefixUse prefix_;
   std::unique_ptr<CallTable::Ticket> ticket_;  // until the engine has the request
   int64_t prompt_tokens_ = 0;
   int64_t tokens_seen_ = 0;

@@ -1,11 +1,13 @@
 #include "server/hosted_model.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "engine/admission.h"
+#include "engine/state/host_memory.h"
 
 namespace statehouse {
 namespace {
@@ -64,6 +66,13 @@ ServedModel MakeServed(const std::string& name, const LoadedCheckpoint& checkpoi
   return served;
 }
 
+// Snapshots are of slots, so as much memory again is a fair guess, where the host has it.
+int64_t DefaultPrefixMemory(const Engine& engine) {
+  const int64_t slots = engine.options().state_memory_bytes;
+  const std::optional<int64_t> available = AvailableHostBytes();
+  return available.has_value() ? std::min(slots, *available / 4) : slots;
+}
+
 }  // namespace
 
 v1::Model DescribeModel(const std::string& name, const LoadedCheckpoint& checkpoint, const Engine& engine) {
@@ -107,8 +116,14 @@ absl::StatusOr<std::unique_ptr<HostedModel>> HostedModel::Load(const HostedModel
   auto engine = Engine::Create(hosted->checkpoint_.model.get(), hosted->checkpoint_.tokenizer.get(), options.engine);
   if (!engine.ok()) return engine.status();
   hosted->engine_ = *std::move(engine);
+  if (options.enable_prefix_caching) {
+    PrefixCacheOptions prefixes = options.prefix_cache;
+    if (prefixes.memory_bytes == 0) prefixes.memory_bytes = DefaultPrefixMemory(*hosted->engine_);
+    hosted->prefix_cache_ = std::make_unique<PrefixCache>(prefixes, *hosted->checkpoint_.model);
+  }
   hosted->served_ = MakeServed(options.served_name.empty() ? hosted->checkpoint_.name : options.served_name,
                                hosted->checkpoint_, hosted->engine_.get());
+  hosted->served_.prefix_cache = hosted->prefix_cache_.get();
   hosted->engine_->Start();
   if (absl::Status status = hosted->WarmUp(); !status.ok()) return status;
   if (options.sessions.has_value()) {

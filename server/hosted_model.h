@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/engine.h"
+#include "engine/state/prefix_cache.h"
 #include "kernels/parallel/thread_pool.h"
 #include "models/checkpoint.h"
 #include "server/hosted_sessions.h"
@@ -22,6 +23,8 @@ struct HostedModelOptions {
   EngineOptions engine;
   std::optional<SessionSettings> sessions;  // empty: none are kept
   int threads = 0;                          // 0: one per core
+  bool enable_prefix_caching = false;
+  PrefixCacheOptions prefix_cache;  // memory_bytes 0: as much as all slots, at most a quarter of what the host has free
 };
 
 class HostedModel {
@@ -46,6 +49,7 @@ class HostedModel {
   LoadedCheckpoint checkpoint_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<HostedSessions> sessions_;
+  std::unique_ptr<PrefixCache> prefix_cache_;  // may be null
   ServedModel served_;
 };
 

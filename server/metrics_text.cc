@@ -117,6 +117,39 @@ void AddSessions(const ServerMetrics& metrics, const ServedModel& model, Metrics
       [](const auto& tier) { return tier.available ? 1 : 0; });
 }
 
+// The first two are vLLM's: tokens of prompts that were looked up, and of those that were found.
+void AddPrefixes(const PrefixCache& cache, MetricsWriter* out) {
+  const PrefixCache::Totals totals = cache.totals();
+  out->Counter("vllm:prefix_cache_queries_total", "Prompt tokens that were looked up.",
+               static_cast<double>(totals.queried_tokens));
+  out->Counter("vllm:prefix_cache_hits_total", "Prompt tokens that were restored instead of computed.",
+               static_cast<double>(totals.cached_tokens));
+  out->Family("statehouse_prefix_cache_hits_total", "Requests that restored a prefix, by where it was.", "counter");
+  for (const Tier tier : {Tier::kDevice, Tier::kHost, Tier::kDisk, Tier::kStore}) {
+    out->Sample("statehouse_prefix_cache_hits_total", absl::StrCat("tier=\"", TierName(tier), "\""),
+                static_cast<double>(totals.hits[static_cast<size_t>(tier)]));
+  }
+  out->Family("statehouse_prefix_cache_misses_total",
+              "Requests by why no more of their prompt was restored; \"none\": all of it was.", "counter");
+  for (int reason = 0; reason < kNumMissReasons; ++reason) {
+    out->Sample("statehouse_prefix_cache_misses_total",
+                absl::StrCat("reason=\"", MissReasonName(static_cast<MissReason>(reason)), "\""),
+                static_cast<double>(totals.misses[static_cast<size_t>(reason)]));
+  }
+  out->Counter("statehouse_prefix_cache_evictions_total", "Snapshots that had to make room.",
+               static_cast<double>(totals.kept.evictions));
+  out->Counter("statehouse_prefix_cache_not_taken_total", "Snapshots that were not taken for want of memory.",
+               static_cast<double>(totals.not_taken));
+  out->Gauge("statehouse_prefix_cache_snapshots", "Snapshots that are kept.",
+             static_cast<double>(totals.kept.snapshots));
+  out->Gauge("statehouse_prefix_cache_bytes", "Memory of snapshots that are kept.",
+             static_cast<double>(totals.kept.bytes));
+  out->Gauge("statehouse_prefix_cache_taking_bytes", "Memory set aside for snapshots that are being taken.",
+             static_cast<double>(totals.taking_bytes));
+  out->Gauge("statehouse_prefix_cache_limit_bytes", "--prefix-cache-memory.",
+             static_cast<double>(cache.memory_bytes()));
+}
+
 }  // namespace
 
 std::string MetricsText(const ServerMetrics& metrics, const ServedModel* model) {
@@ -137,6 +170,7 @@ std::string MetricsText(const ServerMetrics& metrics, const ServedModel* model) 
   AddVllmHistograms(metrics, &out);
   AddEngine(now, model->engine->stats(), &out);
   if (model->sessions != nullptr) AddSessions(metrics, *model, &out);
+  if (model->prefix_cache != nullptr) AddPrefixes(*model->prefix_cache, &out);
   return out.text();
 }
 

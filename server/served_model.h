@@ -12,6 +12,7 @@
 #include "engine/engine.h"
 #include "engine/sessions/session_store.h"
 #include "engine/state/fingerprint.h"
+#include "engine/state/prefix_cache.h"
 #include "engine/state/slot_pool.h"
 #include "engine/state/snapshot_vault.h"
 #include "models/config.h"
@@ -42,6 +43,7 @@ struct ServedModel {
   SnapshotVault* vault = nullptr;       // where their snapshots lie; null: nowhere
   std::optional<SlotShape> slot_shape;  // set with `sessions`, as is the one below
   Fingerprint fingerprint;
+  PrefixCache* prefix_cache = nullptr;  // null: --no-enable-prefix-caching
 };
 
 // Empty while the model loads. Thread-safety: any thread.

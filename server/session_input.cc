@@ -39,6 +39,9 @@ absl::Status CheckSessionUse(const v1::GenerateRequest& request) {
   if (request.has_n() && request.n() != 1) {
     return InvalidField("n", absl::StrCat(request.n(), " with a session"), "1: a session has one continuation");
   }
+  if (!request.cache().points().empty() || !request.cache().after_messages().empty()) {
+    return InvalidField("cache", "points to keep with a session", "none: a session keeps checkpoints of its own");
+  }
   if (request.has_suffix()) return InvalidField("suffix", "a suffix with a session", "none");
   if (request.has_prompt_logprobs()) {
     return InvalidField("prompt_logprobs", absl::StrCat(request.prompt_logprobs(), " with a session"),

@@ -95,6 +95,7 @@ void AddChat(CLI::App& root, Actions* actions) {
   AddTexts(*command, "Conversation", "--say", "Say this first, as if it were typed; may be given several times", "TEXT",
            [flags](const std::vector<std::string>& lines) { flags->say = lines; });
   AddSamplingFlags(*command, &flags->options.request);
+  AddCacheFlags(*command, &flags->options.request);
   AddModelNameFlag(*command, &flags->model);
   AddServerCommand(*command, actions, [flags](const Connection& connection) { return RunChat(connection, *flags); });
   command->footer(
@@ -185,6 +186,7 @@ void AddGenerate(CLI::App& root, const OfflineGeneration& offline, Actions* acti
       ->group("Output");
   AddSamplingFlags(*command, &flags->request);
   AddGenerateSessionFlags(*command, flags.get());
+  AddCacheFlags(*command, &flags->request);
   if (offline.open) {
     command
         ->add_flag("--offline", flags->offline,

@@ -5,6 +5,14 @@
 #include <utility>
 
 namespace statehouse {
+namespace {
+
+constexpr int64_t kNothingBelow = std::numeric_limits<int64_t>::max();
+// What a node takes beside the tokens of its edge, in tokens' 4 bytes: without it, many short prompts or salts would
+// take memory that nobody counts.
+constexpr int64_t kNodeTokens = 48;
+
+}  // namespace
 
 // The end of an edge. The path from the root spells the first `position` tokens.
 struct PrefixIndex::Node {
@@ -13,15 +21,16 @@ struct PrefixIndex::Node {
   int64_t position = 0;
   std::map<int32_t, std::unique_ptr<Node>> children;  // by the first token of their edge
   std::shared_ptr<const Snapshot> snapshot;
-  bool was_evicted = false;  // had a snapshot
+  int64_t exact_from = kNothingBelow;  // least Snapshot::exact_from() of this node and all below
+  bool was_evicted = false;            // had a snapshot
   int64_t last_use = 0;
 };
 
 // How far a prompt goes along the tree.
 struct PrefixIndex::Place {
-  Node* node = nullptr;     // the last one reached in full
-  int64_t matched = 0;      // tokens, on the edge below it included
-  bool on_an_edge = false;  // some of that edge matched
+  Node* node = nullptr;  // the last one reached in full
+  int64_t matched = 0;   // tokens, on the edge below it included
+  Node* edge = nullptr;  // end of that edge, if some of it matched
 };
 
 const char* MissReasonName(MissReason reason) {
@@ -36,6 +45,12 @@ const char* MissReasonName(MissReason reason) {
       return "no_snapshot";
     case MissReason::kEvicted:
       return "evicted";
+    case MissReason::kRefused:
+      return "refused";
+    case MissReason::kTier:
+      return "tier";
+    case MissReason::kBypassed:
+      return "bypassed";
   }
   return "unknown";
 }
@@ -53,7 +68,7 @@ PrefixIndex::Place PrefixIndex::Descend(Node* root, std::span<const int32_t> tok
     const auto differ = std::mismatch(edge.begin(), edge.end(), rest.begin(), rest.end());
     place.matched += differ.first - edge.begin();
     if (differ.first != edge.end()) {
-      place.on_an_edge = true;
+      place.edge = child->second.get();
       break;
     }
     place.node = child->second.get();
@@ -69,17 +84,18 @@ PrefixMatch PrefixIndex::Find(std::string_view salt, std::span<const int32_t> pr
   const Place place = Descend(root->second.get(), prompt);
   match.matched = place.matched;
   const int64_t size = static_cast<int64_t>(prompt.size());
+  const Source source = FindSource(root->second.get(), place, prompt);
+  int64_t found = 0;
+  if (source.holder != nullptr) {
+    found = source.position;
+    source.holder->last_use = ++clock_;
+    const auto& snapshot = source.holder->snapshot;
+    match.snapshot = snapshot->position() == found ? snapshot : snapshot->TakenBackTo(found);
+  }
   bool was_evicted = false;
-  for (Node* node = place.node; node != nullptr; node = node->parent) {
-    const bool usable = node->snapshot != nullptr && (node->position < size || !node->snapshot->logits().empty());
-    if (usable) {
-      match.snapshot = node->snapshot;
-      node->last_use = ++clock_;
-      break;
-    }
+  for (const Node* node = place.node; node != nullptr && node->position > found; node = node->parent) {
     was_evicted = was_evicted || node->was_evicted;
   }
-  const int64_t found = match.snapshot == nullptr ? 0 : match.snapshot->position();
   if (found == size) {
     match.reason = MissReason::kNone;
   } else if (was_evicted) {
@@ -92,18 +108,63 @@ PrefixMatch PrefixIndex::Find(std::string_view salt, std::span<const int32_t> pr
   return match;
 }
 
+// The deepest position of the prompt that some snapshot is at, or can be taken back to.
+PrefixIndex::Source PrefixIndex::FindSource(Node* root, const Place& place, std::span<const int32_t> prompt) const {
+  const int64_t size = static_cast<int64_t>(prompt.size());
+  const Node& end = *place.node;
+  if (end.position == size && end.snapshot != nullptr && !end.snapshot->logits().empty()) return {place.node, size};
+  // Without logits the last token is computed again, on whatever path that is the same so far.
+  const int64_t nearest = std::min(place.matched, size - 1);
+  const Place there = Descend(root, prompt.first(static_cast<size_t>(nearest)));
+  if (there.edge != nullptr && nearest > 0) {
+    if (Node* const holder = Beyond(there.edge, nearest); holder != nullptr) return {holder, nearest};
+  }
+  for (Node* node = there.node; node->parent != nullptr; node = node->parent) {
+    if (node->snapshot != nullptr) return {node, node->position};
+    if (Node* const holder = Beyond(node, node->position); holder != nullptr) return {holder, node->position};
+  }
+  return {};
+}
+
+PrefixIndex::Node* PrefixIndex::Beyond(Node* below, int64_t position) {
+  if (below->exact_from > position) return nullptr;
+  while (below->snapshot == nullptr || below->snapshot->exact_from() > position) {
+    for (const auto& [token, child] : below->children) {
+      if (child->exact_from > position) continue;
+      below = child.get();
+      break;
+    }
+  }
+  return below;
+}
+
+// After a change at `node`, for it and all above.
+void PrefixIndex::UpdateExactFrom(Node* node) {
+  for (; node != nullptr; node = node->parent) {
+    int64_t least = node->snapshot == nullptr ? kNothingBelow : node->snapshot->exact_from();
+    for (const auto& [token, child] : node->children) least = std::min(least, child->exact_from);
+    if (least == node->exact_from) return;
+    node->exact_from = least;
+  }
+}
+
 // The node at exactly these tokens; edges are split where they must be.
 PrefixIndex::Node* PrefixIndex::Grow(std::string_view salt, std::span<const int32_t> tokens) {
   std::unique_ptr<Node>& root = roots_[std::string(salt)];
-  if (root == nullptr) root = std::make_unique<Node>();
+  if (root == nullptr) {
+    root = std::make_unique<Node>();
+    totals_.tokens += kNodeTokens;
+  }
   const Place place = Descend(root.get(), tokens);
   Node* node = place.node;
-  if (place.on_an_edge) {
+  if (place.edge != nullptr) {
     std::unique_ptr<Node>& slot = node->children[tokens[static_cast<size_t>(node->position)]];
     auto middle = std::make_unique<Node>();
     const auto cut = slot->edge.begin() + (place.matched - node->position);
     middle->parent = node;
     middle->position = place.matched;
+    middle->exact_from = slot->exact_from;
+    totals_.tokens += kNodeTokens;
     middle->edge.assign(slot->edge.begin(), cut);
     slot->edge.erase(slot->edge.begin(), cut);
     slot->parent = middle.get();
@@ -117,7 +178,7 @@ PrefixIndex::Node* PrefixIndex::Grow(std::string_view salt, std::span<const int3
     leaf->parent = node;
     leaf->position = static_cast<int64_t>(tokens.size());
     leaf->edge.assign(tokens.begin() + place.matched, tokens.end());
-    totals_.tokens += static_cast<int64_t>(leaf->edge.size());
+    totals_.tokens += kNodeTokens + static_cast<int64_t>(leaf->edge.size());
     Node* const made = leaf.get();
     node->children[leaf->edge.front()] = std::move(leaf);
     node = made;
@@ -155,6 +216,7 @@ void PrefixIndex::Insert(std::string_view salt, const std::shared_ptr<const Snap
   EvictTo(options_.budget_bytes - snapshot->bytes());
   node->snapshot = snapshot;
   node->was_evicted = false;
+  UpdateExactFrom(node);
   held_.push_back(node);
   totals_.bytes += snapshot->bytes();
   ++totals_.snapshots;
@@ -203,6 +265,7 @@ void PrefixIndex::Drop(Node* node) {
   ++totals_.evictions;
   node->snapshot = nullptr;
   node->was_evicted = true;
+  UpdateExactFrom(node);
 }
 
 // Takes off leaves that hold nothing, the longest unused first, until a quarter of the room is free again.
@@ -222,9 +285,14 @@ void PrefixIndex::ForgetPaths() {
     progress = !leaves.empty();
     for (Node* leaf : leaves) {
       if (totals_.tokens <= enough) break;
-      totals_.tokens -= static_cast<int64_t>(leaf->edge.size());
+      totals_.tokens -= kNodeTokens + static_cast<int64_t>(leaf->edge.size());
       leaf->parent->children.erase(leaf->edge.front());
     }
+  }
+  for (auto root = roots_.begin(); root != roots_.end();) {
+    const bool is_bare = root->second->children.empty();
+    if (is_bare) totals_.tokens -= kNodeTokens;
+    root = is_bare ? roots_.erase(root) : std::next(root);
   }
 }
 

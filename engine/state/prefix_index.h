@@ -1,7 +1,8 @@
 // Finds the deepest snapshot that matches a prompt, so that shared beginnings are not computed again.
 //
 // A radix tree over token ids, one per salt (a tenant's tree cannot be reached from another salt; the budget is
-// shared). Snapshots hang at the positions they were taken at. What is kept under a budget of bytes is what saves most
+// shared). Snapshots hang at the positions they were taken at; one that lies a little beyond where a prompt leaves its
+// path is taken back to there, if that is exact. What is kept under a budget of bytes is what saves most
 // arithmetic per byte and was used lately: score = recency + weight · (FLOPs saved beyond the next snapshot above, per
 // byte), both scaled to [0, 1] over what is held; the lowest score goes first. After "Marconi: Prefix Caching for the
 // Era of Hybrid LLMs" (Pan et al., arXiv 2411.19379). Every answer says how far the prompt matched, and why no more of
@@ -23,8 +24,10 @@
 namespace statehouse {
 
 struct PrefixIndexOptions {
-  int64_t budget_bytes = 0;        // of snapshots
-  int64_t max_tokens = 16 << 20;   // remembered of prompts, 4 bytes each; beyond, paths without snapshots are forgotten
+  int64_t budget_bytes = 0;  // of snapshots
+  // Remembered of prompts, 4 bytes each, every path and salt with what it costs beside them; beyond, paths without
+  // snapshots are forgotten.
+  int64_t max_tokens = 16 << 20;
   double efficiency_weight = 1.0;  // 0: least recently used
   // Arithmetic of computing the first `position` tokens; null: one per token.
   std::function<double(int64_t position)> flops = nullptr;
@@ -37,7 +40,11 @@ enum class MissReason {
   kDiverged,    // it is known up to `matched` tokens, and goes on in another way from there
   kNoSnapshot,  // known farther than the snapshot, but none was taken there
   kEvicted,     // one was taken there, and had to go
+  kRefused,     // one is there, of another numeric mode
+  kTier,        // one is there, and its tier does not give it, or it is damaged
+  kBypassed,    // not looked up
 };
+inline constexpr int kNumMissReasons = 8;
 const char* MissReasonName(MissReason reason);
 
 struct PrefixMatch {
@@ -51,7 +58,7 @@ class PrefixIndex {
   explicit PrefixIndex(const PrefixIndexOptions& options);
   ~PrefixIndex();
 
-  // The deepest usable snapshot; one of the whole prompt must hold logits. Counts as a use of it.
+  // The deepest usable snapshot, taken back where need be; one of the whole prompt must hold logits. Counts as a use.
   PrefixMatch Find(std::string_view salt, std::span<const int32_t> prompt);
 
   // Remembers the prompt and says where snapshots of it are worth taking, ascending and beyond `cached`: where it
@@ -65,20 +72,28 @@ class PrefixIndex {
     int64_t snapshots = 0;
     int64_t bytes = 0;
     int64_t evictions = 0;
-    int64_t tokens = 0;  // remembered, on the edges of all trees
+    int64_t tokens = 0;  // remembered, as max_tokens counts them
   };
   Totals totals() const;
 
  private:
   struct Node;
   struct Place;
+  struct Source {
+    Node* holder = nullptr;  // of the snapshot; null: there is none
+    int64_t position = 0;    // to start from
+  };
 
   // REQUIRES: mu_ held, for all below.
   Place Descend(Node* root, std::span<const int32_t> tokens) const;
+  Source FindSource(Node* root, const Place& place, std::span<const int32_t> prompt) const;
   Node* Grow(std::string_view salt, std::span<const int32_t> tokens);
   void EvictTo(int64_t bytes);
   void ForgetPaths();
   void Drop(Node* node);
+  // A snapshot of a longer path through `below` that is exact at `position`; null: none.
+  static Node* Beyond(Node* below, int64_t position);
+  static void UpdateExactFrom(Node* node);
   double FlopsSaved(const Node& node) const;
 
   const PrefixIndexOptions options_;

@@ -38,6 +38,8 @@ absl::StatusOr<std::unique_ptr<HostedModel>> LoadModelToServe(const ServeOptions
   hosted.engine = options.engine;
   hosted.sessions = options.sessions;
   hosted.threads = options.model.threads;
+  hosted.enable_prefix_caching = options.enable_prefix_caching;
+  hosted.prefix_cache = options.prefix_cache;
   auto model = HostedModel::Load(hosted);
   progress.Clear();
   if (model.ok()) {

@@ -6,6 +6,7 @@
 
 #include "absl/time/time.h"
 #include "engine/engine.h"
+#include "engine/state/prefix_cache.h"
 #include "server/commands/actions.h"
 #include "server/commands/model_flags.h"
 #include "server/grpc_server.h"
@@ -25,6 +26,8 @@ struct ServeOptions {
   absl::Duration shutdown_timeout = absl::Seconds(30);
   std::string log_format = "text";
   bool log_prompts = false;
+  bool enable_prefix_caching = true;
+  PrefixCacheOptions prefix_cache;
 };
 
 // Adds the command with all its flags.

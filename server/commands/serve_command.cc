@@ -78,6 +78,23 @@ void AddLimitFlags(CLI::App& command, EngineOptions* engine) {
       ->group(kGroup);
 }
 
+void AddPrefixFlags(CLI::App& command, ServeOptions* options) {
+  constexpr char kGroup[] = "Shared prefixes";
+  command
+      .add_flag("--enable-prefix-caching,!--no-enable-prefix-caching", options->enable_prefix_caching,
+                "Keep states of prompts, and start from one where a prompt begins as an earlier one of the same caller "
+                "did. Same answers, less work. On by default")
+      ->group(kGroup);
+  AddBytesFlag(command, "--prefix-cache-memory", &options->prefix_cache.memory_bytes,
+               "Host memory for those states. 0: as much as all sequences', at most a quarter of what is free")
+      ->group(kGroup);
+  command
+      .add_option("--cache-salt", options->prefix_cache.salt,
+                  "Part of what keeps prefixes apart, beside the caller and the request's own salt")
+      ->type_name("TEXT")
+      ->group(kGroup);
+}
+
 void AddOperationFlags(CLI::App& command, ServeOptions* options) {
   constexpr char kGroup[] = "Operation";
   command
@@ -126,6 +143,7 @@ void AddServeCommand(CLI::App& root, CommandActions* actions) {
   AddConnectionFlags(*command, &options->listen);
   AddLimitFlags(*command, &options->engine);
   AddSessionFlags(*command, &options->sessions);
+  AddPrefixFlags(*command, options.get());
   AddOperationFlags(*command, options.get());
   (*actions)[command] = [options] { return RunServe(*options); };
 }
