@@ -3,8 +3,10 @@
 #include <unistd.h>
 
 #include <array>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/sessions/local_archive.h"
 #include "engine/state/file_layer.h"
 #include "engine/state/folder_blobs.h"
 
@@ -42,6 +44,11 @@ HostedSessions::~HostedSessions() = default;
 absl::Status HostedSessions::OpenTiers(const SessionSettings& settings, const Fingerprint& here,
                                        const SlotShape& shape) {
   if (!settings.dir.empty()) {
+    // First of all: it takes the folder for this process.
+    auto local = LocalArchive::Open(FileLayer::Posix(), settings.dir);
+    if (!local.ok()) return local.status();
+    if (!(*local)->repairs().empty()) warnings_.push_back((*local)->repairs());
+    archive_ = *std::move(local);
     auto disk = FolderBlobs::Open(FileLayer::Posix(), absl::StrCat(settings.dir, "/snapshots"), "disk",
                                   /*shared=*/false);
     if (!disk.ok()) return disk.status();

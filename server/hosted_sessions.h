@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -45,6 +46,8 @@ class HostedSessions {
 
   SessionStore& store() const { return *store_; }
   SnapshotVault& vault() const { return *vault_; }
+  // What was found damaged at start, and what was done about it.
+  const std::vector<std::string>& warnings() const { return warnings_; }
   // For people: "in /var/lib/statehouse, sync", "in memory".
   std::string Describe() const;
 
@@ -58,6 +61,7 @@ class HostedSessions {
   std::unique_ptr<BlobStore> shared_blobs_;
   std::unique_ptr<SnapshotVault> vault_;
   std::unique_ptr<SessionStore> store_;
+  std::vector<std::string> warnings_;
   std::string place_;
   Durability durability_ = Durability::kMemory;
 };

@@ -44,6 +44,7 @@ absl::StatusOr<std::unique_ptr<HostedModel>> LoadModelToServe(const ServeOptions
   progress.Clear();
   if (model.ok()) {
     for (const std::string& warning : (*model)->checkpoint().warnings) log->Warning(warning);
+    for (const std::string& warning : (*model)->sessions()->warnings()) log->Warning(warning);
   }
   return model;
 }
