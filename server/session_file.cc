@@ -10,8 +10,6 @@
 #include <xxhash.h>
 
 #include "absl/strings/str_cat.h"
-#include "engine/state/snapshot_file.h"
-#include "statehouse/v1/sessions.pb.h"
 
 namespace statehouse {
 namespace {
@@ -119,20 +117,18 @@ absl::Status ReadTokens(std::span<const std::byte> section, int64_t num_tokens, 
 
 }  // namespace
 
-absl::Status WriteSessionFile(const SessionImage& image, const Fingerprint& here, const SessionFileOptions& options,
+absl::Status WriteSessionFile(const SessionImage& image, const Fingerprint& here, const SnapshotFileOptions& options,
                               std::string* file) {
-  if (options.compression != 0 || options.encoding != v1::SNAPSHOT_ENCODING_EXACT) {
-    return absl::UnimplementedError("compression, encoding: this build writes exact snapshots without compression");
-  }
   file->append(kMagic);
   AddSection(Describe(image).dump(-1, ' ', false, Json::error_handler_t::replace), file);
   AddSection({reinterpret_cast<const char*>(image.tokens.data()), image.tokens.size() * sizeof(int32_t)}, file);
   std::string snapshot;
   if (image.snapshot != nullptr) {
-    const absl::Status status = WriteSnapshot(*image.snapshot, here, [&](std::span<const std::byte> bytes) {
+    const auto sink = [&](std::span<const std::byte> bytes) {
       snapshot.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
       return absl::OkStatus();
-    });
+    };
+    const absl::Status status = WriteSnapshot(*image.snapshot, here, sink, options);
     if (!status.ok()) return status;
   }
   AddSection(snapshot, file);

@@ -13,21 +13,16 @@
 #include "engine/sessions/session_info.h"
 #include "engine/state/fingerprint.h"
 #include "engine/state/slot_pool.h"
+#include "engine/state/snapshot_file.h"
 
 namespace statehouse {
 
-// How the snapshot in the file is written.
-struct SessionFileOptions {
-  int compression = 0;  // zstd level, 1 … 19; 0: none
-  int encoding = 0;     // v1::SnapshotEncoding
-};
-
-// Appends the file's bytes: equal for equal images and options.
-absl::Status WriteSessionFile(const SessionImage& image, const Fingerprint& here, const SessionFileOptions& options,
+// Appends the file's bytes: equal for equal images and options. Errors as WriteSnapshot().
+absl::Status WriteSessionFile(const SessionImage& image, const Fingerprint& here, const SnapshotFileOptions& options,
                               std::string* file);
 
 // `shape` and `here` are the loaded model's. DATA_LOSS: damaged. FAILED_PRECONDITION: of another identity, by field, or
-// of another numeric mode without `allow_other_numeric`.
+// of another numeric mode, or stored with loss, without `allow_other_numeric`.
 absl::StatusOr<SessionImage> ReadSessionFile(std::span<const std::byte> file, const Fingerprint& here,
                                              const SlotShape& shape, int64_t vocab_size, bool allow_other_numeric);
 

@@ -27,6 +27,12 @@ std::string ExportId(const std::string& file) {
   return absl::StrFormat("%016x%016x", hash.high64, hash.low64);
 }
 
+StateEncoding EncodingOf(v1::SnapshotEncoding encoding) {
+  return encoding == v1::SNAPSHOT_ENCODING_BF16   ? StateEncoding::kBf16
+         : encoding == v1::SNAPSHOT_ENCODING_INT8 ? StateEncoding::kInt8
+                                                  : StateEncoding::kF32;
+}
+
 absl::Status CheckExport(const v1::ExportSessionRequest& request) {
   constexpr int kMostCompression = 19;
   if (request.session().empty()) return InvalidField("session", "an empty string", "a session's id or name");
@@ -77,7 +83,7 @@ absl::Status ExportSession(const ServedModel& model, const CallInfo& info, const
   absl::StatusOr<SessionImage> image = model.sessions->Export(info.principal, request.session());
   if (!image.ok()) return image.status();
   std::string file;
-  const SessionFileOptions options = {.compression = request.compression(), .encoding = request.encoding()};
+  const SnapshotFileOptions options = {.encoding = EncodingOf(request.encoding()), .zstd_level = request.compression()};
   if (absl::Status status = WriteSessionFile(*image, model.fingerprint, options, &file); !status.ok()) return status;
   *image = SessionImage();
   const std::string id = ExportId(file);

@@ -236,6 +236,26 @@ TEST_F(SessionsService, ExportThenImport_GoesOnWithTheSameTokens) {
   EXPECT_EQ(IdsOf(copy), IdsOf(Say("ada", "two")));
 }
 
+TEST_F(SessionsService, ExportWithLoss_MustBeAllowedAndIsTold) {
+  Say("ada", "one");
+  v1::ExportSessionRequest request;
+  request.set_session("ada");
+  request.set_encoding(v1::SNAPSHOT_ENCODING_BF16);
+  request.set_compression(3);
+  std::vector<v1::ExportSessionPart> parts;
+  ASSERT_TRUE(Export(request, &parts).ok());
+  const v1::ImportSessionPart part = PartOf(parts.front().data(), 0, true);
+  v1::ImportSessionResponse response;
+  EXPECT_EQ(Import("copy", {part}, &response).error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  v1::ImportSessionPart allowed = part;
+  allowed.mutable_header()->set_allow_other_numeric(true);
+  ASSERT_TRUE(Import("copy", {allowed}, &response).ok());
+  EXPECT_EQ(response.exactness(), v1::EXACTNESS_CONTINUED);
+  EXPECT_NE(response.numeric_difference(), "");
+  request.set_compression(20);
+  EXPECT_EQ(Export(request, &parts).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+}
+
 TEST_F(SessionsService, ExportThatBrokeOff_GoesOnAtItsOffset) {
   Say("ada", "one");
   const std::string file = ExportAll("ada");
