@@ -48,7 +48,9 @@ class SessionCrashTest : public SessionStoreTest {
     ASSERT_TRUE(store_->Create(Named("ann", "long")).ok());
     for (int round = 0; round < 3; ++round) {
       ASSERT_TRUE(RunTurn(store_.get(), "ann", "long", Tokens(1000, 300 + round), {9}).ok());
-      if (round < 2) ASSERT_TRUE(store_->Rewind("ann", "long", 2, false).ok());
+      if (round < 2) {
+        ASSERT_TRUE(store_->Rewind("ann", "long", 2, false).ok());
+      }
     }
     vault_->Settle();
   }

@@ -338,6 +338,9 @@ void ScheduleTest::ExpectTokensAsInThePlainModel() {
 
 void ScheduleTest::RunSchedule(uint32_t seed) {
   random_.seed(seed);
+  store_.reset();
+  vault_.reset();
+  archive_.reset();
   files_ = std::make_unique<CrashFiles>(seed);
   disk_ = std::make_unique<FaultyBlobs>("disk");
   shared_ = random_() % 2 == 0 ? std::make_unique<FaultyBlobs>("store") : nullptr;
@@ -374,7 +377,6 @@ void ScheduleTest::RunSchedule(uint32_t seed) {
   const EngineStatus status = engine_->GetStatus();
   EXPECT_EQ(status.slots_used, 0);
   EXPECT_EQ(status.slots_zeroing, 0) << "freed slots are zeroed before they count as free (slot_pool_test)";
-  store_.reset();
 }
 
 TEST_F(ScheduleTest, RandomSchedules_EqualRunningEverythingFromScratch) {

@@ -189,8 +189,9 @@ TEST_F(SessionStoreTest, TooMuchWithoutADurableSnapshot_WaitsForOneOrFailsAndLos
   EXPECT_EQ(vault_->size(), 1) << "the snapshot of a turn that failed is not kept";
   vault_->flush_fails = absl::OkStatus();
   ASSERT_TRUE(RunTurn(store.get(), "ann", "a", {5, 6, 7}, {8}, {7}).ok());
+  ASSERT_TRUE(RunTurn(store.get(), "ann", "a", {9}, {}).ok());
   const int64_t flushes = vault_->flushes;
-  EXPECT_GT(flushes, 0);
+  EXPECT_EQ(flushes, 4) << "two that failed, then the snapshot at 3, then, as that is too far back, at 7";
   ASSERT_TRUE(RunTurn(store.get(), "ann", "a", {9}, {9}, {}).ok());
   EXPECT_EQ(vault_->flushes, flushes) << "the snapshot at 7 is near enough, and known to be durable";
 }
