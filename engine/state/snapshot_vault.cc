@@ -76,7 +76,7 @@ class TieredVault final : public SnapshotVault, public VaultTier::Source {
       return absl::FailedPreconditionError(shared ? "there is no shared store to keep snapshots in"
                                                   : "there is neither a disk nor a store to keep snapshots in");
     }
-    if (target->Has(key)) return absl::OkStatus();
+    if (target->Has(key) || (!shared && store_ != nullptr && store_->Has(key))) return absl::OkStatus();
     int64_t bytes = 0;
     if (const auto item = InPool(key); item.snapshot != nullptr) {
       bytes = item.snapshot->bytes();
@@ -84,7 +84,11 @@ class TieredVault final : public SnapshotVault, public VaultTier::Source {
       // Perhaps another server or an earlier process put it there.
       const auto info = target->Stat(key);
       if (info.ok() || !absl::IsNotFound(info.status())) return info.status();
-      if (target == disk_.get() || disk_ == nullptr || !disk_->Stat(key).ok()) return NowhereError(key);
+      VaultTier* const other = target == store_.get() ? disk_.get() : store_.get();
+      const absl::StatusOr<BlobInfo> elsewhere = other == nullptr ? NowhereError(key) : other->Stat(key);
+      if (!elsewhere.ok()) return elsewhere.status();
+      if (!shared) return absl::OkStatus();
+      bytes = elsewhere->bytes;
     }
     target->Enqueue(key, bytes, true);
     return target->Await(key, deadline);

@@ -67,9 +67,9 @@ class SnapshotVault {
   // Returns at once. `key` names it in every tier: 32 hexadecimal digits, random (NewKey()). With `durable` it goes to
   // the tiers below; without it leaves with host memory.
   virtual absl::Status Keep(const std::string& key, std::shared_ptr<const Snapshot> snapshot, bool durable) = 0;
-  // Blocks until it survives this process (disk, or the store if there is no disk; `shared`: the store), or the
-  // deadline. NOT_FOUND: in no tier. RESOURCE_EXHAUSTED: full. UNAVAILABLE: not in time. FAILED_PRECONDITION: there is
-  // no such tier.
+  // Blocks until it survives this process (on disk or in the store; `shared`: in the store), or the deadline.
+  // NOT_FOUND: in no tier. RESOURCE_EXHAUSTED: full. UNAVAILABLE: not in time. FAILED_PRECONDITION: there is no such
+  // tier.
   virtual absl::Status Flush(const std::string& key, bool shared, absl::Time deadline) = 0;
   // Blocks on disk or network. NOT_FOUND: in no tier. DATA_LOSS: damaged, now in quarantine. UNAVAILABLE: its tier is
   // left alone or too slow. FAILED_PRECONDITION: another identity by field, or another numeric mode that is not

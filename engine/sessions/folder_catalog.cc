@@ -1,0 +1,197 @@
+#include "engine/sessions/folder_catalog.h"
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "engine/errors.h"
+#include "engine/sessions/byte_coding.h"
+#include "engine/sessions/folder_log.h"
+
+namespace statehouse {
+namespace {
+
+std::string HashOf(std::string_view text) {
+  const XXH128_hash_t hash = XXH3_128bits(text.data(), text.size());
+  return absl::StrCat(absl::Hex(hash.high64, absl::kZeroPad16), absl::Hex(hash.low64, absl::kZeroPad16));
+}
+
+std::string EntryPath(const std::string& id) { return absl::StrCat(FolderCatalog::SessionPath(id), "/entry"); }
+std::string PrincipalPath(std::string_view principal) { return absl::StrCat("principals/", HashOf(principal)); }
+std::string MarkerPath(std::string_view principal, const std::string& id) {
+  return absl::StrCat(PrincipalPath(principal), "/", id.substr(0, 2), "/", id);
+}
+std::string NamePath(std::string_view principal, std::string_view name) {
+  return absl::StrCat("names/", HashOf(principal), "/", HashOf(name));
+}
+
+absl::Status Taken(const std::string& name) {
+  return absl::AlreadyExistsError(absl::StrCat("the name \"", name, "\" is taken"));
+}
+
+}  // namespace
+
+bool FolderCatalog::IsId(std::string_view id) {
+  return id.size() == 32 && id.find_first_not_of("0123456789abcdef") == std::string_view::npos;
+}
+
+std::string FolderCatalog::SessionPath(const std::string& id) {
+  return absl::StrCat("sessions/", id.substr(0, 2), "/", id);
+}
+
+absl::Status FolderCatalog::NoSuch(std::string_view ref) {
+  return absl::NotFoundError(absl::StrCat("no session \"", std::string(ref), "\""));
+}
+
+absl::StatusOr<SessionEntry> FolderCatalog::Read(const std::string& id) {
+  const auto bytes = folder_->Read(EntryPath(id));
+  if (absl::IsNotFound(bytes.status())) return NoSuch(id);
+  if (!bytes.ok()) return bytes.status();
+  ByteReader reader(*bytes);
+  SessionEntry entry;
+  entry.id = reader.Text();
+  entry.principal = reader.Text();
+  entry.name = reader.Text();
+  entry.meta = reader.Text();
+  if (!reader.finished() || entry.id != id) {
+    return absl::DataLossError(absl::StrCat(folder_->root(), "/", EntryPath(id), " is no entry of this session"));
+  }
+  return entry;
+}
+
+absl::Status FolderCatalog::Put(const SessionEntry& entry) {
+  if (!IsId(entry.id)) return BadField("id", "32 hexadecimal digits are expected");
+  const auto before = Read(entry.id);
+  if (!before.ok() && !absl::IsNotFound(before.status())) return before.status();
+  const bool claims = !entry.name.empty() && !(before.ok() && before->name == entry.name);
+  absl::StatusOr<int64_t> claim = 0;
+  if (claims && !(claim = ClaimName(entry)).ok()) return claim.status();
+  if (!before.ok()) {
+    if (absl::Status status = FolderLog(folder_).Create(SessionPath(entry.id)); !status.ok()) return status;
+  }
+  const auto encode = [](const SessionEntry& which) {
+    ByteWriter writer;
+    for (const std::string* text : {&which.id, &which.principal, &which.name, &which.meta}) writer.Text(*text);
+    return writer.Take();
+  };
+  if (absl::Status status = folder_->Replace(EntryPath(entry.id), encode(entry)); !status.ok()) return status;
+  if (claims) {
+    if (absl::Status status = KeepName(entry, *claim); !status.ok()) {
+      const absl::Status undone =
+          before.ok() ? folder_->Replace(EntryPath(entry.id), encode(*before)) : folder_->Remove(SessionPath(entry.id));
+      return undone.ok() ? status : undone;
+    }
+  }
+  const std::string marker = MarkerPath(entry.principal, entry.id);
+  if (folder_->Exists(marker)) return absl::OkStatus();
+  absl::Status status = folder_->MakeFolder(marker.substr(0, marker.rfind('/')));
+  if (status.ok()) status = folder_->PutNew(marker, "", nullptr);
+  return absl::IsAlreadyExists(status) ? absl::OkStatus() : status;
+}
+
+absl::StatusOr<FolderCatalog::Claim> FolderCatalog::LastClaim(const std::string& principal, const std::string& name) {
+  const std::string path = NamePath(principal, name);
+  const auto names = folder_->List(path);
+  if (!names.ok()) return names.status();
+  Claim last;
+  for (const std::string& number : *names) {
+    int64_t value = 0;
+    if (absl::SimpleAtoi(number, &value)) last.number = std::max(last.number, value);
+  }
+  if (last.number == 0) return last;
+  const auto id = folder_->Read(absl::StrCat(path, "/", last.number));
+  if (!id.ok()) return id.status();
+  last.id = *id;
+  return last;
+}
+
+absl::StatusOr<int64_t> FolderCatalog::ClaimName(const SessionEntry& entry) {
+  const std::string path = NamePath(entry.principal, entry.name);
+  if (absl::Status status = folder_->MakeFolder(path); !status.ok()) return status;
+  const auto last = LastClaim(entry.principal, entry.name);
+  if (!last.ok()) return last.status();
+  if (last->number > 0 && last->id != entry.id) {
+    // A claim counts as long as its session is there and has that name.
+    const auto holder = Read(last->id);
+    if (!holder.ok() && !absl::IsNotFound(holder.status())) return holder.status();
+    if (holder.ok() && holder->name == entry.name && holder->principal == entry.principal) return Taken(entry.name);
+  }
+  const absl::Status status = folder_->PutNew(absl::StrCat(path, "/", last->number + 1), entry.id, nullptr);
+  if (absl::IsAlreadyExists(status)) return Taken(entry.name);
+  if (!status.ok()) return status;
+  return last->number + 1;
+}
+
+absl::Status FolderCatalog::KeepName(const SessionEntry& entry, int64_t claim) {
+  const auto last = LastClaim(entry.principal, entry.name);
+  if (!last.ok()) return last.status();
+  // A later one was made before this session's entry was there to be seen.
+  if (last->number != claim) return Taken(entry.name);
+  for (int64_t old = claim - 1; old > 0; --old) {
+    const std::string path = absl::StrCat(NamePath(entry.principal, entry.name), "/", old);
+    if (!folder_->Exists(path)) break;
+    folder_->Remove(path).IgnoreError();  // only the highest counts
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<SessionEntry> FolderCatalog::Find(std::string_view principal, std::string_view ref) {
+  if (IsId(ref)) {
+    auto entry = Read(std::string(ref));
+    if (entry.ok() || !absl::IsNotFound(entry.status())) return entry;
+  }
+  const auto claim = LastClaim(std::string(principal), std::string(ref));
+  if (!claim.ok()) return claim.status();
+  if (claim->number == 0) return NoSuch(ref);
+  auto entry = Read(claim->id);
+  if (absl::IsNotFound(entry.status())) return NoSuch(ref);
+  if (entry.ok() && (entry->name != ref || entry->principal != principal)) return NoSuch(ref);
+  return entry;
+}
+
+absl::StatusOr<std::vector<SessionEntry>> FolderCatalog::List(const std::string* principal, std::string_view after,
+                                                              int64_t limit) {
+  const std::string top = principal == nullptr ? "sessions" : PrincipalPath(*principal);
+  std::vector<SessionEntry> found;
+  const auto shards = folder_->List(top);
+  if (!shards.ok()) return shards.status();
+  for (const std::string& shard : *shards) {
+    if (shard < after.substr(0, 2)) continue;
+    const auto ids = folder_->List(absl::StrCat(top, "/", shard));
+    if (!ids.ok()) return ids.status();
+    for (const std::string& id : *ids) {
+      if (static_cast<int64_t>(found.size()) >= limit) return found;
+      if (id <= after || !IsId(id)) continue;
+      auto entry = Read(id);
+      if (absl::IsNotFound(entry.status())) continue;  // removed since, or not entered yet
+      if (!entry.ok()) return entry.status();
+      if (principal != nullptr && entry->principal != *principal) continue;
+      found.push_back(*std::move(entry));
+    }
+  }
+  return found;
+}
+
+absl::StatusOr<int64_t> FolderCatalog::Count(std::string_view principal) {
+  const std::string top = PrincipalPath(principal);
+  const auto shards = folder_->List(top);
+  if (!shards.ok()) return shards.status();
+  int64_t count = 0;
+  for (const std::string& shard : *shards) {
+    const auto ids = folder_->List(absl::StrCat(top, "/", shard));
+    if (!ids.ok()) return ids.status();
+    count += static_cast<int64_t>(ids->size());
+  }
+  return count;
+}
+
+absl::Status FolderCatalog::Remove(const SessionEntry& entry) {
+  if (absl::Status status = folder_->Remove(SessionPath(entry.id)); !status.ok()) return status;
+  return folder_->Remove(MarkerPath(entry.principal, entry.id));
+}
+
+}  // namespace statehouse

@@ -1,0 +1,53 @@
+// Which sessions there are in a SharedFolder, whose they are and what they are called.
+//
+//   sessions/ab/<id>/entry                          id, principal, name, meta
+//   principals/<hash of principal>/ab/<id>          which sessions a principal has
+//   names/<hash of principal>/<hash of name>/<n>    who claimed the name; the highest n counts
+//
+// A name is claimed with link() under the next number, then the entry is written, then the claim is looked at again: of
+// several servers that want one name, one keeps it. Errors: as SessionArchive. Thread-safety: any thread; calls for one
+// session come from one at a time.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "engine/sessions/session_archive.h"
+#include "engine/sessions/shared_folder.h"
+
+namespace statehouse {
+
+class FolderCatalog {
+ public:
+  explicit FolderCatalog(SharedFolder* folder) : folder_(folder) {}
+
+  absl::Status Put(const SessionEntry& entry);
+  absl::StatusOr<SessionEntry> Read(const std::string& id);
+  absl::StatusOr<SessionEntry> Find(std::string_view principal, std::string_view ref);
+  absl::StatusOr<std::vector<SessionEntry>> List(const std::string* principal, std::string_view after, int64_t limit);
+  absl::StatusOr<int64_t> Count(std::string_view principal);
+  // With everything in the session's folder.
+  absl::Status Remove(const SessionEntry& entry);
+
+  static bool IsId(std::string_view id);
+  static std::string SessionPath(const std::string& id);
+  static absl::Status NoSuch(std::string_view ref);
+
+ private:
+  // Of the last claim of a name: its number and session; 0 if nobody ever did.
+  struct Claim {
+    int64_t number = 0;
+    std::string id;
+  };
+  absl::StatusOr<Claim> LastClaim(const std::string& principal, const std::string& name);
+  absl::StatusOr<int64_t> ClaimName(const SessionEntry& entry);
+  // Is this claim of the entry's name still the one that counts?
+  absl::Status KeepName(const SessionEntry& entry, int64_t claim);
+
+  SharedFolder* const folder_;
+};
+
+}  // namespace statehouse
