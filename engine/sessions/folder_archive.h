@@ -1,8 +1,8 @@
 // A SessionArchive on a folder that several servers share (NFS, or one machine's disk).
 //
-// Entries are in a FolderCatalog; records and leases of a session in its FolderLog. Two servers never both succeed: every
-// step that decides is a link() to a name that must be new. Leases run on the file server's clock. Everything that is
-// acknowledged is synced. Thread-safety: as SessionArchive.
+// Entries are in a FolderCatalog; records and leases of a session in its FolderLog. Two servers never both succeed:
+// every step that decides is a link() to a name that must be new. Leases run on the file server's clock. Everything
+// that is acknowledged is synced. Thread-safety: as SessionArchive.
 #pragma once
 
 #include <functional>
@@ -52,7 +52,7 @@ class FolderArchive final : public SessionArchive {
   // Decides on an entry, given what the log says and the time there. OK and no value: nothing to put.
   using Decide = std::function<absl::Status(const LogState& state, absl::Time now, absl::Time lease_end)>;
 
-  explicit FolderArchive(std::unique_ptr<SharedFolder> folder) 
+  explicit FolderArchive(std::unique_ptr<SharedFolder> folder)
       : folder_(std::move(folder)), catalog_(folder_.get()), log_(folder_.get()) {}
   // Catches up, makes an entry, asks `decide`, puts it; again if another server was faster.
   absl::StatusOr<LogState> Advance(const std::string& id, const std::function<LogEntry(const LogState&)>& make,

@@ -66,6 +66,13 @@ absl::Status SyncParent(const std::string& full) {
   return absl::OkStatus();
 }
 
+// After something was put in place: from there on no error may say that it was not, not even one that says that the
+// folder has gone since.
+absl::Status SyncPut(const std::string& full) {
+  const absl::Status status = SyncParent(full);
+  return status.ok() ? status : absl::UnavailableError(status.message());
+}
+
 // Checksum, then contents.
 std::string Framed(std::string_view contents) {
   const uint64_t checksum = XXH3_64bits(contents.data(), contents.size());
@@ -139,7 +146,7 @@ absl::Status SharedFolder::PutNew(const std::string& path, std::string_view cont
     if (stat(temporary.c_str(), &info) == 0 && info.st_nlink == 2) status = absl::OkStatus();
   }
   unlink(temporary.c_str());
-  return status.ok() ? SyncParent(Full(path)) : status;
+  return status.ok() ? SyncPut(Full(path)) : status;
 }
 
 absl::Status SharedFolder::Replace(const std::string& path, std::string_view contents) {
@@ -149,7 +156,7 @@ absl::Status SharedFolder::Replace(const std::string& path, std::string_view con
     status = FolderError(Full(path), "cannot be put in place", errno);
   }
   if (!status.ok()) unlink(temporary.c_str());
-  return status.ok() ? SyncParent(Full(path)) : status;
+  return status.ok() ? SyncPut(Full(path)) : status;
 }
 
 absl::Status SharedFolder::PutNewFolder(const std::string& path, const std::string& file, std::string_view contents) {
@@ -162,7 +169,7 @@ absl::Status SharedFolder::PutNewFolder(const std::string& path, const std::stri
   if (status.ok() && rename(temporary.c_str(), Full(path).c_str()) != 0) {
     status = FolderError(Full(path), "cannot be put in place", errno);
   }
-  if (status.ok()) return SyncParent(Full(path));
+  if (status.ok()) return SyncPut(Full(path));
   unlink(inside.c_str());
   rmdir(temporary.c_str());
   return status;
