@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstring>
 #include <deque>
+#include <map>
 #include <random>
 
 #include "absl/strings/str_cat.h"
@@ -220,6 +221,123 @@ TEST_F(PrefixCacheTest, FreedSlots_AreZeroBeforeTheyServeAnother) {
   ExpectAllSlotsFree();
 }
 
+// A tier below that does what a test says.
+class FakeVault final : public SnapshotVault {
+ public:
+  absl::Status Keep(const std::string& key, std::shared_ptr<const Snapshot> snapshot, bool) override {
+    if (full) return absl::ResourceExhaustedError("full");
+    kept[key] = std::move(snapshot);
+    return absl::OkStatus();
+  }
+  absl::Status Flush(const std::string&, bool, absl::Time) override { return absl::OkStatus(); }
+  absl::StatusOr<Fetched> Fetch(const std::string& key, bool) override {
+    ++fetches;
+    if (!broken.ok()) return broken;
+    const auto found = kept.find(key);
+    if (found == kept.end()) return absl::NotFoundError("no such snapshot");
+    Fetched fetched;
+    fetched.snapshot = found->second;
+    fetched.tier = Tier::kDisk;
+    return fetched;
+  }
+  Tier Where(const std::string& key) const override { return kept.contains(key) ? Tier::kDisk : Tier::kNone; }
+  absl::Status Drop(const std::string& key, Removed*) override {
+    kept.erase(key);
+    return absl::OkStatus();
+  }
+  absl::Status Verify(const std::string&, Tier) override { return absl::OkStatus(); }
+  absl::StatusOr<std::vector<BlobInfo>> List(Tier, const std::string&, int64_t) override {
+    return std::vector<BlobInfo>();
+  }
+  std::array<TierTotals, kNumTiers> totals() const override { return {}; }
+
+  std::map<std::string, std::shared_ptr<const Snapshot>> kept;
+  absl::Status broken;
+  bool full = false;
+  int fetches = 0;
+};
+
+class PrefixTierTest : public PrefixCacheTest {
+ protected:
+  // Room for two snapshots of a prompt of 100 tokens, or three.
+  void MakeSmallCache() {
+    MakeEngine(2, 16);
+    MakeCache();
+    Serve(MakePrompt(100, 1));
+    const int64_t one = cache_->totals().kept.bytes;
+    cache_ = std::make_unique<PrefixCache>(PrefixCacheOptions{.memory_bytes = 4 * one, .vault = &vault_}, *model_);
+  }
+  void ServeAll(int count) {
+    for (int idx = 0; idx < count; ++idx) Serve(MakePrompt(100, idx));
+  }
+  void TearDown() override {
+    cache_.reset();
+    EXPECT_TRUE(vault_.kept.empty()) << "snapshots that nobody will find stayed behind";
+    PrefixCacheTest::TearDown();
+  }
+
+  FakeVault vault_;
+};
+
+TEST_F(PrefixTierTest, WhatHasToLeaveMemory_IsFoundInTheTierBelow) {
+  MakeSmallCache();
+  const Served first = Serve(MakePrompt(100, 0));
+  ServeAll(8);
+  EXPECT_GT(cache_->totals().kept.spilled, 0);
+  EXPECT_EQ(cache_->totals().kept.evictions, 0);
+  const Served again = Serve(MakePrompt(100, 0));
+  EXPECT_EQ(again.cached_tokens, 100);
+  EXPECT_EQ(again.report.tier, Tier::kDisk);
+  EXPECT_EQ(again.report.Explanation(), "restored 100 of 100 tokens from disk");
+  EXPECT_EQ(again.read.outputs[0].tokens, first.read.outputs[0].tokens);
+  EXPECT_EQ(cache_->totals().hits[static_cast<size_t>(Tier::kDisk)], 1);
+  // It is in memory again, and its copy below still counts.
+  const int fetches = vault_.fetches;
+  EXPECT_EQ(Serve(MakePrompt(100, 0)).report.tier, Tier::kHost);
+  EXPECT_EQ(vault_.fetches, fetches);
+}
+
+TEST_F(PrefixTierTest, LowerSnapshotBeyondTheBranch_IsTakenBack) {
+  MakeSmallCache();
+  Serve(MakePrompt(100, 0));
+  for (int idx = 1; idx < 8; ++idx) Serve(MakePrompt(100, idx));
+  Tokens other = MakePrompt(100, 0);
+  other.resize(98);
+  const Served served = Serve(Join(other, MakePrompt(9, 77)));
+  EXPECT_EQ(served.cached_tokens, 98);
+  EXPECT_EQ(served.report.tier, Tier::kDisk);
+}
+
+TEST_F(PrefixTierTest, TierThatFails_IsAMissThatSaysSo) {
+  MakeSmallCache();
+  const struct {
+    absl::Status status;
+    MissReason reason;
+    const char* words;
+  } cases[] = {{absl::UnavailableError("slow"), MissReason::kTier, "could not be read"},
+               {absl::DataLossError("damaged"), MissReason::kTier, "could not be read"},
+               {absl::FailedPreconditionError("other"), MissReason::kRefused, "another numeric mode"},
+               {absl::NotFoundError("gone"), MissReason::kEvicted, "had to make room"}};
+  for (const auto& failing : cases) {
+    ServeAll(8);
+    vault_.broken = failing.status;
+    const Served served = Serve(MakePrompt(100, 0));
+    vault_.broken = absl::OkStatus();
+    EXPECT_EQ(served.cached_tokens, 0) << failing.status;
+    EXPECT_EQ(served.report.miss, failing.reason) << failing.status;
+    EXPECT_THAT(served.report.Explanation(), HasSubstr(failing.words));
+  }
+}
+
+TEST_F(PrefixTierTest, TierThatTakesNoMore_MeansEvicted) {
+  MakeSmallCache();
+  vault_.full = true;
+  ServeAll(8);
+  EXPECT_GT(cache_->totals().kept.evictions, 0);
+  EXPECT_EQ(cache_->totals().kept.spilled, 0);
+  EXPECT_EQ(Serve(MakePrompt(100, 0)).report.miss, MissReason::kEvicted);
+}
+
 // On a real model: whatever is shared, the bits are those of an engine that computes each request alone from scratch.
 class PrefixBitsTest : public ::testing::Test {
  protected:
@@ -281,7 +399,10 @@ class PrefixBitsTest : public ::testing::Test {
                                   .max_num_batched_tokens = random() % 2 == 0 ? 16 : 200})
                       .value();
     const int64_t snapshot_bytes = engine->GetStatus().slot_bytes;
-    PrefixCache cache({.memory_bytes = snapshot_bytes * (random() % 2 == 0 ? 12 : 100)}, *model);
+    FakeVault vault;
+    PrefixCache cache({.memory_bytes = snapshot_bytes * (random() % 2 == 0 ? 12 : 100),
+                       .vault = random() % 2 == 0 ? &vault : nullptr},
+                      *model);
     std::vector<Tokens> roots;
     for (int root = 0; root < 4; ++root) roots.push_back(MakePrompt(30 + random() % 220, 50 + root, kVocab));
     std::vector<std::unique_ptr<Running>> running;
