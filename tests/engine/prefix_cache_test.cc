@@ -29,6 +29,14 @@ Tokens Join(Tokens a, const Tokens& b) {
 
 class PrefixCacheTest : public EngineTest {
  protected:
+  void MakeEngine(int64_t slots, int64_t rows) {
+    EngineOptions options;
+    options.max_num_seqs = slots;
+    options.max_num_batched_tokens = rows;
+    FakeModelOptions model;
+    model.may_be_taken_back = true;
+    EngineTest::MakeEngine(model, options);
+  }
   void MakeCache(int64_t memory_bytes = 64 << 20, std::string salt = "") {
     cache_ = std::make_unique<PrefixCache>(PrefixCacheOptions{.memory_bytes = memory_bytes, .salt = std::move(salt)},
                                            *model_);
@@ -346,7 +354,9 @@ class PrefixBitsTest : public ::testing::Test {
   std::unique_ptr<Request> RandomRequest(std::mt19937* random, const std::vector<Tokens>& roots) {
     std::mt19937& draw = *random;
     Tokens prompt = roots[draw() % roots.size()];
-    prompt.resize(1 + draw() % prompt.size());
+    // Parting anywhere, or where others part too.
+    const size_t size = prompt.size();
+    prompt.resize(draw() % 2 == 0 ? 1 + draw() % size : std::max<size_t>(1, size * (1 + draw() % 4) / 4));
     if (draw() % 4 != 0) prompt = Join(std::move(prompt), MakePrompt(1 + draw() % 40, draw() % 6, kVocab));
     auto request = MakeRequest(std::move(prompt), 1 + draw() % 24);
     request->sampling.seed = draw();
@@ -415,7 +425,7 @@ class PrefixBitsTest : public ::testing::Test {
         const int64_t size = static_cast<int64_t>(request->prompt.size());
         const std::vector<int64_t> points = {1 + static_cast<int64_t>(random() % size)};
         next->use = cache.Begin(
-            {.points = random() % 3 == 0 ? points : std::vector<int64_t>(), .will_go_on = random() % 2 == 0},
+            {.points = std::span<const int64_t>(points).first(random() % 2), .will_go_on = random() % 2 == 0},
             request.get());
         next->stream = engine->Submit(std::move(request)).value();
         running.push_back(std::move(next));
@@ -459,17 +469,17 @@ TEST_F(PrefixBitsTest, RandomWorkloadsWithBatchMates_GiveTheBitsOfRequestsComput
       load.switch_over = switch_over;
       auto model = LoadModel(absl::StrCat(STATEHOUSE_SOURCE_DIR "/tests/golden/models/", golden), load, &pool);
       ASSERT_TRUE(model.ok()) << model.status();
-      for (uint32_t seed = 1; seed <= 4; ++seed) {
+      for (uint32_t seed = 1; seed <= 2; ++seed) {
         SCOPED_TRACE(absl::StrCat(golden, ", switch-over ", switch_over));
-        cached_tokens += RunWorkload(model->get(), seed, 25);
-        requests += 25;
+        cached_tokens += RunWorkload(model->get(), seed, 60);
+        requests += 60;
         if (HasFailure()) return;
       }
     }
   }
   std::printf("%lld requests, %lld prompt tokens restored, all bits those of requests computed alone\n",
               static_cast<long long>(requests), static_cast<long long>(cached_tokens));
-  EXPECT_GT(cached_tokens, 20 * requests) << "the workloads shared too little to prove anything";
+  EXPECT_GT(cached_tokens, 10 * requests) << "the workloads shared too little to prove anything";
 }
 
 }  // namespace

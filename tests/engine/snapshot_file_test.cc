@@ -104,10 +104,12 @@ class SnapshotFileTest : public ::testing::Test {
     File changed(file.begin(), file.end() - 24 - static_cast<ptrdiff_t>(size));
     const std::string text = footer.dump();
     const uint64_t numbers[2] = {text.size(), snapshot_format::Checksum(std::as_bytes(std::span(text)))};
-    for (const auto bytes : {std::as_bytes(std::span(text)), std::as_bytes(std::span(numbers)),
-                             std::as_bytes(std::span(snapshot_format::kEndMagic))}) {
+    const auto append = [&changed](std::span<const std::byte> bytes) {
       changed.insert(changed.end(), bytes.begin(), bytes.end());
-    }
+    };
+    append(std::as_bytes(std::span(text)));
+    append(std::as_bytes(std::span(numbers)));
+    append(std::as_bytes(std::span(snapshot_format::kEndMagic)));
     return changed;
   }
 
