@@ -251,7 +251,8 @@ TEST_F(SnapshotFileTest, AnyFieldOfTheFooterMissingOrChanged_IsRefused) {
     const Json footer = FooterOf(whole);
     ASSERT_TRUE(Read(WithFooter(whole, footer), true).ok());
     int64_t tried = 0;
-    for (const auto& [path, value] : footer.flatten().items()) {
+    const Json fields = footer.flatten();
+    for (const auto& [path, value] : fields.items()) {
       // What the noise was is told for the record: nothing depends on it.
       if (path == "/encoding/seed") continue;
       const Json::json_pointer pointer(path);
