@@ -5,16 +5,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cstdio>
-#include <cstring>
 #include <deque>
-#include <map>
-#include <random>
 
 #include "absl/strings/str_cat.h"
-#include "kernels/parallel/thread_pool.h"
-#include "models/model.h"
 #include "tests/engine/engine_fixture.h"
+#include "tests/support/fake_vault.h"
 
 namespace statehouse::testing {
 namespace {
@@ -229,42 +224,6 @@ TEST_F(PrefixCacheTest, FreedSlots_AreZeroBeforeTheyServeAnother) {
   ExpectAllSlotsFree();
 }
 
-// A tier below that does what a test says.
-class FakeVault final : public SnapshotVault {
- public:
-  absl::Status Keep(const std::string& key, std::shared_ptr<const Snapshot> snapshot, bool) override {
-    if (full) return absl::ResourceExhaustedError("full");
-    kept[key] = std::move(snapshot);
-    return absl::OkStatus();
-  }
-  absl::Status Flush(const std::string&, bool, absl::Time) override { return absl::OkStatus(); }
-  absl::StatusOr<Fetched> Fetch(const std::string& key, bool) override {
-    ++fetches;
-    if (!broken.ok()) return broken;
-    const auto found = kept.find(key);
-    if (found == kept.end()) return absl::NotFoundError("no such snapshot");
-    Fetched fetched;
-    fetched.snapshot = found->second;
-    fetched.tier = Tier::kDisk;
-    return fetched;
-  }
-  Tier Where(const std::string& key) const override { return kept.contains(key) ? Tier::kDisk : Tier::kNone; }
-  absl::Status Drop(const std::string& key, Removed*) override {
-    kept.erase(key);
-    return absl::OkStatus();
-  }
-  absl::Status Verify(const std::string&, Tier) override { return absl::OkStatus(); }
-  absl::StatusOr<std::vector<BlobInfo>> List(Tier, const std::string&, int64_t) override {
-    return std::vector<BlobInfo>();
-  }
-  std::array<TierTotals, kNumTiers> totals() const override { return {}; }
-
-  std::map<std::string, std::shared_ptr<const Snapshot>> kept;
-  absl::Status broken;
-  bool full = false;
-  int fetches = 0;
-};
-
 class PrefixTierTest : public PrefixCacheTest {
  protected:
   // Room for two snapshots of a prompt of 100 tokens, or three.
@@ -344,142 +303,6 @@ TEST_F(PrefixTierTest, TierThatTakesNoMore_MeansEvicted) {
   EXPECT_GT(cache_->totals().kept.evictions, 0);
   EXPECT_EQ(cache_->totals().kept.spilled, 0);
   EXPECT_EQ(Serve(MakePrompt(100, 0)).report.miss, MissReason::kEvicted);
-}
-
-// On a real model: whatever is shared, the bits are those of an engine that computes each request alone from scratch.
-class PrefixBitsTest : public ::testing::Test {
- protected:
-  static constexpr int32_t kVocab = 300;
-
-  std::unique_ptr<Request> RandomRequest(std::mt19937* random, const std::vector<Tokens>& roots) {
-    std::mt19937& draw = *random;
-    Tokens prompt = roots[draw() % roots.size()];
-    // Parting anywhere, or where others part too.
-    const size_t size = prompt.size();
-    prompt.resize(draw() % 2 == 0 ? 1 + draw() % size : std::max<size_t>(1, size * (1 + draw() % 4) / 4));
-    if (draw() % 4 != 0) prompt = Join(std::move(prompt), MakePrompt(1 + draw() % 40, draw() % 6, kVocab));
-    auto request = MakeRequest(std::move(prompt), 1 + draw() % 24);
-    request->sampling.seed = draw();
-    request->sampling.temperature = draw() % 4 == 0 ? 0 : 1.1;
-    if (draw() % 3 == 0) request->sampling.repetition_penalty = 1.2;
-    if (draw() % 3 == 0) request->sampling.presence_penalty = 0.5;
-    request->num_logprobs = 2;
-    request->n = draw() % 4 == 0 ? 1 + draw() % 3 : 1;
-    request->priority = static_cast<int32_t>(draw() % 3);
-    return request;
-  }
-
-  static void ExpectSameBits(const ReadStream& cached, const ReadStream& alone) {
-    ASSERT_EQ(cached.outputs.size(), alone.outputs.size());
-    for (size_t output = 0; output < alone.outputs.size(); ++output) {
-      const ReadOutput& ours = cached.outputs[output];
-      const ReadOutput& theirs = alone.outputs[output];
-      ASSERT_EQ(ours.tokens, theirs.tokens) << "output " << output;
-      ASSERT_EQ(std::memcmp(ours.logprobs.data(), theirs.logprobs.data(), ours.logprobs.size() * sizeof(float)), 0);
-      for (size_t idx = 0; idx < ours.events.size(); ++idx) {
-        ASSERT_EQ(ours.events[idx].top[1].token, theirs.events[idx].top[1].token);
-        ASSERT_EQ(std::memcmp(&ours.events[idx].top[1].logprob, &theirs.events[idx].top[1].logprob, sizeof(float)), 0);
-      }
-    }
-  }
-
-  static ReadStream Alone(Model* model, const Request& request) {
-    auto engine = Engine::Create(model, nullptr, {.max_num_seqs = 3, .max_num_batched_tokens = 512}).value();
-    auto stream = engine->Submit(std::make_unique<Request>(request)).value();
-    ReadStream read;
-    while (!read.done) {
-      engine->RunStep();
-      Drain(stream.get(), &read);
-    }
-    return read;
-  }
-
-  struct Running {
-    Request request;
-    std::unique_ptr<PrefixCache::Use> use;
-    std::shared_ptr<EventStream> stream;
-    ReadStream read;
-  };
-
-  // Returns the tokens that were restored.
-  int64_t RunWorkload(Model* model, uint32_t seed, int num_requests) {
-    std::mt19937 random(seed);
-    auto engine = Engine::Create(model, nullptr,
-                                 {.max_num_seqs = 1 + static_cast<int64_t>(random() % 5),
-                                  .max_num_batched_tokens = random() % 2 == 0 ? 16 : 200})
-                      .value();
-    const int64_t snapshot_bytes = engine->GetStatus().slot_bytes;
-    FakeVault vault;
-    PrefixCache cache({.memory_bytes = snapshot_bytes * (random() % 2 == 0 ? 12 : 100),
-                       .vault = random() % 2 == 0 ? &vault : nullptr},
-                      *model);
-    std::vector<Tokens> roots;
-    for (int root = 0; root < 4; ++root) roots.push_back(MakePrompt(30 + random() % 220, 50 + root, kVocab));
-    std::vector<std::unique_ptr<Running>> running;
-    int64_t cached_tokens = 0;
-    for (int submitted = 0; submitted < num_requests || !running.empty();) {
-      if (submitted < num_requests && random() % 3 != 0) {
-        auto next = std::make_unique<Running>();
-        auto request = RandomRequest(&random, roots);
-        next->request = *request;
-        const int64_t size = static_cast<int64_t>(request->prompt.size());
-        const std::vector<int64_t> points = {1 + static_cast<int64_t>(random() % size)};
-        next->use = cache.Begin(
-            {.points = std::span<const int64_t>(points).first(random() % 2), .will_go_on = random() % 2 == 0},
-            request.get());
-        next->stream = engine->Submit(std::move(request)).value();
-        running.push_back(std::move(next));
-        ++submitted;
-      }
-      engine->RunStep();
-      for (size_t idx = 0; idx < running.size();) {
-        Running& one = *running[idx];
-        Drain(one.stream.get(), &one.read);
-        if (!one.read.done) {
-          ++idx;
-          continue;
-        }
-        ExpectSameBits(one.read, Alone(model, one.request));
-        EXPECT_EQ(one.stream->usage().cached_tokens, one.use->report().cached_tokens);
-        cached_tokens += one.stream->usage().cached_tokens;
-        if (::testing::Test::HasFatalFailure()) {
-          ADD_FAILURE() << "seed " << seed << ", prompt of " << one.request.prompt.size() << ": "
-                        << one.use->report().Explanation();
-          return cached_tokens;
-        }
-        one.use->Keep(one.use->wants_answer() ? one.read.outputs[0].tokens : Tokens());
-        // What was answered may come again, as the beginning of a longer prompt.
-        if (random() % 4 == 0) {
-          roots[random() % roots.size()] = Join(one.request.prompt, one.read.outputs[0].tokens);
-        }
-        running.erase(running.begin() + static_cast<ptrdiff_t>(idx));
-      }
-    }
-    return cached_tokens;
-  }
-};
-
-TEST_F(PrefixBitsTest, RandomWorkloadsWithBatchMates_GiveTheBitsOfRequestsComputedAlone) {
-  kernels::ThreadPool pool(2);
-  int64_t requests = 0, cached_tokens = 0;
-  for (const char* golden : {"powercoder-tiny", "brumby-tiny"}) {
-    for (const int64_t switch_over : {int64_t{0}, int64_t{48}, kernels::kSwitchOverAuto}) {
-      LoadOptions load;
-      load.chunk = 16;
-      load.switch_over = switch_over;
-      auto model = LoadModel(absl::StrCat(STATEHOUSE_SOURCE_DIR "/tests/golden/models/", golden), load, &pool);
-      ASSERT_TRUE(model.ok()) << model.status();
-      for (uint32_t seed = 1; seed <= 2; ++seed) {
-        SCOPED_TRACE(absl::StrCat(golden, ", switch-over ", switch_over));
-        cached_tokens += RunWorkload(model->get(), seed, 60);
-        requests += 60;
-        if (HasFailure()) return;
-      }
-    }
-  }
-  std::printf("%lld requests, %lld prompt tokens restored, all bits those of requests computed alone\n",
-              static_cast<long long>(requests), static_cast<long long>(cached_tokens));
-  EXPECT_GT(cached_tokens, 10 * requests) << "the workloads shared too little to prove anything";
 }
 
 }  // namespace
