@@ -130,6 +130,9 @@ Json StatusJson(const v1::GetStatusResponse& status) {
             {"slots", status.memory().slots()},
             {"workspace", status.memory().workspace()},
             {"snapshots", status.memory().snapshots()},
+            {"prefixes", status.memory().prefixes()},
+            {"prefixes_taking", status.memory().prefixes_taking()},
+            {"prefixes_limit", status.memory().prefixes_limit()},
             {"resident", status.memory().resident()}}},
           {"requests_running", status.requests_running()},
           {"prompt_tokens", status.prompt_tokens()},
@@ -152,9 +155,10 @@ std::string StatusText(const v1::GetStatusResponse& status) {
          absl::StrFormat("%d of %d requests, %d of %d tokens", status.queue().requests(), status.queue().max_requests(),
                          status.queue().tokens(), status.queue().max_tokens()));
   AddRow(&text, "memory",
-         absl::StrFormat("weights %s, slots %s, workspace %s, resident %s", Bytes(status.memory().weights()),
-                         Bytes(status.memory().slots()), Bytes(status.memory().workspace()),
-                         Bytes(status.memory().resident())));
+         absl::StrFormat(
+             "weights %s, slots %s, workspace %s, prefixes %s, resident %s", Bytes(status.memory().weights()),
+             Bytes(status.memory().slots()), Bytes(status.memory().workspace()),
+             Bytes(status.memory().prefixes() + status.memory().prefixes_taking()), Bytes(status.memory().resident())));
   if (status.has_sessions()) AddRow(&text, "sessions", SessionsText(status.sessions()));
   AddRow(&text, "tokens so far",
          absl::StrFormat("%d of prompts, %d generated", status.prompt_tokens(), status.completion_tokens()));

@@ -1,6 +1,8 @@
 #include "engine/state/prefix_cache.h"
 
 #include <algorithm>
+#include <functional>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -11,6 +13,8 @@ namespace {
 
 // A snapshot that saves fewer tokens than this beyond the one above it is not taken on the way.
 constexpr int64_t kLeastTokensSaved = 16;
+// Tokens of an answer to a request that does not bound it, for the memory of a snapshot at its end.
+constexpr int64_t kUsualAnswer = 1024;
 // Along a long prompt, positions grow by this factor: whatever part of it comes again, a quarter of that is saved.
 constexpr int64_t kSpacing = 4;
 
@@ -84,7 +88,30 @@ PrefixCache::PrefixCache(const PrefixCacheOptions& options, const Model& model)
       vocab_size_(model.config().vocab_size),
       index_({.budget_bytes = options.memory_bytes - options.memory_bytes / 3,
               .efficiency_weight = options.efficiency_weight,
-              .flops = FlopsOf(model)}) {}
+              .flops = FlopsOf(model),
+              .spill = options.vault == nullptr
+                           ? std::function<std::string(const std::shared_ptr<const Snapshot>&)>()
+                           : [this](const std::shared_ptr<const Snapshot>& snapshot) { return Spill(snapshot); }}) {}
+
+PrefixCache::~PrefixCache() {
+  for (const std::string& key : index_.AbandonAll()) {
+    SnapshotVault::Removed removed;
+    // What stays behind is found by the vault's own garbage collection.
+    options_.vault->Drop(key, &removed).IgnoreError();
+  }
+}
+
+std::string PrefixCache::Spill(const std::shared_ptr<const Snapshot>& snapshot) {
+  std::string key = SnapshotVault::NewKey();
+  return options_.vault->Keep(key, snapshot, /*durable=*/true).ok() ? key : std::string();
+}
+
+void PrefixCache::DropAbandoned() {
+  for (const std::string& key : index_.TakeAbandoned()) {
+    SnapshotVault::Removed removed;
+    options_.vault->Drop(key, &removed).IgnoreError();
+  }
+}
 
 // No two (salt, principal, salt) run into one another.
 std::string PrefixCache::KeyOf(const PrefixWish& wish) const {
@@ -135,25 +162,45 @@ std::vector<PrefixCache::Order> PrefixCache::PlanOrders(const PrefixWish& wish, 
   return orders;
 }
 
+std::shared_ptr<const Snapshot> PrefixCache::Restore(const std::string& key, std::span<const int32_t> prompt,
+                                                     PrefixReport* report) {
+  report->prompt_tokens = static_cast<int64_t>(prompt.size());
+  // A snapshot that a tier below does not give is forgotten, and the next best one is looked for.
+  std::optional<MissReason> failed;
+  while (true) {
+    const PrefixMatch match = index_.Find(key, prompt);
+    report->matched_tokens = match.matched;
+    report->miss = failed.value_or(match.reason);
+    report->cached_tokens = match.position;
+    if (match.lower.empty()) {
+      report->tier = match.snapshot == nullptr ? Tier::kNone : Tier::kHost;
+      return match.snapshot;
+    }
+    auto fetched = options_.vault->Fetch(match.lower, /*allow_other_numeric=*/false);
+    if (fetched.ok()) {
+      report->tier = fetched->tier;
+      index_.Insert(key, fetched->snapshot);
+      if (fetched->snapshot->position() == match.position) return fetched->snapshot;
+      return fetched->snapshot->TakenBackTo(match.position);
+    }
+    if (!absl::IsNotFound(fetched.status())) {
+      failed = absl::IsFailedPrecondition(fetched.status()) ? MissReason::kRefused : MissReason::kTier;
+    }
+    index_.Forget(match.lower);
+  }
+}
+
 std::unique_ptr<PrefixCache::Use> PrefixCache::Begin(const PrefixWish& wish, Request* request) {
   std::unique_ptr<Use> use(new Use(this));
   use->key_ = KeyOf(wish);
   use->prompt_ = request->prompt;
   const int64_t size = static_cast<int64_t>(request->prompt.size());
-  const PrefixMatch match = index_.Find(use->key_, request->prompt);
   PrefixReport& report = use->report_;
-  report.prompt_tokens = size;
-  report.matched_tokens = match.matched;
-  report.miss = match.reason;
-  if (match.snapshot != nullptr) {
-    report.cached_tokens = match.snapshot->position();
-    report.tier = Tier::kHost;
-    hits_[static_cast<size_t>(report.tier)].fetch_add(1, std::memory_order_relaxed);
-  }
+  request->from = Restore(use->key_, request->prompt, &report);
+  if (report.tier != Tier::kNone) hits_[static_cast<size_t>(report.tier)].fetch_add(1, std::memory_order_relaxed);
   misses_[static_cast<size_t>(report.miss)].fetch_add(1, std::memory_order_relaxed);
   queried_tokens_.fetch_add(size, std::memory_order_relaxed);
   cached_tokens_.fetch_add(report.cached_tokens, std::memory_order_relaxed);
-  request->from = match.snapshot;
 
   std::vector<Order> orders = PlanOrders(wish, use->key_, *request, report.cached_tokens);
   if (wish.will_go_on && request->n == 1) orders.push_back({SnapshotOrder::kAtEnd, true});
@@ -162,7 +209,8 @@ std::unique_ptr<PrefixCache::Use> PrefixCache::Begin(const PrefixWish& wish, Req
     for (size_t idx = 0; idx < orders.size(); ++idx) {
       if (orders[idx].is_wanted != is_wanted) continue;
       const bool at_end = orders[idx].position == SnapshotOrder::kAtEnd;
-      const int64_t bytes = BytesAt(at_end ? size + request->stop.max_tokens : orders[idx].position);
+      const int64_t answer = request->stop.max_tokens > 0 ? request->stop.max_tokens : kUsualAnswer;
+      const int64_t bytes = BytesAt(at_end ? size + answer : orders[idx].position);
       if (!Reserve(bytes)) continue;
       use->reserved_bytes_ += bytes;
       // Without memory for it the request goes on all the same.
@@ -179,6 +227,7 @@ std::unique_ptr<PrefixCache::Use> PrefixCache::Begin(const PrefixWish& wish, Req
     use->drafts_.push_back(drafts[idx]);
     request->snapshots.push_back({orders[idx].position, std::move(drafts[idx])});
   }
+  DropAbandoned();
   return use;
 }
 

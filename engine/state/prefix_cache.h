@@ -33,6 +33,7 @@ struct PrefixCacheOptions {
   int64_t memory_bytes = 0;        // --prefix-cache-memory: snapshots that are kept and that are being taken
   std::string salt = {};           // --cache-salt: part of every request's salt
   double efficiency_weight = 1.0;  // as in PrefixIndexOptions
+  SnapshotVault* vault = nullptr;  // takes what has to leave memory; null: it is gone. Must outlive the cache
 };
 
 // What a request says about sharing.
@@ -71,8 +72,11 @@ class PrefixCache {
 
   // For an engine on `model`, which must outlive the cache.
   PrefixCache(const PrefixCacheOptions& options, const Model& model);
+  // Takes what it put into the vault out again: nobody would find it. REQUIRES: no Use is left.
+  ~PrefixCache();
 
-  // Looks the prompt up, sets request->from and request->snapshots, and remembers the prompt. REQUIRES: both are empty,
+  // Looks the prompt up, sets request->from and request->snapshots, and remembers the prompt. Blocks on the disk or the
+  // network if what it finds lies there; a tier that does not give it is a miss that says so. REQUIRES: both are empty,
   // and request->num_prompt_logprobs is -1.
   std::unique_ptr<Use> Begin(const PrefixWish& wish, Request* request);
   // Counts a request that is not looked up.
@@ -87,6 +91,11 @@ class PrefixCache {
     bool is_wanted = false;  // named by the request, or the prompt's end: reserved before the others
   };
   std::string KeyOf(const PrefixWish& wish) const;
+  // What to start from, with the report of it.
+  std::shared_ptr<const Snapshot> Restore(const std::string& key, std::span<const int32_t> prompt,
+                                          PrefixReport* report);
+  std::string Spill(const std::shared_ptr<const Snapshot>& snapshot);
+  void DropAbandoned();
   std::vector<Order> PlanOrders(const PrefixWish& wish, const std::string& key, const Request& request, int64_t cached);
   int64_t BytesAt(int64_t position) const;
   // Room among the snapshots that are being taken; false, and counted, if there is none.

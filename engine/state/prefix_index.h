@@ -31,6 +31,9 @@ struct PrefixIndexOptions {
   double efficiency_weight = 1.0;  // 0: least recently used
   // Arithmetic of computing the first `position` tokens; null: one per token.
   std::function<double(int64_t position)> flops = nullptr;
+  // Puts a snapshot that has to go into a tier below, and returns its key there; empty: it is gone. Called with the
+  // index locked, so it must be quick. Null: there is no tier below.
+  std::function<std::string(const std::shared_ptr<const Snapshot>&)> spill = nullptr;
 };
 
 // Why no more of a prompt was found.
@@ -48,7 +51,9 @@ inline constexpr int kNumMissReasons = 8;
 const char* MissReasonName(MissReason reason);
 
 struct PrefixMatch {
-  std::shared_ptr<const Snapshot> snapshot;  // null: none
+  std::shared_ptr<const Snapshot> snapshot;  // null: none here
+  std::string lower;                         // then, if not empty: the key of one in a tier below
+  int64_t position = 0;                      // to start from; the one below may lie beyond and must be taken back
   int64_t matched = 0;                       // tokens of the prompt that were seen before
   MissReason reason = MissReason::kNothing;
 };
@@ -68,11 +73,19 @@ class PrefixIndex {
   // Holds the snapshot (its tokens say where), unless it is larger than the budget; evicts until all fits.
   void Insert(std::string_view salt, const std::shared_ptr<const Snapshot>& snapshot);
 
+  // The key's snapshot cannot be had any more.
+  void Forget(const std::string& key);
+  // Keys whose snapshots nobody will ask for any more, since the last call.
+  std::vector<std::string> TakeAbandoned();
+  // All keys in tiers below; they are abandoned with this.
+  std::vector<std::string> AbandonAll();
+
   struct Totals {
     int64_t snapshots = 0;
     int64_t bytes = 0;
-    int64_t evictions = 0;
-    int64_t tokens = 0;  // remembered, as max_tokens counts them
+    int64_t evictions = 0;  // that went nowhere
+    int64_t spilled = 0;    // that are in a tier below
+    int64_t tokens = 0;     // remembered, as max_tokens counts them
   };
   Totals totals() const;
 
@@ -91,6 +104,7 @@ class PrefixIndex {
   void EvictTo(int64_t bytes);
   void ForgetPaths();
   void Drop(Node* node);
+  void Abandon(Node* node);
   // A snapshot of a longer path through `below` that is exact at `position`; null: none.
   static Node* Beyond(Node* below, int64_t position);
   static void UpdateExactFrom(Node* node);
@@ -100,7 +114,9 @@ class PrefixIndex {
   mutable std::mutex mu_;
   std::map<std::string, std::unique_ptr<Node>, std::less<>> roots_;  // by salt
   std::vector<Node*> held_;                                          // those with a snapshot
-  int64_t clock_ = 0;                                                // counts uses
+  std::map<std::string, Node*> lower_;                               // those with one in a tier below, by key
+  std::vector<std::string> abandoned_;
+  int64_t clock_ = 0;  // counts uses
   Totals totals_;
 };
 

@@ -5,15 +5,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cstdio>
-#include <cstring>
 #include <deque>
-#include <random>
 
 #include "absl/strings/str_cat.h"
-#include "kernels/parallel/thread_pool.h"
-#include "models/model.h"
 #include "tests/engine/engine_fixture.h"
+#include "tests/support/fake_vault.h"
 
 namespace statehouse::testing {
 namespace {
@@ -28,6 +24,14 @@ Tokens Join(Tokens a, const Tokens& b) {
 
 class PrefixCacheTest : public EngineTest {
  protected:
+  void MakeEngine(int64_t slots, int64_t rows) {
+    EngineOptions options;
+    options.max_num_seqs = slots;
+    options.max_num_batched_tokens = rows;
+    FakeModelOptions model;
+    model.may_be_taken_back = true;
+    EngineTest::MakeEngine(model, options);
+  }
   void MakeCache(int64_t memory_bytes = 64 << 20, std::string salt = "") {
     cache_ = std::make_unique<PrefixCache>(PrefixCacheOptions{.memory_bytes = memory_bytes, .salt = std::move(salt)},
                                            *model_);
@@ -220,135 +224,85 @@ TEST_F(PrefixCacheTest, FreedSlots_AreZeroBeforeTheyServeAnother) {
   ExpectAllSlotsFree();
 }
 
-// On a real model: whatever is shared, the bits are those of an engine that computes each request alone from scratch.
-class PrefixBitsTest : public ::testing::Test {
+class PrefixTierTest : public PrefixCacheTest {
  protected:
-  static constexpr int32_t kVocab = 300;
-
-  std::unique_ptr<Request> RandomRequest(std::mt19937* random, const std::vector<Tokens>& roots) {
-    std::mt19937& draw = *random;
-    Tokens prompt = roots[draw() % roots.size()];
-    prompt.resize(1 + draw() % prompt.size());
-    if (draw() % 4 != 0) prompt = Join(std::move(prompt), MakePrompt(1 + draw() % 40, draw() % 6, kVocab));
-    auto request = MakeRequest(std::move(prompt), 1 + draw() % 24);
-    request->sampling.seed = draw();
-    request->sampling.temperature = draw() % 4 == 0 ? 0 : 1.1;
-    if (draw() % 3 == 0) request->sampling.repetition_penalty = 1.2;
-    if (draw() % 3 == 0) request->sampling.presence_penalty = 0.5;
-    request->num_logprobs = 2;
-    request->n = draw() % 4 == 0 ? 1 + draw() % 3 : 1;
-    request->priority = static_cast<int32_t>(draw() % 3);
-    return request;
+  // Room for two snapshots of a prompt of 100 tokens, or three.
+  void MakeSmallCache() {
+    MakeEngine(2, 16);
+    MakeCache();
+    Serve(MakePrompt(100, 1));
+    const int64_t one = cache_->totals().kept.bytes;
+    cache_ = std::make_unique<PrefixCache>(PrefixCacheOptions{.memory_bytes = 4 * one, .vault = &vault_}, *model_);
+  }
+  void ServeAll(int count) {
+    for (int idx = 0; idx < count; ++idx) Serve(MakePrompt(100, idx));
+  }
+  void TearDown() override {
+    cache_.reset();
+    EXPECT_TRUE(vault_.kept.empty()) << "snapshots that nobody will find stayed behind";
+    PrefixCacheTest::TearDown();
   }
 
-  static void ExpectSameBits(const ReadStream& cached, const ReadStream& alone) {
-    ASSERT_EQ(cached.outputs.size(), alone.outputs.size());
-    for (size_t output = 0; output < alone.outputs.size(); ++output) {
-      const ReadOutput& ours = cached.outputs[output];
-      const ReadOutput& theirs = alone.outputs[output];
-      ASSERT_EQ(ours.tokens, theirs.tokens) << "output " << output;
-      ASSERT_EQ(std::memcmp(ours.logprobs.data(), theirs.logprobs.data(), ours.logprobs.size() * sizeof(float)), 0);
-      for (size_t idx = 0; idx < ours.events.size(); ++idx) {
-        ASSERT_EQ(ours.events[idx].top[1].token, theirs.events[idx].top[1].token);
-        ASSERT_EQ(std::memcmp(&ours.events[idx].top[1].logprob, &theirs.events[idx].top[1].logprob, sizeof(float)), 0);
-      }
-    }
-  }
-
-  static ReadStream Alone(Model* model, const Request& request) {
-    auto engine = Engine::Create(model, nullptr, {.max_num_seqs = 3, .max_num_batched_tokens = 512}).value();
-    auto stream = engine->Submit(std::make_unique<Request>(request)).value();
-    ReadStream read;
-    while (!read.done) {
-      engine->RunStep();
-      Drain(stream.get(), &read);
-    }
-    return read;
-  }
-
-  struct Running {
-    Request request;
-    std::unique_ptr<PrefixCache::Use> use;
-    std::shared_ptr<EventStream> stream;
-    ReadStream read;
-  };
-
-  // Returns the tokens that were restored.
-  int64_t RunWorkload(Model* model, uint32_t seed, int num_requests) {
-    std::mt19937 random(seed);
-    auto engine = Engine::Create(model, nullptr,
-                                 {.max_num_seqs = 1 + static_cast<int64_t>(random() % 5),
-                                  .max_num_batched_tokens = random() % 2 == 0 ? 16 : 200})
-                      .value();
-    const int64_t snapshot_bytes = engine->GetStatus().slot_bytes;
-    PrefixCache cache({.memory_bytes = snapshot_bytes * (random() % 2 == 0 ? 12 : 100)}, *model);
-    std::vector<Tokens> roots;
-    for (int root = 0; root < 4; ++root) roots.push_back(MakePrompt(30 + random() % 220, 50 + root, kVocab));
-    std::vector<std::unique_ptr<Running>> running;
-    int64_t cached_tokens = 0;
-    for (int submitted = 0; submitted < num_requests || !running.empty();) {
-      if (submitted < num_requests && random() % 3 != 0) {
-        auto next = std::make_unique<Running>();
-        auto request = RandomRequest(&random, roots);
-        next->request = *request;
-        const int64_t size = static_cast<int64_t>(request->prompt.size());
-        const std::vector<int64_t> points = {1 + static_cast<int64_t>(random() % size)};
-        next->use = cache.Begin(
-            {.points = random() % 3 == 0 ? points : std::vector<int64_t>(), .will_go_on = random() % 2 == 0},
-            request.get());
-        next->stream = engine->Submit(std::move(request)).value();
-        running.push_back(std::move(next));
-        ++submitted;
-      }
-      engine->RunStep();
-      for (size_t idx = 0; idx < running.size();) {
-        Running& one = *running[idx];
-        Drain(one.stream.get(), &one.read);
-        if (!one.read.done) {
-          ++idx;
-          continue;
-        }
-        ExpectSameBits(one.read, Alone(model, one.request));
-        EXPECT_EQ(one.stream->usage().cached_tokens, one.use->report().cached_tokens);
-        cached_tokens += one.stream->usage().cached_tokens;
-        if (::testing::Test::HasFatalFailure()) {
-          ADD_FAILURE() << "seed " << seed << ", prompt of " << one.request.prompt.size() << ": "
-                        << one.use->report().Explanation();
-          return cached_tokens;
-        }
-        one.use->Keep(one.use->wants_answer() ? one.read.outputs[0].tokens : Tokens());
-        // What was answered may come again, as the beginning of a longer prompt.
-        if (random() % 4 == 0) {
-          roots[random() % roots.size()] = Join(one.request.prompt, one.read.outputs[0].tokens);
-        }
-        running.erase(running.begin() + static_cast<ptrdiff_t>(idx));
-      }
-    }
-    return cached_tokens;
-  }
+  FakeVault vault_;
 };
 
-TEST_F(PrefixBitsTest, RandomWorkloadsWithBatchMates_GiveTheBitsOfRequestsComputedAlone) {
-  kernels::ThreadPool pool(2);
-  int64_t requests = 0, cached_tokens = 0;
-  for (const char* golden : {"powercoder-tiny", "brumby-tiny"}) {
-    for (const int64_t switch_over : {int64_t{0}, int64_t{48}, kernels::kSwitchOverAuto}) {
-      LoadOptions load;
-      load.chunk = 16;
-      load.switch_over = switch_over;
-      auto model = LoadModel(absl::StrCat(STATEHOUSE_SOURCE_DIR "/tests/golden/models/", golden), load, &pool);
-      ASSERT_TRUE(model.ok()) << model.status();
-      for (uint32_t seed = 1; seed <= 4; ++seed) {
-        SCOPED_TRACE(absl::StrCat(golden, ", switch-over ", switch_over));
-        cached_tokens += RunWorkload(model->get(), seed, 25);
-        requests += 25;
-        if (HasFailure()) return;
-      }
-    }
+TEST_F(PrefixTierTest, WhatHasToLeaveMemory_IsFoundInTheTierBelow) {
+  MakeSmallCache();
+  const Served first = Serve(MakePrompt(100, 0));
+  ServeAll(8);
+  EXPECT_GT(cache_->totals().kept.spilled, 0);
+  EXPECT_EQ(cache_->totals().kept.evictions, 0);
+  const Served again = Serve(MakePrompt(100, 0));
+  EXPECT_EQ(again.cached_tokens, 100);
+  EXPECT_EQ(again.report.tier, Tier::kDisk);
+  EXPECT_EQ(again.report.Explanation(), "restored 100 of 100 tokens from disk");
+  EXPECT_EQ(again.read.outputs[0].tokens, first.read.outputs[0].tokens);
+  EXPECT_EQ(cache_->totals().hits[static_cast<size_t>(Tier::kDisk)], 1);
+  // It is in memory again, and its copy below still counts.
+  const int fetches = vault_.fetches;
+  EXPECT_EQ(Serve(MakePrompt(100, 0)).report.tier, Tier::kHost);
+  EXPECT_EQ(vault_.fetches, fetches);
+}
+
+TEST_F(PrefixTierTest, LowerSnapshotBeyondTheBranch_IsTakenBack) {
+  MakeSmallCache();
+  Serve(MakePrompt(100, 0));
+  for (int idx = 1; idx < 8; ++idx) Serve(MakePrompt(100, idx));
+  Tokens other = MakePrompt(100, 0);
+  other.resize(98);
+  const Served served = Serve(Join(other, MakePrompt(9, 77)));
+  EXPECT_EQ(served.cached_tokens, 98);
+  EXPECT_EQ(served.report.tier, Tier::kDisk);
+}
+
+TEST_F(PrefixTierTest, TierThatFails_IsAMissThatSaysSo) {
+  MakeSmallCache();
+  const struct {
+    absl::Status status;
+    MissReason reason;
+    const char* words;
+  } cases[] = {{absl::UnavailableError("slow"), MissReason::kTier, "could not be read"},
+               {absl::DataLossError("damaged"), MissReason::kTier, "could not be read"},
+               {absl::FailedPreconditionError("other"), MissReason::kRefused, "another numeric mode"},
+               {absl::NotFoundError("gone"), MissReason::kEvicted, "had to make room"}};
+  for (const auto& failing : cases) {
+    ServeAll(8);
+    vault_.broken = failing.status;
+    const Served served = Serve(MakePrompt(100, 0));
+    vault_.broken = absl::OkStatus();
+    EXPECT_EQ(served.cached_tokens, 0) << failing.status;
+    EXPECT_EQ(served.report.miss, failing.reason) << failing.status;
+    EXPECT_THAT(served.report.Explanation(), HasSubstr(failing.words));
   }
-  std::printf("%lld requests, %lld prompt tokens restored, all bits those of requests computed alone\n",
-              static_cast<long long>(requests), static_cast<long long>(cached_tokens));
-  EXPECT_GT(cached_tokens, 20 * requests) << "the workloads shared too little to prove anything";
+}
+
+TEST_F(PrefixTierTest, TierThatTakesNoMore_MeansEvicted) {
+  MakeSmallCache();
+  vault_.full = true;
+  ServeAll(8);
+  EXPECT_GT(cache_->totals().kept.evictions, 0);
+  EXPECT_EQ(cache_->totals().kept.spilled, 0);
+  EXPECT_EQ(Serve(MakePrompt(100, 0)).report.miss, MissReason::kEvicted);
 }
 
 }  // namespace

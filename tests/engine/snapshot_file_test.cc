@@ -104,10 +104,12 @@ class SnapshotFileTest : public ::testing::Test {
     File changed(file.begin(), file.end() - 24 - static_cast<ptrdiff_t>(size));
     const std::string text = footer.dump();
     const uint64_t numbers[2] = {text.size(), snapshot_format::Checksum(std::as_bytes(std::span(text)))};
-    for (const auto bytes : {std::as_bytes(std::span(text)), std::as_bytes(std::span(numbers)),
-                             std::as_bytes(std::span(snapshot_format::kEndMagic))}) {
+    const auto append = [&changed](std::span<const std::byte> bytes) {
       changed.insert(changed.end(), bytes.begin(), bytes.end());
-    }
+    };
+    append(std::as_bytes(std::span(text)));
+    append(std::as_bytes(std::span(numbers)));
+    append(std::as_bytes(std::span(snapshot_format::kEndMagic)));
     return changed;
   }
 
@@ -249,7 +251,8 @@ TEST_F(SnapshotFileTest, AnyFieldOfTheFooterMissingOrChanged_IsRefused) {
     const Json footer = FooterOf(whole);
     ASSERT_TRUE(Read(WithFooter(whole, footer), true).ok());
     int64_t tried = 0;
-    for (const auto& [path, value] : footer.flatten().items()) {
+    const Json fields = footer.flatten();
+    for (const auto& [path, value] : fields.items()) {
       // What the noise was is told for the record: nothing depends on it.
       if (path == "/encoding/seed") continue;
       const Json::json_pointer pointer(path);

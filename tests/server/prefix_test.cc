@@ -28,6 +28,7 @@ constexpr char kBob[] = "token-of-bob-0123456789";
 testing::FakeModelOptions ModelOptions() {
   testing::FakeModelOptions options;
   options.vocab_size = FakeTokenizer::kSize;
+  options.may_be_taken_back = true;
   return options;
 }
 

@@ -40,6 +40,7 @@ double SoakSeconds() {
 testing::FakeModelOptions ModelOptions() {
   testing::FakeModelOptions options;
   options.vocab_size = FakeTokenizer::kSize;
+  options.may_be_taken_back = true;
   options.eos_ids = {FakeTokenizer::kEos};
   return options;
 }
