@@ -116,19 +116,20 @@ absl::StatusOr<std::unique_ptr<HostedModel>> HostedModel::Load(const HostedModel
   auto engine = Engine::Create(hosted->checkpoint_.model.get(), hosted->checkpoint_.tokenizer.get(), options.engine);
   if (!engine.ok()) return engine.status();
   hosted->engine_ = *std::move(engine);
-  if (options.enable_prefix_caching) {
-    PrefixCacheOptions prefixes = options.prefix_cache;
-    if (prefixes.memory_bytes == 0) prefixes.memory_bytes = DefaultPrefixMemory(*hosted->engine_);
-    hosted->prefix_cache_ = std::make_unique<PrefixCache>(prefixes, *hosted->checkpoint_.model);
-  }
   hosted->served_ = MakeServed(options.served_name.empty() ? hosted->checkpoint_.name : options.served_name,
                                hosted->checkpoint_, hosted->engine_.get());
-  hosted->served_.prefix_cache = hosted->prefix_cache_.get();
-  hosted->engine_->Start();
-  if (absl::Status status = hosted->WarmUp(); !status.ok()) return status;
   if (options.sessions.has_value()) {
     if (absl::Status status = hosted->OpenSessions(*options.sessions); !status.ok()) return status;
   }
+  if (options.enable_prefix_caching) {
+    PrefixCacheOptions prefixes = options.prefix_cache;
+    if (prefixes.memory_bytes == 0) prefixes.memory_bytes = DefaultPrefixMemory(*hosted->engine_);
+    prefixes.vault = hosted->served_.vault;
+    hosted->prefix_cache_ = std::make_unique<PrefixCache>(prefixes, *hosted->checkpoint_.model);
+    hosted->served_.prefix_cache = hosted->prefix_cache_.get();
+  }
+  hosted->engine_->Start();
+  if (absl::Status status = hosted->WarmUp(); !status.ok()) return status;
   return hosted;
 }
 
