@@ -5,13 +5,42 @@
 #include "statehouse/build_info.h"
 
 namespace statehouse {
+namespace {
+
+void FillSessions(const ServedModel& model, v1::GetStatusResponse* response) {
+  const SessionTotals totals = model.sessions->totals();
+  v1::SessionCounts* counts = response->mutable_sessions();
+  counts->set_total(totals.sessions);
+  counts->set_open(totals.open);
+  counts->set_busy(totals.busy);
+  counts->set_damaged(totals.damaged);
+  if (model.vault == nullptr) return;
+  const auto tiers = model.vault->totals();
+  response->mutable_memory()->set_snapshots(tiers[static_cast<size_t>(Tier::kHost)].bytes);
+  for (const Tier tier : {Tier::kHost, Tier::kDisk, Tier::kStore}) {
+    const SnapshotVault::TierTotals& from = tiers[static_cast<size_t>(tier)];
+    v1::SessionCounts::Tier* to = counts->add_tiers();
+    to->set_name(TierName(tier));
+    to->set_snapshots(from.snapshots);
+    to->set_bytes(from.bytes);
+    to->set_hits(from.hits);
+    to->set_errors(from.errors);
+    to->set_why_not(from.why_not);
+  }
+}
+
+}  // namespace
 
 grpc::ServerUnaryReactor* AdminService::GetStatus(grpc::CallbackServerContext* context, const v1::GetStatusRequest*,
                                                   v1::GetStatusResponse* response) {
-  return UnaryCall(environment_, context, "GetStatus", [=, this](const CallInfo&) -> absl::Status {
-    Fill(response);
-    return absl::OkStatus();
-  });
+  // What a shared store holds is asked of it.
+  return QueuedCall(
+      environment_, context, "GetStatus", /*bytes=*/0,
+      [=, this](const CallInfo&) -> absl::Status {
+        Fill(response);
+        return absl::OkStatus();
+      },
+      environment_->session_work);
 }
 
 void AdminService::Fill(v1::GetStatusResponse* response) const {
@@ -42,6 +71,12 @@ void AdminService::Fill(v1::GetStatusResponse* response) const {
   response->mutable_memory()->set_weights(status.weight_bytes);
   response->mutable_memory()->set_slots(status.state_bytes);
   response->mutable_memory()->set_workspace(status.workspace_bytes);
+  if (model->sessions != nullptr) FillSessions(*model, response);
+  if (model->prefix_cache == nullptr) return;
+  const PrefixCache::Totals prefixes = model->prefix_cache->totals();
+  response->mutable_memory()->set_prefixes(prefixes.kept.bytes);
+  response->mutable_memory()->set_prefixes_taking(prefixes.taking_bytes);
+  response->mutable_memory()->set_prefixes_limit(model->prefix_cache->memory_bytes());
 }
 
 }  // namespace statehouse

@@ -7,9 +7,11 @@
 #include "server/auth.h"
 #include "server/call_table.h"
 #include "server/event_pump.h"
+#include "server/import_table.h"
 #include "server/log.h"
 #include "server/metrics.h"
 #include "server/served_model.h"
+#include "server/turn_table.h"
 #include "server/work_queue.h"
 
 namespace statehouse {
@@ -19,6 +21,11 @@ struct CallEnvironment {
   Authenticator* auth = nullptr;
   EventPump* pump = nullptr;
   WorkQueue* work = nullptr;
+  WorkQueue* session_work = nullptr;  // what waits for a disk or a network
+  WorkQueue* settling = nullptr;      // ends of turns: never refused, and not held up by the above
+  WorkQueue* transfers = nullptr;     // streams that last: export, import, rebuild
+  TurnTable* turns = nullptr;
+  ImportTable* imports = nullptr;
   CallTable* calls = nullptr;
   ServerMetrics* metrics = nullptr;
   Log* log = nullptr;

@@ -88,7 +88,8 @@ EventConverter::Result EventConverter::Take(v1::GenerateEvent* out) {
         delta->set_index(event.output);
         for (int taken = 0; taken < kMaxTokensPerEvent && Peek(); ++taken) {
           if (next_->kind != Event::Kind::kToken || next_->output != event.output) break;
-          AddToken(*next_, delta);
+          v1::Delta skipped;
+          AddToken(*next_, next_->position < start_at_ ? &skipped : delta);
           next_.reset();
         }
         // With text only, a token that completes no character has nothing to say yet.
@@ -128,6 +129,7 @@ void EventConverter::Start(const Event& event, v1::Started* out) {
 
 void EventConverter::AddToken(const Event& event, v1::Delta* out) {
   Output& output = outputs_[event.output];
+  AddToAnswer(event);
   ++output.num_tokens;
   ++num_tokens_;
   if (output.detokenizer.has_value()) output.detokenizer->Append(event.token, &output.pending);
@@ -141,12 +143,26 @@ void EventConverter::FinishOutput(const Event& event, v1::Finished* out) {
   if (output.detokenizer.has_value()) output.detokenizer->Flush(&output.pending);
   Release(&output, event.text_bytes, out->mutable_text());
   output.pending = {};
+  AddToAnswer(event);
   out->set_index(event.output);
   out->set_reason(ToProto(event.reason));
   out->set_completion_tokens(output.num_tokens);
   if (event.stop_token >= 0) out->set_stop_token_id(event.stop_token);
   if (event.stop_index >= 0 && event.stop_index < static_cast<int32_t>(stop_strings_.size())) {
     out->set_stop_string(stop_strings_[event.stop_index]);
+  }
+}
+
+void EventConverter::AddToAnswer(const Event& event) {
+  if (!keeps_answer_ || event.output != 0) return;
+  if (event.kind == Event::Kind::kToken) {
+    answer_.tokens.push_back(event.token);
+    return;
+  }
+  answer_.reason = event.reason;
+  answer_.stop_token = event.stop_token;
+  if (event.stop_index >= 0 && event.stop_index < static_cast<int32_t>(stop_strings_.size())) {
+    answer_.stop_string = stop_strings_[event.stop_index];
   }
 }
 
@@ -194,6 +210,7 @@ void Fold(const v1::GenerateEvent& event, v1::GenerateResponse* response) {
       response->set_model(event.started().model());
       response->set_seed(event.started().seed());
       *response->mutable_prompt_token_ids() = event.started().prompt_token_ids();
+      *response->mutable_cache() = event.started().cache();
       break;
     case v1::GenerateEvent::kPromptLogprobs:
       response->mutable_prompt_logprobs()->MergeFrom(event.prompt_logprobs().tokens());
@@ -216,6 +233,8 @@ void Fold(const v1::GenerateEvent& event, v1::GenerateResponse* response) {
     case v1::GenerateEvent::kDone:
       *response->mutable_usage() = event.done().usage();
       *response->mutable_timings() = event.done().timings();
+      if (event.done().has_session()) *response->mutable_session() = event.done().session();
+      if (event.done().has_cache()) *response->mutable_cache() = event.done().cache();
       break;
     case v1::GenerateEvent::EVENT_NOT_SET:
       break;

@@ -17,6 +17,14 @@
 
 namespace statehouse {
 
+// The whole of a single output, as far as it has come.
+struct Answer {
+  std::vector<int32_t> tokens;
+  FinishReason reason = FinishReason::kNone;
+  std::string stop_string;  // that matched; empty: none did
+  int32_t stop_token = -1;  // that ended it and is none of `tokens`; -1: none did
+};
+
 class EventConverter {
  public:
   enum class Result { kNothing, kEvent, kDone };
@@ -24,6 +32,11 @@ class EventConverter {
   // Copies what it needs of `request`; takes the prompt for Started. `model` must outlive this object.
   EventConverter(const v1::GenerateRequest& request, const ServedModel* model, std::shared_ptr<EventStream> stream,
                  std::vector<int32_t> prompt);
+
+  // Output 0 is kept as answer(), for whoever stores what was said. REQUIRES: nothing was taken.
+  void KeepAnswer() { keeps_answer_ = true; }
+  // Leaves out tokens before that position, and their text.
+  void StartAt(int64_t position) { start_at_ = position; }
 
   // Fills `out` with the next event of the wire, taking engine events as needed. kDone: the stream has ended and `out`
   // holds Done; see stream()->status() for how. kNothing: `out` is empty; ask again when events have arrived.
@@ -33,6 +46,8 @@ class EventConverter {
   // Tokens of all outputs that Take() has passed on.
   int64_t num_tokens() const { return num_tokens_; }
   int64_t num_tokens(int32_t output) const { return outputs_[output].num_tokens; }
+  // Empty without KeepAnswer().
+  const Answer& answer() const { return answer_; }
 
  private:
   struct Output {
@@ -49,6 +64,7 @@ class EventConverter {
   void Start(const Event& event, v1::Started* out);
   void AddToken(const Event& event, v1::Delta* out);
   void FinishOutput(const Event& event, v1::Finished* out);
+  void AddToAnswer(const Event& event);
   void Release(Output* output, int64_t text_bytes, std::string* text);
   void AddLogprobs(const Event& event, v1::TokenLogprobs* out) const;
 
@@ -61,6 +77,9 @@ class EventConverter {
   std::vector<int32_t> prompt_;
   std::vector<Output> outputs_;
   std::optional<Event> next_;
+  bool keeps_answer_ = false;
+  Answer answer_;
+  int64_t start_at_ = 0;
   int64_t num_tokens_ = 0;
 };
 

@@ -73,7 +73,8 @@ absl::Status ConvertText(const std::string& text, bool add_special_tokens, bool 
   return AtField("text", model.tokenizer->Encode(text, options, ids));
 }
 
-absl::Status ConvertChat(const v1::Chat& chat, const ServedModel& model, std::vector<int32_t>* ids) {
+absl::Status ConvertChat(const v1::Chat& chat, const ServedModel& model, std::span<const int32_t> held,
+                         std::vector<int32_t>* ids) {
   if (absl::Status status = NeedTokenizer("chat", model); !status.ok()) return status;
   if (!model.chat_template.has_value()) {
     return absl::FailedPreconditionError(absl::StrCat("chat: this model has no chat template (",
@@ -93,22 +94,30 @@ absl::Status ConvertChat(const v1::Chat& chat, const ServedModel& model, std::ve
     messages.push_back({message.role(), message.content()});
   }
   const bool continues_answer = messages.back().role == "assistant";
-  return AtFieldOfPlace(
-      model.chat_template->Render(messages, /*add_generation_prompt=*/!continues_answer, *model.tokenizer, ids),
-      [](const std::string& place) { return absl::StrCat("chat.", place); });
+  return AtFieldOfPlace(model.chat_template->RenderNext(held, messages, /*add_generation_prompt=*/!continues_answer,
+                                                        *model.tokenizer, ids),
+                        [](const std::string& place) { return absl::StrCat("chat.", place); });
 }
 
 absl::Status ConvertPrompt(const v1::GenerateRequest& request, const ServedModel& model, std::vector<int32_t>* ids) {
   if (request.has_suffix() && request.input_case() != v1::GenerateRequest::kText) {
     return InvalidField("suffix", "a suffix without text", "`text` before the gap beside `suffix` after it");
   }
+  if (request.has_suffix()) {
+    if (absl::Status status = CheckSize(request, model); !status.ok()) return status;
+    return ConvertGap(request.text(), request.suffix(), model, ids);
+  }
+  return ConvertContinuation(request, model, /*held=*/{}, ids);
+}
+
+absl::Status ConvertContinuation(const v1::GenerateRequest& request, const ServedModel& model,
+                                 std::span<const int32_t> held, std::vector<int32_t>* ids) {
   if (absl::Status status = CheckSize(request, model); !status.ok()) return status;
   switch (request.input_case()) {
     case v1::GenerateRequest::kText: {
-      if (request.has_suffix()) return ConvertGap(request.text(), request.suffix(), model, ids);
+      const bool add_special_tokens = request.has_add_special_tokens() ? request.add_special_tokens() : held.empty();
       if (absl::Status status =
-              ConvertText(request.text(), !request.has_add_special_tokens() || request.add_special_tokens(),
-                          request.parse_special_tokens(), model, ids);
+              ConvertText(request.text(), add_special_tokens, request.parse_special_tokens(), model, ids);
           !status.ok()) {
         return status;
       }
@@ -125,7 +134,7 @@ absl::Status ConvertPrompt(const v1::GenerateRequest& request, const ServedModel
       ids->assign(request.token_ids().ids().begin(), request.token_ids().ids().end());
       return absl::OkStatus();
     case v1::GenerateRequest::kChat:
-      return ConvertChat(request.chat(), model, ids);
+      return ConvertChat(request.chat(), model, held, ids);
     case v1::GenerateRequest::INPUT_NOT_SET:
       break;
   }

@@ -103,9 +103,8 @@ absl::Status CheckTokenIds(std::string_view field, const google::protobuf::Repea
   return CheckTokenId(absl::StrCat(std::string(field), "[", bad - ids.begin(), "]"), *bad, vocab_size);
 }
 
-absl::StatusOr<std::unique_ptr<Request>> ToRequest(const v1::GenerateRequest& request, const ServedModel& model) {
+absl::StatusOr<std::unique_ptr<Request>> ToParameters(const v1::GenerateRequest& request, const ServedModel& model) {
   auto out = std::make_unique<Request>();
-  // Cheap checks first: the prompt may be long.
   if (absl::Status status = ConvertSampling(request.sampling(), model, &out->sampling); !status.ok()) return status;
   if (absl::Status status = ConvertStop(request.stop(), model, &out->stop); !status.ok()) return status;
   if (request.has_n()) out->n = request.n();
@@ -121,7 +120,6 @@ absl::StatusOr<std::unique_ptr<Request>> ToRequest(const v1::GenerateRequest& re
   }
   if (absl::Status status = ValidateParameters(*out, model.vocab_size); !status.ok()) return status;
   out->show_special_tokens = request.show_special_tokens();
-  if (absl::Status status = ConvertPrompt(request, model, &out->prompt); !status.ok()) return status;
   if (request.has_chat() && model.chat_template.has_value()) {
     // The marker that ends an answer in this template ends the output, as EOS does.
     if (!out->stop.ignore_eos) {
@@ -129,6 +127,14 @@ absl::StatusOr<std::unique_ptr<Request>> ToRequest(const v1::GenerateRequest& re
       out->stop.stop_token_ids.insert(out->stop.stop_token_ids.end(), ids.begin(), ids.end());
     }
   }
+  return out;
+}
+
+absl::StatusOr<std::unique_ptr<Request>> ToRequest(const v1::GenerateRequest& request, const ServedModel& model) {
+  // Cheap checks first: the prompt may be long.
+  absl::StatusOr<std::unique_ptr<Request>> out = ToParameters(request, model);
+  if (!out.ok()) return out.status();
+  if (absl::Status status = ConvertPrompt(request, model, &(*out)->prompt); !status.ok()) return status;
   return out;
 }
 
@@ -141,7 +147,7 @@ absl::StatusOr<std::vector<int32_t>> ToTokenIds(const v1::TokenizeRequest& reque
                            request.parse_special_tokens(), model, &ids);
       break;
     case v1::TokenizeRequest::kChat:
-      status = ConvertChat(request.chat(), model, &ids);
+      status = ConvertChat(request.chat(), model, /*held=*/{}, &ids);
       break;
     case v1::TokenizeRequest::INPUT_NOT_SET:
       status = InvalidField("input", "nothing", "exactly one of text and chat");

@@ -22,6 +22,8 @@ namespace statehouse {
 // All but id, principal and deadline, which come with the call. INVALID_ARGUMENT with the field's path;
 // FAILED_PRECONDITION (no tokenizer, chat template or fill-in-the-middle tokens) says how to go on.
 absl::StatusOr<std::unique_ptr<Request>> ToRequest(const v1::GenerateRequest& request, const ServedModel& model);
+// The same without the prompt.
+absl::StatusOr<std::unique_ptr<Request>> ToParameters(const v1::GenerateRequest& request, const ServedModel& model);
 
 // The ids of a TokenizeRequest's input. Errors as above.
 absl::StatusOr<std::vector<int32_t>> ToTokenIds(const v1::TokenizeRequest& request, const ServedModel& model);

@@ -22,7 +22,8 @@ void GenerationCall::Begin() {
   environment_->pump->Add(self_);
   absl::Status status = run_.Identify(context_);
   if (status.ok()) {
-    status = environment_->work->Post(
+    WorkQueue* const queue = request_->has_session() ? environment_->session_work : environment_->work;
+    status = queue->Post(
         static_cast<int64_t>(request_->ByteSizeLong()), [this, self = self_] { return Submit(); },
         [this, self = self_](const absl::Status& submitted) { Submitted(submitted); });
   }
@@ -50,7 +51,7 @@ void GenerationCall::Submitted(const absl::Status& status) {
 }
 
 void GenerationCall::AdvanceLocked() {
-  if (!submitted_ || writing_ || finished_) return;
+  if (!submitted_ || writing_ || settling_ || finished_) return;
   while (true) {
     switch (run_.Take(&event_)) {
       case EventConverter::Result::kNothing:
@@ -62,7 +63,7 @@ void GenerationCall::AdvanceLocked() {
         waiting_since_ = absl::Now();
         return;
       case EventConverter::Result::kDone:
-        return FinishLocked(failure_.ok() ? run_.status() : failure_);
+        return EndLocked(failure_.ok() ? run_.status() : failure_);
     }
   }
 }
@@ -72,10 +73,30 @@ void GenerationCall::Fail(const absl::Status& status) {
   run_.Cancel();
 }
 
+void GenerationCall::EndLocked(const absl::Status& status) {
+  if (!run_.needs_settling()) return FinishLocked(status);
+  settling_ = true;
+  const absl::Status posted = environment_->settling->Post(
+      /*bytes=*/0, [this, self = shared_from_this(), status] { return run_.Settle(status); },
+      [this, self = shared_from_this()](const absl::Status& settled) {
+        std::lock_guard<std::mutex> lock(mu_);
+        settling_ = false;
+        if (const v1::SessionOutcome* outcome = run_.session(); event_.has_done()) {
+          *event_.mutable_done()->mutable_session() = *outcome;
+          *event_.mutable_done()->mutable_cache() = *run_.cache();
+        }
+        FinishLocked(settled);
+      });
+  if (!posted.ok()) FinishLocked(posted);  // the queue has no bounds
+}
+
 void GenerationCall::FinishLocked(const absl::Status& status) {
   finished_ = true;
   waiting_since_ = absl::Now();
   grpc::Status wire_status = run_.Conclude(status);
+  if (!wire_status.ok() && run_.session() != nullptr) {
+    context_->AddTrailingMetadata("statehouse-session-outcome-bin", run_.session()->SerializeAsString());
+  }
   const bool has_answer = wire_status.ok() && !client_left_;
   End(std::move(wire_status), has_answer ? &event_ : nullptr);
 }
@@ -84,6 +105,7 @@ void GenerationCall::WriteEnded(bool is_ok) {
   std::lock_guard<std::mutex> lock(mu_);
   writing_ = false;
   if (absl::Now() - waiting_since_ > kSlowWrite) run_.ReaderWasSlow();
+  if (is_ok && !settling_) run_.Delivered();
   if (!is_ok && !client_left_) {
     client_left_ = true;
     if (submitted_) run_.Cancel();

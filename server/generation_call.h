@@ -1,9 +1,10 @@
 // What Generate and GenerateOnce have in common: the life of a call around its GenerationRun.
 //
-// Life: Begin() → Submit() on the work queue → events are passed on whenever some arrive or a write ends → Finish → the
-// reactor's OnDone(), which lets go of the last reference. Events that wait for a write stay in the engine's bounded
-// queue, so a slow reader costs one message of memory here. A message that the client does not take for too long, the
-// last one included, ends the call. Thread-safety: callbacks come from several threads; mu_ orders them.
+// Life: Begin() → Submit() on the work queue → events are passed on whenever some arrive or a write ends → the turn of
+// a session is settled on a queue → Finish → the reactor's OnDone(), which lets go of the last reference. Events that
+// wait for a write stay in the engine's bounded queue, so a slow reader costs one message of memory here. A message
+// that the client does not take for too long, the last one included, ends the call. Thread-safety: callbacks come from
+// several threads; mu_ orders them.
 #pragma once
 
 #include <memory>
@@ -53,6 +54,8 @@ class GenerationCall : public EventPump::Client, private EventStream::Listener {
   absl::Status Submit();                       // work queue
   void Submitted(const absl::Status& status);  // work queue
   void AdvanceLocked();
+  // Settles the turn of a session first, on a queue; then FinishLocked().
+  void EndLocked(const absl::Status& status);
   void FinishLocked(const absl::Status& status);
 
   grpc::CallbackServerContext* const context_;  // valid until LetGo()
@@ -65,6 +68,7 @@ class GenerationCall : public EventPump::Client, private EventStream::Listener {
   bool submitted_ = false;
   bool client_left_ = false;  // nothing is passed on any more
   bool writing_ = false;
+  bool settling_ = false;  // run_ belongs to the queue
   bool finished_ = false;
   bool gone_ = false;         // context_ must not be looked at any more
   absl::Time waiting_since_;  // of writing_ and finished_

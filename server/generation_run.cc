@@ -51,22 +51,64 @@ absl::Status GenerationRun::Submit(const v1::GenerateRequest& request, EventStre
   if (!model.ok()) return model.status();
   model_ = *model;
   if (environment_->log_prompts) prompt_text_ = PromptText(request);
-  absl::StatusOr<std::unique_ptr<Request>> converted = ToRequest(request, *model_);
+  absl::StatusOr<std::unique_ptr<Request>> converted =
+      request.has_session() ? ToParameters(request, *model_) : ToRequest(request, *model_);
   if (!converted.ok()) return converted.status();
   (*converted)->id = info_.request_id;
   (*converted)->principal = info_.principal;
   (*converted)->deadline = info_.deadline;
-  prompt_tokens_ = static_cast<int64_t>((*converted)->prompt.size());
+  if (request.has_session()) {
+    if (absl::Status status = BeginTurn(request, converted->get()); !status.ok()) return status;
+  }
+  std::vector<int32_t> prompt = turn_ == nullptr ? (*converted)->prompt : turn_->input();
+  prompt_tokens_ = static_cast<int64_t>(prompt.size());
   paces_.resize((*converted)->n);
-  std::vector<int32_t> prompt = (*converted)->prompt;
+  if (turn_ == nullptr) {  // a session goes on from its own snapshots
+    absl::Status status = prefix_.Prepare(request, *model_, info_.principal, converted->get());
+    if (!status.ok()) return status;
+  }
+  if (absl::Status status = Start(*std::move(converted)); !status.ok()) {
+    turn_.reset();  // its session is as before
+    return status;
+  }
+  converter_.emplace(request, model_, stream_, std::move(prompt));
+  if (turn_ != nullptr || prefix_.wants_answer()) converter_->KeepAnswer();
+  if (turn_ != nullptr) converter_->StartAt(request.session().resume_from());
+  stream_->SetListener(listener);
+  return absl::OkStatus();
+}
+
+absl::Status GenerationRun::BeginTurn(const v1::GenerateRequest& request, Request* engine_request) {
+  if (ticket_->cancelled()) return absl::CancelledError("cancelled before the turn began");
+  auto turn = SessionTurn::Begin(request, *model_, info_, environment_->turns, engine_request);
+  if (!turn.ok()) return turn.status();
+  turn_ = *std::move(turn);
+  may_come_back_ = !request.session().idempotency_key().empty();
+  return absl::OkStatus();
+}
+
+absl::Status GenerationRun::Start(std::unique_ptr<Request> request) {
   if (ticket_->cancelled()) return absl::CancelledError("cancelled before the request was queued");
-  auto stream = model_->engine->Submit(*std::move(converted));
+  if (turn_ != nullptr && turn_->is_repeated()) {
+    stream_ = turn_->Replay(*request, *model_);
+    ticket_->Leave();
+    return absl::OkStatus();
+  }
+  auto stream = model_->engine->Submit(std::move(request));
   if (!stream.ok()) return stream.status();
   stream_ = *std::move(stream);
   if (ticket_->Leave()) stream_->Cancel();  // Cancel came after the check, and before the engine knew the id
-  converter_.emplace(request, model_, stream_, std::move(prompt));
-  stream_->SetListener(listener);
+  if (turn_ != nullptr) turn_->Running(stream_);
   return absl::OkStatus();
+}
+
+absl::Status GenerationRun::Settle(const absl::Status& ended) {
+  const absl::Time begin = absl::Now();
+  // Of a server that stops, the caller goes to another one with the same key, and wants the whole answer there.
+  const bool is_stopped = environment_->shut_down.load(std::memory_order_acquire);
+  const absl::Status status = turn_->Settle(ended, converter_->answer(), num_delivered_, may_come_back_ && is_stopped);
+  environment_->metrics->ObserveTurn(turn_->outcome().committed(), turn_->outcome().repeated(), absl::Now() - begin);
+  return status;
 }
 
 void GenerationRun::Detach() {
@@ -77,8 +119,11 @@ EventConverter::Result GenerationRun::Take(v1::GenerateEvent* event) {
   const EventConverter::Result result = converter_->Take(event);
   ObserveTokens();
   if (result == EventConverter::Result::kNothing) behind_ = false;
+  if (event->has_started() && turn_ != nullptr) turn_->FillStarted(event->mutable_started());
   if (event->has_started()) environment_->metrics->prompt_tokens.fetch_add(prompt_tokens_, std::memory_order_relaxed);
   if (event->has_finished()) ObserveOutput(event->finished());
+  if (turn_ == nullptr) prefix_.AddReport(event);
+  if (result == EventConverter::Result::kDone) prefix_.Keep(*stream_, converter_->answer().tokens);
   done_ = done_ || result == EventConverter::Result::kDone;
   return result;
 }
@@ -123,7 +168,16 @@ void GenerationRun::AddUsage(Log::Fields* fields) const {
   const Timings timings = stream_->timings();
   fields->emplace_back("prompt_tokens", usage.prompt_tokens);
   fields->emplace_back("cached_tokens", usage.cached_tokens);
+  prefix_.AddFields(fields);
   fields->emplace_back("completion_tokens", usage.completion_tokens);
+  if (turn_ != nullptr) {
+    const v1::SessionOutcome& outcome = turn_->outcome();
+    fields->emplace_back("session", outcome.session_id());
+    fields->emplace_back("session_position", outcome.position());
+    fields->emplace_back("turn", std::string(outcome.repeated()    ? "repeated"
+                                             : outcome.committed() ? "committed"
+                                                                   : "dropped"));
+  }
   if (!finish_reasons_.empty()) fields->emplace_back("finish", finish_reasons_);
   fields->emplace_back("queued_ms", timings.queued * 1e3);
   fields->emplace_back("prefill_ms", timings.prefill * 1e3);

@@ -14,6 +14,8 @@
 #include "server/call_environment.h"
 #include "server/call_info.h"
 #include "server/convert_event.h"
+#include "server/prefix_use.h"
+#include "server/session_turn.h"
 #include "statehouse/v1/generation.pb.h"
 
 namespace statehouse {
@@ -32,6 +34,15 @@ class GenerationRun {
   void Detach();
   // The next event of the wire; REQUIRES: Submit() returned OK.
   EventConverter::Result Take(v1::GenerateEvent* event);
+  // A turn of a session must be settled before the request is concluded: may block. Returns what the call is to end
+  // with. REQUIRES: Take() returned kDone.
+  bool needs_settling() const { return turn_ != nullptr; }
+  absl::Status Settle(const absl::Status& ended);
+  // What was taken so far has been sent.
+  void Delivered() { num_delivered_ = converter_->num_tokens(); }
+  // Where a turn left its session; null: there was none, or it never began.
+  const v1::SessionOutcome* session() const { return turn_ == nullptr ? nullptr : &turn_->outcome(); }
+  const v1::CacheReport* cache() const { return turn_ == nullptr ? nullptr : &turn_->cache(); }
   // How the request ended. REQUIRES: Take() returned kDone.
   absl::Status status() const { return stream_->status(); }
   // Asks the engine to stop, if it has the request. Any thread, once Submit() has returned.
@@ -53,6 +64,9 @@ class GenerationRun {
     bool was_behind = false;
   };
 
+  absl::Status BeginTurn(const v1::GenerateRequest& request, Request* engine_request);
+  // To the engine, or, of a turn that is repeated, to the first answer.
+  absl::Status Start(std::unique_ptr<Request> request);
   void ObserveTokens();
   void ObserveOutput(const v1::Finished& finished);
   void AddUsage(Log::Fields* fields) const;
@@ -64,6 +78,9 @@ class GenerationRun {
   const ServedModel* model_ = nullptr;
   std::shared_ptr<EventStream> stream_;
   std::optional<EventConverter> converter_;
+  std::unique_ptr<SessionTurn> turn_;  // null: no session
+  int64_t num_delivered_ = 0;          // tokens that were sent
+  PrefixUse prefix_;
   std::unique_ptr<CallTable::Ticket> ticket_;  // until the engine has the request
   int64_t prompt_tokens_ = 0;
   int64_t tokens_seen_ = 0;
@@ -71,6 +88,7 @@ class GenerationRun {
   bool behind_ = false;
   std::string finish_reasons_;  // "stop", or one per output: "stop,length"
   std::string prompt_text_;     // kept only for --log-prompts
+  bool may_come_back_ = false;  // with the turn's idempotency key
   bool done_ = false;
 };
 

@@ -21,6 +21,7 @@
 #include "server/generation_service.h"
 #include "server/grpc_credentials.h"
 #include "server/models_service.h"
+#include "server/sessions_service.h"
 #include "server/tokenizer_service.h"
 
 namespace statehouse {
@@ -119,9 +120,10 @@ class CallbackGrpcServer final : public GrpcServer {
       : generation_(environment),
         tokenizer_(environment),
         models_(environment),
+        sessions_(environment),
         admin_(environment, std::move(device)),
         health_({v1::Generation::service_full_name(), v1::Tokenizer::service_full_name(),
-                 v1::Models::service_full_name(), v1::Admin::service_full_name()}) {}
+                 v1::Models::service_full_name(), v1::Sessions::service_full_name(), v1::Admin::service_full_name()}) {}
   ~CallbackGrpcServer() override { Stop(absl::Now()); }
 
   absl::Status Listen(const ListenOptions& options) {
@@ -139,6 +141,7 @@ class CallbackGrpcServer final : public GrpcServer {
     builder.RegisterService(&generation_);
     builder.RegisterService(&tokenizer_);
     builder.RegisterService(&models_);
+    builder.RegisterService(&sessions_);
     builder.RegisterService(&admin_);
     builder.RegisterService(&health_);
     server_ = builder.BuildAndStart();
@@ -179,6 +182,7 @@ class CallbackGrpcServer final : public GrpcServer {
   GenerationService generation_;
   TokenizerService tokenizer_;
   ModelsService models_;
+  SessionsService sessions_;
   AdminService admin_;
   HealthService health_;
   int port_ = 0;

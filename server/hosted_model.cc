@@ -1,11 +1,13 @@
 #include "server/hosted_model.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "engine/admission.h"
+#include "engine/state/host_memory.h"
 
 namespace statehouse {
 namespace {
@@ -16,7 +18,7 @@ uint64_t Mix(uint64_t hash, uint64_t value) {
   return hash;
 }
 
-std::string Fingerprint(const LoadedCheckpoint& checkpoint) {
+std::string FingerprintText(const LoadedCheckpoint& checkpoint) {
   const kernels::RetentionShape& shape = checkpoint.model->retention().shape();
   uint64_t hash = Mix(0xcbf29ce484222325u, checkpoint.model->fingerprint());
   hash = Mix(hash, checkpoint.tokenizer == nullptr ? 0 : checkpoint.tokenizer->fingerprint());
@@ -64,6 +66,13 @@ ServedModel MakeServed(const std::string& name, const LoadedCheckpoint& checkpoi
   return served;
 }
 
+// Snapshots are of slots, so as much memory again is a fair guess, where the host has it.
+int64_t DefaultPrefixMemory(const Engine& engine) {
+  const int64_t slots = engine.options().state_memory_bytes;
+  const std::optional<int64_t> available = AvailableHostBytes();
+  return available.has_value() ? std::min(slots, *available / 4) : slots;
+}
+
 }  // namespace
 
 v1::Model DescribeModel(const std::string& name, const LoadedCheckpoint& checkpoint, const Engine& engine) {
@@ -93,7 +102,7 @@ v1::Model DescribeModel(const std::string& name, const LoadedCheckpoint& checkpo
   if (checkpoint.chat_template.has_value()) card.set_chat_template(std::string(checkpoint.chat_template->name()));
   if (checkpoint.tokenizer != nullptr) card.set_tokenizer(std::string(checkpoint.tokenizer->kind()));
   card.mutable_eos_token_ids()->Add(config.eos_ids.begin(), config.eos_ids.end());
-  card.set_fingerprint(Fingerprint(checkpoint));
+  card.set_fingerprint(FingerprintText(checkpoint));
   return card;
 }
 
@@ -109,12 +118,36 @@ absl::StatusOr<std::unique_ptr<HostedModel>> HostedModel::Load(const HostedModel
   hosted->engine_ = *std::move(engine);
   hosted->served_ = MakeServed(options.served_name.empty() ? hosted->checkpoint_.name : options.served_name,
                                hosted->checkpoint_, hosted->engine_.get());
+  if (options.sessions.has_value()) {
+    if (absl::Status status = hosted->OpenSessions(*options.sessions); !status.ok()) return status;
+  }
+  if (options.enable_prefix_caching) {
+    PrefixCacheOptions prefixes = options.prefix_cache;
+    if (prefixes.memory_bytes == 0) prefixes.memory_bytes = DefaultPrefixMemory(*hosted->engine_);
+    prefixes.vault = hosted->served_.vault;
+    hosted->prefix_cache_ = std::make_unique<PrefixCache>(prefixes, *hosted->checkpoint_.model);
+    hosted->served_.prefix_cache = hosted->prefix_cache_.get();
+  }
   hosted->engine_->Start();
   if (absl::Status status = hosted->WarmUp(); !status.ok()) return status;
   return hosted;
 }
 
 HostedModel::~HostedModel() = default;
+
+absl::Status HostedModel::OpenSessions(const SessionSettings& settings) {
+  const Model& model = *checkpoint_.model;
+  const uint64_t tokenizer = checkpoint_.tokenizer == nullptr ? 0 : checkpoint_.tokenizer->fingerprint();
+  served_.fingerprint = Fingerprint::Of(model, tokenizer);
+  served_.slot_shape = SlotShape{model.retention(), model.config().num_layers};
+  auto sessions =
+      HostedSessions::Open(settings, served_.fingerprint, *served_.slot_shape, model.retention().shape().chunk);
+  if (!sessions.ok()) return sessions.status();
+  sessions_ = *std::move(sessions);
+  served_.sessions = &sessions_->store();
+  served_.vault = &sessions_->vault();
+  return absl::OkStatus();
+}
 
 absl::Status HostedModel::WarmUp() {
   auto request = std::make_unique<Request>();

@@ -3,12 +3,15 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "engine/engine.h"
+#include "engine/state/prefix_cache.h"
 #include "kernels/parallel/thread_pool.h"
 #include "models/checkpoint.h"
+#include "server/hosted_sessions.h"
 #include "server/served_model.h"
 
 namespace statehouse {
@@ -18,7 +21,10 @@ struct HostedModelOptions {
   std::string served_name;  // "": the directory's
   CheckpointOptions checkpoint;
   EngineOptions engine;
-  int threads = 0;  // 0: one per core
+  std::optional<SessionSettings> sessions;  // empty: none are kept
+  int threads = 0;                          // 0: one per core
+  bool enable_prefix_caching = false;
+  PrefixCacheOptions prefix_cache;  // memory_bytes 0: as much as all slots, at most a quarter of what the host has free
 };
 
 class HostedModel {
@@ -30,15 +36,20 @@ class HostedModel {
   const ServedModel& served() const { return served_; }
   const LoadedCheckpoint& checkpoint() const { return checkpoint_; }
   Engine& engine() const { return *engine_; }
+  // Null: none are kept.
+  HostedSessions* sessions() const { return sessions_.get(); }
   int threads() const { return pool_->num_threads(); }
 
  private:
   HostedModel() = default;
   absl::Status WarmUp();
+  absl::Status OpenSessions(const SessionSettings& settings);
 
   std::unique_ptr<kernels::ThreadPool> pool_;  // outlives the model, which outlives the engine
   LoadedCheckpoint checkpoint_;
   std::unique_ptr<Engine> engine_;
+  std::unique_ptr<HostedSessions> sessions_;
+  std::unique_ptr<PrefixCache> prefix_cache_;  // may be null
   ServedModel served_;
 };
 

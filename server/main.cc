@@ -13,6 +13,7 @@
 #include "clients/cli/generate_backend.h"
 #include "clients/cli/progress.h"
 #include "server/commands/bench_command.h"
+#include "server/commands/bench_sessions_command.h"
 #include "server/commands/info_command.h"
 #include "server/commands/offline.h"
 #include "server/commands/serve.h"
@@ -75,7 +76,9 @@ int Main(int argc, char** argv) {
   AddServeCommand(root, &actions);
   cli::AddClientCommands(root, MakeOfflineGeneration(), &actions);
   AddInfoCommand(root, &actions);
-  cli::AddLoadBenchmark(*AddBenchCommand(root, MakeShowProgress(), &actions), &actions);
+  CLI::App* const bench = AddBenchCommand(root, MakeShowProgress(), &actions);
+  cli::AddLoadBenchmark(*bench, &actions);
+  AddSessionsBenchCommand(*bench, MakeShowProgress(), &actions);
   cli::FinishTree(root, VersionText(), &actions);
   return cli::RunCommandLine(root, actions, argc, argv);
 }

@@ -33,7 +33,8 @@ ServerMetrics::ServerMetrics()
       decode_time(kRequest),
       inference_time(kRequest),
       request_prompt_tokens(kTokens),
-      request_generation_tokens(kTokens) {}
+      request_generation_tokens(kTokens),
+      turn_settling(kBetweenTokens) {}
 
 void ServerMetrics::ObserveRequest(const Usage& usage, const Timings& timings) {
   request_prompt_tokens.Observe(static_cast<double>(usage.prompt_tokens));
@@ -45,6 +46,11 @@ void ServerMetrics::ObserveRequest(const Usage& usage, const Timings& timings) {
   prefill_time.Observe(timings.prefill);
   decode_time.Observe(timings.decode);
   inference_time.Observe(timings.prefill + timings.decode);
+}
+
+void ServerMetrics::ObserveTurn(bool committed, bool repeated, absl::Duration settling) {
+  (repeated ? turns_repeated : committed ? turns_committed : turns_dropped).fetch_add(1, std::memory_order_relaxed);
+  if (committed && !repeated) turn_settling.Observe(absl::ToDoubleSeconds(settling));
 }
 
 void ServerMetrics::CountCall(const std::string& method, const std::string& code) {

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "engine/event_stream.h"
 
 namespace statehouse {
@@ -36,6 +37,8 @@ struct ServerMetrics {
 
   // Adds the figures of a request that has ended.
   void ObserveRequest(const Usage& usage, const Timings& timings);
+  // Counts a turn of a session that was settled, and what that took.
+  void ObserveTurn(bool committed, bool repeated, absl::Duration settling);
   // Counts a call that ended with this status, by method ("Generate") and code name ("OK").
   void CountCall(const std::string& method, const std::string& code);
   std::map<std::pair<std::string, std::string>, int64_t> calls() const;
@@ -53,6 +56,10 @@ struct ServerMetrics {
   BucketHistogram inference_time;
   BucketHistogram request_prompt_tokens;
   BucketHistogram request_generation_tokens;
+  BucketHistogram turn_settling;  // from a turn's last token to its acknowledgement
+  std::atomic<int64_t> turns_committed{0};
+  std::atomic<int64_t> turns_repeated{0};
+  std::atomic<int64_t> turns_dropped{0};
 
  private:
   mutable std::mutex mu_;

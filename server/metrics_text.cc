@@ -85,6 +85,71 @@ void AddEngine(const EngineStatus& now, const EngineStats& stats, MetricsWriter*
   out->Sample("statehouse_step_seconds", "phase=\"mixed\"", stats.step_mixed_seconds);
 }
 
+void AddSessions(const ServerMetrics& metrics, const ServedModel& model, MetricsWriter* out) {
+  const SessionTotals totals = model.sessions->totals();
+  out->Family("statehouse_sessions", "Sessions: all, in memory, in a turn, damaged.", "gauge");
+  out->Sample("statehouse_sessions", "state=\"total\"", static_cast<double>(totals.sessions));
+  out->Sample("statehouse_sessions", "state=\"open\"", static_cast<double>(totals.open));
+  out->Sample("statehouse_sessions", "state=\"busy\"", static_cast<double>(totals.busy));
+  out->Sample("statehouse_sessions", "state=\"damaged\"", static_cast<double>(totals.damaged));
+  out->Family("statehouse_turns_total", "Turns of sessions that ended, by what became of them.", "counter");
+  out->Sample("statehouse_turns_total", "outcome=\"committed\"", Load(metrics.turns_committed));
+  out->Sample("statehouse_turns_total", "outcome=\"repeated\"", Load(metrics.turns_repeated));
+  out->Sample("statehouse_turns_total", "outcome=\"dropped\"", Load(metrics.turns_dropped));
+  out->Add("statehouse_turn_settling_seconds", "From a turn's last token to its acknowledgement.",
+           metrics.turn_settling);
+  if (model.vault == nullptr) return;
+  const auto tiers = model.vault->totals();
+  const auto add = [&](const char* name, const char* help, const char* type, const auto& value) {
+    out->Family(name, help, type);
+    for (const Tier tier : {Tier::kHost, Tier::kDisk, Tier::kStore}) {
+      out->Sample(name, absl::StrCat("tier=\"", TierName(tier), "\""),
+                  static_cast<double>(value(tiers[static_cast<size_t>(tier)])));
+    }
+  };
+  add("statehouse_snapshots", "Snapshots that a tier holds.", "gauge", [](const auto& tier) { return tier.snapshots; });
+  add("statehouse_snapshot_bytes", "Bytes of them.", "gauge", [](const auto& tier) { return tier.bytes; });
+  add("statehouse_snapshot_hits_total", "Snapshots fetched from a tier.", "counter",
+      [](const auto& tier) { return tier.hits; });
+  add("statehouse_snapshot_errors_total", "Attempts at a tier that failed.", "counter",
+      [](const auto& tier) { return tier.errors; });
+  add("statehouse_snapshot_tier_available", "0 while a tier is left alone.", "gauge",
+      [](const auto& tier) { return tier.available ? 1 : 0; });
+}
+
+// The first two are vLLM's: tokens of prompts that were looked up, and of those that were found.
+void AddPrefixes(const PrefixCache& cache, MetricsWriter* out) {
+  const PrefixCache::Totals totals = cache.totals();
+  out->Counter("vllm:prefix_cache_queries_total", "Prompt tokens that were looked up.",
+               static_cast<double>(totals.queried_tokens));
+  out->Counter("vllm:prefix_cache_hits_total", "Prompt tokens that were restored instead of computed.",
+               static_cast<double>(totals.cached_tokens));
+  out->Family("statehouse_prefix_cache_hits_total", "Requests that restored a prefix, by where it was.", "counter");
+  for (const Tier tier : {Tier::kDevice, Tier::kHost, Tier::kDisk, Tier::kStore}) {
+    out->Sample("statehouse_prefix_cache_hits_total", absl::StrCat("tier=\"", TierName(tier), "\""),
+                static_cast<double>(totals.hits[static_cast<size_t>(tier)]));
+  }
+  out->Family("statehouse_prefix_cache_misses_total",
+              "Requests by why no more of their prompt was restored; \"none\": all of it was.", "counter");
+  for (int reason = 0; reason < kNumMissReasons; ++reason) {
+    out->Sample("statehouse_prefix_cache_misses_total",
+                absl::StrCat("reason=\"", MissReasonName(static_cast<MissReason>(reason)), "\""),
+                static_cast<double>(totals.misses[static_cast<size_t>(reason)]));
+  }
+  out->Counter("statehouse_prefix_cache_evictions_total", "Snapshots that had to make room.",
+               static_cast<double>(totals.kept.evictions));
+  out->Counter("statehouse_prefix_cache_not_taken_total", "Snapshots that were not taken for want of memory.",
+               static_cast<double>(totals.not_taken));
+  out->Gauge("statehouse_prefix_cache_snapshots", "Snapshots that are kept.",
+             static_cast<double>(totals.kept.snapshots));
+  out->Gauge("statehouse_prefix_cache_bytes", "Memory of snapshots that are kept.",
+             static_cast<double>(totals.kept.bytes));
+  out->Gauge("statehouse_prefix_cache_taking_bytes", "Memory set aside for snapshots that are being taken.",
+             static_cast<double>(totals.taking_bytes));
+  out->Gauge("statehouse_prefix_cache_limit_bytes", "--prefix-cache-memory.",
+             static_cast<double>(cache.memory_bytes()));
+}
+
 }  // namespace
 
 std::string MetricsText(const ServerMetrics& metrics, const ServedModel* model) {
@@ -104,6 +169,8 @@ std::string MetricsText(const ServerMetrics& metrics, const ServedModel* model) 
   AddVllmCounters(metrics, *model, &out);
   AddVllmHistograms(metrics, &out);
   AddEngine(now, model->engine->stats(), &out);
+  if (model->sessions != nullptr) AddSessions(metrics, *model, &out);
+  if (model->prefix_cache != nullptr) AddPrefixes(*model->prefix_cache, &out);
   return out.text();
 }
 

@@ -10,6 +10,11 @@
 
 #include "absl/status/statusor.h"
 #include "engine/engine.h"
+#include "engine/sessions/session_store.h"
+#include "engine/state/fingerprint.h"
+#include "engine/state/prefix_cache.h"
+#include "engine/state/slot_pool.h"
+#include "engine/state/snapshot_vault.h"
 #include "models/config.h"
 #include "models/tokenizer/chat_template.h"
 #include "models/tokenizer/fim.h"
@@ -34,6 +39,11 @@ struct ServedModel {
   std::array<int64_t, 6> warm_up_outputs{};  // that the engine counted before it was served, by FinishReason
   v1::Model card;                            // the answer of GetModel
   Engine* engine = nullptr;
+  SessionStore* sessions = nullptr;     // null: none are kept
+  SnapshotVault* vault = nullptr;       // where their snapshots lie; null: nowhere
+  std::optional<SlotShape> slot_shape;  // set with `sessions`, as is the one below
+  Fingerprint fingerprint;
+  PrefixCache* prefix_cache = nullptr;  // null: --no-enable-prefix-caching
 };
 
 // Empty while the model loads. Thread-safety: any thread.

@@ -47,6 +47,11 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   environment.auth = &server->auth_;
   environment.pump = &server->pump_;
   environment.work = &server->work_;
+  environment.session_work = &server->session_work_;
+  environment.settling = &server->settling_;
+  environment.transfers = &server->transfers_;
+  environment.turns = &server->turns_;
+  environment.imports = &server->imports_;
   environment.calls = &server->calls_;
   environment.metrics = &server->metrics_;
   environment.log = log;

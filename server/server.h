@@ -2,6 +2,7 @@
 // probes see it load, and drains at the end. Thread-safety: one thread owns it; Reload() from any.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -49,17 +50,25 @@ class Server {
   // Turns health to NOT_SERVING when the engine has failed.
   class EngineWatch;
 
+  static constexpr WorkQueueLimits kUnbounded = {.max_calls = INT64_MAX, .max_bytes = INT64_MAX};
+
   explicit Server(Log* log) : log_(log) {}
 
   Log* const log_;
   Authenticator auth_;
   ModelHandle model_;
   ServerMetrics metrics_;
+  TurnTable turns_;
+  ImportTable imports_;
   // Calls look at the environment and the table until the pump and the queue have let them go.
   CallTable calls_;
   CallEnvironment environment_;
   EventPump pump_;
   WorkQueue work_{2};
+  // They wait for disks and networks more than they compute. The second takes what must not be refused or held up.
+  WorkQueue session_work_{8};
+  WorkQueue settling_{8, kUnbounded};
+  WorkQueue transfers_{4};
   std::unique_ptr<GrpcServer> grpc_;
   std::shared_ptr<EngineWatch> watch_;
   std::unique_ptr<MetricsServer> http_;

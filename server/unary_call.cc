@@ -3,52 +3,38 @@
 #include <string>
 #include <utility>
 
-#include "server/status.h"
+#include "server/call_record.h"
 
 namespace statehouse {
 namespace {
 
-struct Call {
-  const CallEnvironment* environment;
-  grpc::CallbackServerContext* context;
+struct Call : CallRecord {
   grpc::ServerUnaryReactor* reactor;
-  const char* method;
-  absl::Time start = absl::Now();
-  CallInfo info = {};
 
-  void Finish(const absl::Status& status) const {
-    environment->metrics->CountCall(method, absl::StatusCodeToString(status.code()));
-    Log::Fields fields = {{"id", info.request_id},
-                          {"principal", info.principal},
-                          {"method", std::string(method)},
-                          {"status", absl::StatusCodeToString(status.code())},
-                          {"total_ms", absl::ToDoubleMilliseconds(absl::Now() - start)}};
-    AddError(status, environment->log_prompts, &fields);
-    environment->log->Info("request", fields);
-    reactor->Finish(ToGrpcStatus(status));
-  }
+  void Finish(const absl::Status& status) const { reactor->Finish(Conclude(status)); }
 };
 
 }  // namespace
 
 grpc::ServerUnaryReactor* UnaryCall(const CallEnvironment* environment, grpc::CallbackServerContext* context,
                                     const char* method, const UnaryAnswer& answer) {
-  Call call{environment, context, context->DefaultReactor(), method};
+  Call call{{environment, method}, context->DefaultReactor()};
   const absl::Status status = ReadCallInfo(context, *environment->auth, &call.info);
   call.Finish(status.ok() ? answer(call.info) : status);
   return call.reactor;
 }
 
 grpc::ServerUnaryReactor* QueuedCall(const CallEnvironment* environment, grpc::CallbackServerContext* context,
-                                     const char* method, int64_t bytes, UnaryAnswer answer) {
-  Call call{environment, context, context->DefaultReactor(), method};
+                                     const char* method, int64_t bytes, UnaryAnswer answer, WorkQueue* queue) {
+  Call call{{environment, method}, context->DefaultReactor()};
   absl::Status status = ReadCallInfo(context, *environment->auth, &call.info);
   if (status.ok()) {
     const auto work = [context, info = call.info, answer = std::move(answer)]() -> absl::Status {
       if (context->IsCancelled()) return absl::CancelledError("the client went away before the call was answered");
       return answer(info);
     };
-    status = environment->work->Post(bytes, work, [call](const absl::Status& answered) { call.Finish(answered); });
+    if (queue == nullptr) queue = environment->work;
+    status = queue->Post(bytes, work, [call](const absl::Status& answered) { call.Finish(answered); });
   }
   if (!status.ok()) call.Finish(status);
   return call.reactor;

@@ -20,8 +20,8 @@ using UnaryAnswer = std::function<absl::Status(const CallInfo&)>;
 grpc::ServerUnaryReactor* UnaryCall(const CallEnvironment* environment, grpc::CallbackServerContext* context,
                                     const char* method, const UnaryAnswer& answer);
 // The same for an answer that may take long: it runs on the work queue, unless the client has gone away meanwhile.
-// `bytes` is the request's size.
+// `bytes` is the request's size. `queue`: another one than the environment's `work`.
 grpc::ServerUnaryReactor* QueuedCall(const CallEnvironment* environment, grpc::CallbackServerContext* context,
-                                     const char* method, int64_t bytes, UnaryAnswer answer);
+                                     const char* method, int64_t bytes, UnaryAnswer answer, WorkQueue* queue = nullptr);
 
 }  // namespace statehouse

@@ -36,7 +36,7 @@ std::string_view Trim(std::string_view text) {
 
 Chat::Chat(GenerateBackend& backend, Interrupts& interrupts, ChatOptions options)
     : backend_(backend), interrupts_(interrupts), options_(std::move(options)), system_(options_.system) {
-  Reset();
+  Begin();
 }
 
 void Chat::Put(std::string_view text) {
@@ -48,10 +48,52 @@ void Chat::Note(std::string_view text) {
   if (options_.terminal.is_terminal()) Put(absl::StrCat(options_.terminal.Paint(Style::kDim, text), "\n"));
 }
 
-void Chat::Reset() {
+absl::Status Chat::Resume() {
+  if (options_.session == nullptr) return absl::OkStatus();
+  absl::StatusOr<ChatSession::Exchange> last = options_.session->LastExchange();
+  if (!last.ok()) return last.status();
+  if (last->position == 0) {
+    Note(absl::StrCat("a new session, ", options_.session->name()));
+    return absl::OkStatus();
+  }
+  if (!system_.empty()) {
+    Note("the session has begun already: the system message is not sent; /system begins afresh");
+  }
+  messages_.clear_messages();
+  for (const auto& [role, text] : last->messages) {
+    v1::ChatMessage* message = messages_.add_messages();
+    message->set_role(role);
+    message->set_content(text);
+    if (role == "user") Note(absl::StrCat("> ", text));
+    if (role == "assistant") Note(text);
+  }
+  held_messages_ = messages_.messages_size();
+  exchange_ = 0;
+  exchange_position_ = last->begin;
+  Note(absl::StrFormat("session %s goes on: %d tokens in %d turns", options_.session->name(), last->position,
+                       last->turns));
+  return absl::OkStatus();
+}
+
+bool Chat::Reset() {
+  if (!Rewind(0)) return false;
+  Begin();
+  return true;
+}
+
+bool Chat::Rewind(int64_t position) {
+  if (options_.session == nullptr) return true;
+  const absl::Status status = options_.session->Rewind(position);
+  if (!status.ok()) PrintError(options_.err, status);
+  return status.ok();
+}
+
+void Chat::Begin() {
   messages_.clear_messages();
   last_usage_.Clear();
   last_timings_.Clear();
+  held_messages_ = exchange_ = 0;
+  exchange_position_ = 0;
   if (system_.empty()) return;
   v1::ChatMessage* message = messages_.add_messages();
   message->set_role("system");
@@ -108,15 +150,13 @@ bool Chat::HandleCommand(std::string_view command, std::string_view argument) {
   if (command == "/help" || command == "/?") {
     Put(kHelp);
   } else if (command == "/reset") {
-    Reset();
-    Note("forgotten");
+    if (Reset()) Note("forgotten");
   } else if (command == "/system") {
     if (argument.empty()) {
       Put(absl::StrCat(system_.empty() ? "(no system message)" : system_, "\n"));
     } else {
       system_ = std::string(argument);
-      Reset();
-      Note("system message set; the conversation starts afresh");
+      if (Reset()) Note("system message set; the conversation starts afresh");
     }
   } else if (command == "/retry") {
     Retry();
@@ -132,8 +172,10 @@ bool Chat::HandleCommand(std::string_view command, std::string_view argument) {
 void Chat::Retry() {
   const int count = messages_.messages_size();
   if (count >= 2 && messages_.messages(count - 1).role() == "assistant") {
+    if (!Rewind(exchange_position_)) return;
     const v1::ChatMessage previous = messages_.messages(count - 1);
     messages_.mutable_messages()->RemoveLast();
+    held_messages_ = exchange_;
     Answer(&previous);
   } else {
     PrintError(options_.err, absl::FailedPreconditionError("there is no answer to retry"));
@@ -142,7 +184,7 @@ void Chat::Retry() {
 
 void Chat::Answer(const v1::ChatMessage* previous) {
   v1::GenerateRequest request = options_.request;
-  *request.mutable_chat() = messages_;
+  AddInput(&request);
   request.set_return_token_ids(false);
   ResponseCollector collector;
   std::atomic<bool> interrupted{false};
@@ -155,6 +197,7 @@ void Chat::Answer(const v1::ChatMessage* previous) {
     });
     status = backend_.Generate(request, [&](const v1::GenerateEvent& event) {
       collector.Add(event);
+      if (event.has_started()) exchange_position_ = event.started().session_position();
       if (event.has_delta()) Put(options_.terminal.Harmless(event.delta().text()));
       if (event.has_finished()) Put(options_.terminal.Harmless(event.finished().text()));
     });
@@ -170,6 +213,21 @@ void Chat::Answer(const v1::ChatMessage* previous) {
   }
 }
 
+void Chat::AddInput(v1::GenerateRequest* request) {
+  if (options_.session == nullptr) {
+    *request->mutable_chat() = messages_;
+    return;
+  }
+  for (int i = held_messages_; i < messages_.messages_size(); ++i) {
+    *request->mutable_chat()->add_messages() = messages_.messages(i);
+  }
+  exchange_ = held_messages_;
+  v1::SessionUse* use = request->mutable_session();
+  use->set_session(options_.session->name());
+  use->set_create_if_missing(true);
+  use->set_on_failure(v1::ON_FAILURE_KEEP_DELIVERED);  // Ctrl-C keeps what was read
+}
+
 // Keeps the conversation one that can go on: an answer that broke off stays as far as it came; without any, the one
 // before it comes back, or the question is taken back.
 void Chat::Settle(const absl::Status& status, const std::string& text, bool interrupted,
@@ -178,7 +236,8 @@ void Chat::Settle(const absl::Status& status, const std::string& text, bool inte
     v1::ChatMessage* message = messages_.add_messages();
     message->set_role("assistant");
     message->set_content(text);
-  } else if (previous != nullptr) {
+    held_messages_ = messages_.messages_size();
+  } else if (previous != nullptr && options_.session == nullptr) {
     *messages_.add_messages() = *previous;
   } else {
     messages_.mutable_messages()->RemoveLast();
@@ -203,6 +262,7 @@ void Chat::PrintStats() {
   std::string text = absl::StrFormat("model       %s (%s, %s weights)\n", model.name(), model.family(), model.dtype());
   absl::StrAppend(&text, absl::StrFormat("answers     %d, %d tokens\n", answers_, tokens_generated_));
   absl::StrAppend(&text, absl::StrFormat("context     %d tokens in %d messages\n", context, messages_.messages_size()));
+  if (options_.session != nullptr) absl::StrAppend(&text, "session     ", options_.session->name(), "\n");
   absl::StrAppend(&text, absl::StrFormat("state       %s, constant\n",
                                          FormatBytes(static_cast<double>(model.state_bytes_per_sequence()))));
   absl::StrAppend(&text,

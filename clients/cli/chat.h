@@ -1,5 +1,5 @@
 // `statehouse chat`: a conversation in a terminal or a pipe. The client holds the messages and sends all of them each
-// turn.
+// turn; with a session the server holds them, and only what is new is sent.
 //
 // Thread-safety: one thread; Ctrl-C arrives through Interrupts.
 #pragma once
@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 
+#include "clients/cli/chat_session.h"
 #include "clients/cli/generate_backend.h"
 #include "clients/cli/interrupts.h"
 #include "clients/cli/line_reader.h"
@@ -19,10 +20,11 @@
 namespace statehouse::cli {
 
 struct ChatOptions {
-  v1::GenerateRequest request;  // sampling, stop and model of every turn; its input is replaced
-  std::string system;           // system message; empty: none
-  v1::Model model;              // what is served, for the figures
-  Terminal terminal;            // of `out`; figures and greetings appear on a terminal only
+  v1::GenerateRequest request;     // sampling, stop and model of every turn; its input is replaced
+  std::string system;              // system message; empty: none
+  v1::Model model;                 // what is served, for the figures
+  ChatSession* session = nullptr;  // what the server holds of the conversation; null: nothing
+  Terminal terminal;               // of `out`; figures and greetings appear on a terminal only
   std::FILE* out = stdout;
   std::FILE* err = stderr;
 };
@@ -32,13 +34,15 @@ class Chat {
   // `backend` and `interrupts` must outlive this object.
   Chat(GenerateBackend& backend, Interrupts& interrupts, ChatOptions options);
 
+  // With a session: goes on where it was, and shows the last exchange. Before anything else, once.
+  absl::Status Resume();
   // Reads and answers lines until the reader ends or the user quits. Returns the program's exit status: in a pipe 1 if
   // an answer failed, else 0.
   int Run(LineReader& reader);
   // Answers one message or obeys one slash command; false: leave.
   bool Handle(const std::string& line);
 
-  // The messages so far, the system message first if there is one.
+  // The messages so far, the system message first if there is one; of a session those since its last exchange here.
   const v1::Chat& messages() const { return messages_; }
 
  private:
@@ -47,7 +51,14 @@ class Chat {
   // `previous` is the answer that a new one replaces; null: there is none.
   void Answer(const v1::ChatMessage* previous = nullptr);
   void Settle(const absl::Status& status, const std::string& text, bool interrupted, const v1::ChatMessage* previous);
-  void Reset();
+  // Starts an empty conversation here.
+  void Begin();
+  // Forgets the conversation; false (said on `err`) if the server does not.
+  bool Reset();
+  // The messages that the next answer is to, in the session or at all.
+  void AddInput(v1::GenerateRequest* request);
+  // The server forgets what lies beyond `position`; false, and said on `err`, if it does not.
+  bool Rewind(int64_t position);
   void PrintStats();
   void Retry();
   // A line on `out`, dim, on a terminal only.
@@ -63,6 +74,10 @@ class Chat {
   v1::Timings last_timings_;
   int64_t answers_ = 0;
   int64_t tokens_generated_ = 0;
+  // Of a session only: messages that the server holds, those of them before the last exchange, and the position there.
+  int held_messages_ = 0;
+  int exchange_ = 0;
+  int64_t exchange_position_ = 0;
   bool failed_ = false;
 };
 

@@ -17,14 +17,35 @@
 #include "clients/cli/inspect.h"
 #include "clients/cli/list_flags.h"
 #include "clients/cli/request_flags.h"
+#include "clients/cli/resuming_backend.h"
 #include "clients/cli/scripted_reader.h"
+#include "clients/cli/session_commands.h"
 #include "clients/cli/wire_backend.h"
 
 namespace statehouse::cli {
 namespace {
 
+// Says on standard error that a server was lost and is asked again.
+ResumingBackend::Options TellOfLosses() {
+  ResumingBackend::Options options;
+  options.on_loss = [](const absl::Status& status) {
+    PrintError(stderr, absl::Status(status.code(), absl::StrCat("asking again; the last try ended with: ",
+                                                                std::string(status.message()))));
+  };
+  return options;
+}
+
+void AddSessionFlag(CLI::App& command, const char* group, std::string* session) {
+  command
+      .add_option("--session", *session,
+                  "Go on with this session of the server, by name or id; it is made if there is none of that name")
+      ->group(group)
+      ->type_name("NAME");
+}
+
 struct ChatFlags {
   ChatOptions options;
+  std::string session;
   std::string history;
   std::string model;
   std::vector<std::string> say;
@@ -42,7 +63,10 @@ int RunChat(const Connection& connection, ChatFlags& flags) {
   flags.options.request.set_model(flags.model);
   flags.options.terminal = isatty(STDIN_FILENO) == 1 ? Terminal::Detect(STDOUT_FILENO) : Terminal();
   Interrupts interrupts;
-  WireBackend backend(&connection);
+  WireBackend wire(&connection);
+  ResumingBackend backend(&wire, TellOfLosses());
+  WireChatSession session(&connection, flags.session, flags.options.model.chat_template());
+  if (!flags.session.empty()) flags.options.session = &session;
   std::unique_ptr<LineReader> reader = MakeLineReader(interrupts, flags.history);
   if (!flags.say.empty()) {
     constexpr std::chrono::milliseconds kTypingPause{25};
@@ -50,7 +74,9 @@ int RunChat(const Connection& connection, ChatFlags& flags) {
     if (flags.options.terminal.is_terminal()) typing.pause_per_character = kTypingPause;
     reader = std::make_unique<ScriptedReader>(flags.say, std::move(reader), interrupts, typing);
   }
-  return Chat(backend, interrupts, flags.options).Run(*reader);
+  Chat chat(backend, interrupts, flags.options);
+  if (absl::Status status = chat.Resume(); !status.ok()) return Fail(status);
+  return chat.Run(*reader);
 }
 
 void AddChat(CLI::App& root, Actions* actions) {
@@ -60,6 +86,7 @@ void AddChat(CLI::App& root, Actions* actions) {
   auto flags = std::make_shared<ChatFlags>();
   flags->history = DefaultHistoryFile().string();
   command->add_option("--system,-s", flags->options.system, "System message")->group("Conversation")->type_name("TEXT");
+  AddSessionFlag(*command, "Conversation", &flags->session);
   command
       ->add_option("--history-file", flags->history,
                    "Where typed lines are kept; \"\" keeps none. Default: ~/.local/state/statehouse/chat_history")
@@ -68,11 +95,13 @@ void AddChat(CLI::App& root, Actions* actions) {
   AddTexts(*command, "Conversation", "--say", "Say this first, as if it were typed; may be given several times", "TEXT",
            [flags](const std::vector<std::string>& lines) { flags->say = lines; });
   AddSamplingFlags(*command, &flags->options.request);
+  AddCacheFlags(*command, &flags->options.request);
   AddModelNameFlag(*command, &flags->model);
   AddServerCommand(*command, actions, [flags](const Connection& connection) { return RunChat(connection, *flags); });
   command->footer(
       "Examples:\n"
       "  statehouse chat\n"
+      "  statehouse chat --session ada          # goes on where it was, also after a restart of the server\n"
       "  statehouse chat --address unix:/run/statehouse.sock --temperature 0\n"
       "  printf 'My name is Ada.\\nWhat is my name?\\n' | statehouse chat --seed 7");
 }
@@ -84,11 +113,43 @@ struct GenerateFlags {
   std::string request_id;
   std::string model;
   ConnectionOptions connection;
+  std::string session;
+  std::string idempotency_key;
+  bool allow_other_numeric = false;
   bool offline = false;
 };
 
+void AddGenerateSessionFlags(CLI::App& command, GenerateFlags* flags) {
+  constexpr char kGroup[] = "Session";
+  AddSessionFlag(command, kGroup, &flags->session);
+  command
+      .add_option("--idempotency-key", flags->idempotency_key,
+                  "Names this turn: the same key brings the same answer, and appends it once. Default: a random one")
+      ->group(kGroup)
+      ->type_name("KEY");
+  command
+      .add_flag("--allow-other-numeric", flags->allow_other_numeric,
+                "Go on although the session's numbers come from another numeric mode: not with the same bits then")
+      ->group(kGroup);
+}
+
+absl::Status SetSession(const GenerateFlags& flags, v1::GenerateRequest* request) {
+  if (flags.session.empty()) {
+    if (flags.idempotency_key.empty() && !flags.allow_other_numeric) return absl::OkStatus();
+    return absl::InvalidArgumentError("--idempotency-key and --allow-other-numeric are about a --session; name one");
+  }
+  if (flags.offline) return absl::InvalidArgumentError("--offline has no sessions; leave out --session or --offline");
+  v1::SessionUse* use = request->mutable_session();
+  use->set_session(flags.session);
+  use->set_idempotency_key(flags.idempotency_key);
+  use->set_create_if_missing(true);
+  use->set_allow_other_numeric(flags.allow_other_numeric);
+  return absl::OkStatus();
+}
+
 int RunGenerate(GenerateFlags& flags, const OfflineGeneration& offline) {
   if (absl::Status status = ReadPrompt(flags.prompt, &flags.request); !status.ok()) return Fail(status);
+  if (absl::Status status = SetSession(flags, &flags.request); !status.ok()) return Fail(status);
   flags.request.set_model(flags.model);
   std::unique_ptr<Connection> connection;
   std::unique_ptr<GenerateBackend> backend;
@@ -103,7 +164,8 @@ int RunGenerate(GenerateFlags& flags, const OfflineGeneration& offline) {
     backend = std::make_unique<WireBackend>(connection.get(), flags.request_id);
   }
   Interrupts interrupts;
-  return Generate(*backend, flags.request, flags.options, interrupts, stdout, stderr);
+  ResumingBackend resuming(backend.get(), TellOfLosses());
+  return Generate(resuming, flags.request, flags.options, interrupts, stdout, stderr);
 }
 
 void AddGenerate(CLI::App& root, const OfflineGeneration& offline, Actions* actions) {
@@ -123,6 +185,8 @@ void AddGenerate(CLI::App& root, const OfflineGeneration& offline, Actions* acti
   command->add_flag("--verbose,-v", flags->options.verbose, "Print speed and seed to standard error at the end")
       ->group("Output");
   AddSamplingFlags(*command, &flags->request);
+  AddGenerateSessionFlags(*command, flags.get());
+  AddCacheFlags(*command, &flags->request);
   if (offline.open) {
     command
         ->add_flag("--offline", flags->offline,
@@ -142,6 +206,7 @@ void AddGenerate(CLI::App& root, const OfflineGeneration& offline, Actions* acti
       "  statehouse generate 'def fibonacci(n):' --max-tokens 64 --temperature 0\n"
       "  statehouse generate --file main.py --suffix '    return result' --stop $'\\n\\n'\n"
       "  statehouse generate --prompt-ids 1,2,3 --json --logprobs 5 --n 2\n"
+      "  statehouse generate --session notes 'And then' --max-tokens 32\n"
       "  statehouse generate --offline --model models/demo/checkpoint 'Hello' --seed 7");
 }
 
@@ -231,6 +296,7 @@ void AddTokenizerCommands(CLI::App& root, Actions* actions) {
 void AddClientCommands(CLI::App& root, const OfflineGeneration& offline, Actions* actions) {
   AddChat(root, actions);
   AddGenerate(root, offline, actions);
+  AddSessionCommands(root, actions);
   AddInspectionCommands(root, actions);
   AddTokenizerCommands(root, actions);
 }

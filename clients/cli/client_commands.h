@@ -1,5 +1,5 @@
-// The commands that speak to a server: chat, generate, status, models, tokenize, detokenize, cancel, health, bench
-// load.
+// The commands that speak to a server: chat, generate, sessions, status, models, tokenize, detokenize, cancel, health,
+// bench load.
 //
 // Thread-safety: one thread, once per process.
 #pragma once

@@ -44,4 +44,12 @@ class Connection {
   std::shared_ptr<grpc::Channel> channel_;
 };
 
+// One unary call, `call(context)`; its status, explained.
+template <typename Call>
+absl::Status Ask(const Connection& connection, const Call& call) {
+  grpc::ClientContext context;
+  connection.Prepare(&context);
+  return connection.Explain(call(&context));
+}
+
 }  // namespace statehouse::cli

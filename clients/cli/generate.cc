@@ -107,6 +107,9 @@ std::string SpeedLine(const v1::Usage& usage, const v1::Timings& timings) {
     absl::StrAppend(
         &line, absl::StrFormat(" · %.1f tok/s", static_cast<double>(usage.completion_tokens() - 1) / timings.decode()));
   }
+  if (usage.cached_tokens() > 0) {
+    absl::StrAppend(&line, " · ", usage.cached_tokens(), " of ", usage.prompt_tokens(), " prompt tokens cached");
+  }
   absl::StrAppend(&line, " · first token ", FormatSeconds(timings.time_to_first_token()));
   return line;
 }
@@ -147,6 +150,12 @@ int Generate(GenerateBackend& backend, const v1::GenerateRequest& request, const
     const std::string line =
         absl::StrFormat("%s · seed %u\n", SpeedLine(response.usage(), response.timings()), response.seed());
     std::fputs(Terminal::Detect(fileno(err)).Paint(Style::kDim, line).c_str(), err);
+    if (!response.cache().explanation().empty()) {
+      // The server's words, and so perhaps anything.
+      const std::string cache =
+          absl::StrCat("cache: ", Terminal::Detect(fileno(err)).Harmless(response.cache().explanation()), "\n");
+      std::fputs(Terminal::Detect(fileno(err)).Paint(Style::kDim, cache).c_str(), err);
+    }
   }
   return 0;
 }

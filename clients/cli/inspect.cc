@@ -33,14 +33,6 @@ void AddRow(std::string* text, const char* name, const std::string& value) {
 
 std::string Bytes(int64_t bytes) { return FormatBytes(static_cast<double>(bytes)); }
 
-// One unary call of a fresh stub: (connection, response, call) -> status, explained.
-template <typename Call>
-absl::Status Ask(const Connection& connection, const Call& call) {
-  grpc::ClientContext context;
-  connection.Prepare(&context);
-  return connection.Explain(call(&context));
-}
-
 Json ModelJson(const v1::Model& model) {
   return {{"name", model.name()},
           {"family", model.family()},
@@ -84,6 +76,37 @@ std::string ModelText(const v1::Model& model) {
   return text;
 }
 
+Json SessionsJson(const v1::GetStatusResponse& status) {
+  if (!status.has_sessions()) return nullptr;
+  Json tiers = Json::array();
+  for (const v1::SessionCounts::Tier& tier : status.sessions().tiers()) {
+    tiers.push_back({{"name", tier.name()},
+                     {"snapshots", tier.snapshots()},
+                     {"bytes", tier.bytes()},
+                     {"hits", tier.hits()},
+                     {"errors", tier.errors()},
+                     {"why_not", tier.why_not().empty() ? Json(nullptr) : Json(tier.why_not())}});
+  }
+  return {{"total", status.sessions().total()},
+          {"open", status.sessions().open()},
+          {"busy", status.sessions().busy()},
+          {"damaged", status.sessions().damaged()},
+          {"tiers", std::move(tiers)}};
+}
+
+std::string SessionsText(const v1::SessionCounts& sessions) {
+  std::string text =
+      absl::StrFormat("%d, %d in memory, %d in a turn", sessions.total(), sessions.open(), sessions.busy());
+  if (sessions.damaged() > 0) absl::StrAppend(&text, ", ", sessions.damaged(), " damaged");
+  for (const v1::SessionCounts::Tier& tier : sessions.tiers()) {
+    if (tier.snapshots() == 0 && tier.why_not().empty()) continue;
+    absl::StrAppend(&text,
+                    absl::StrFormat("; %s: %d snapshots, %s", tier.name(), tier.snapshots(), Bytes(tier.bytes())));
+    if (!tier.why_not().empty()) absl::StrAppend(&text, " (left alone: ", tier.why_not(), ")");
+  }
+  return text;
+}
+
 Json StatusJson(const v1::GetStatusResponse& status) {
   return {{"build",
            {{"version", status.build().version()},
@@ -106,10 +129,15 @@ Json StatusJson(const v1::GetStatusResponse& status) {
            {{"weights", status.memory().weights()},
             {"slots", status.memory().slots()},
             {"workspace", status.memory().workspace()},
+            {"snapshots", status.memory().snapshots()},
+            {"prefixes", status.memory().prefixes()},
+            {"prefixes_taking", status.memory().prefixes_taking()},
+            {"prefixes_limit", status.memory().prefixes_limit()},
             {"resident", status.memory().resident()}}},
           {"requests_running", status.requests_running()},
           {"prompt_tokens", status.prompt_tokens()},
-          {"completion_tokens", status.completion_tokens()}};
+          {"completion_tokens", status.completion_tokens()},
+          {"sessions", SessionsJson(status)}};
 }
 
 std::string StatusText(const v1::GetStatusResponse& status) {
@@ -127,9 +155,11 @@ std::string StatusText(const v1::GetStatusResponse& status) {
          absl::StrFormat("%d of %d requests, %d of %d tokens", status.queue().requests(), status.queue().max_requests(),
                          status.queue().tokens(), status.queue().max_tokens()));
   AddRow(&text, "memory",
-         absl::StrFormat("weights %s, slots %s, workspace %s, resident %s", Bytes(status.memory().weights()),
-                         Bytes(status.memory().slots()), Bytes(status.memory().workspace()),
-                         Bytes(status.memory().resident())));
+         absl::StrFormat(
+             "weights %s, slots %s, workspace %s, prefixes %s, resident %s", Bytes(status.memory().weights()),
+             Bytes(status.memory().slots()), Bytes(status.memory().workspace()),
+             Bytes(status.memory().prefixes() + status.memory().prefixes_taking()), Bytes(status.memory().resident())));
+  if (status.has_sessions()) AddRow(&text, "sessions", SessionsText(status.sessions()));
   AddRow(&text, "tokens so far",
          absl::StrFormat("%d of prompts, %d generated", status.prompt_tokens(), status.completion_tokens()));
   return text;

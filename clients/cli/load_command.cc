@@ -71,6 +71,7 @@ void AddLoadBenchmark(CLI::App& bench, Actions* actions) {
       ->group(kLoad)
       ->type_name("FILE");
   AddSamplingFlags(*command, &options.request);
+  AddCacheFlags(*command, &options.request);
   AddModelNameFlag(*command, &flags->model);
   AddServerCommand(*command, actions,
                    [flags](const Connection& connection) { return RunLoadBenchmark(connection, *flags); });

@@ -14,6 +14,7 @@ namespace {
 constexpr char kSampling[] = "Sampling";
 constexpr char kStopping[] = "Stopping";
 constexpr char kOutput[] = "Output";
+constexpr char kPrefixes[] = "Shared prefixes";
 
 // "17=-2.5": a token id and what is added to its logit.
 void SetLogitBias(const std::vector<std::string>& pairs, v1::Sampling* sampling) {
@@ -103,6 +104,22 @@ void AddSamplingFlags(CLI::App& command, v1::GenerateRequest* request) {
                       "Same seed, same tokens. Default: the server draws one and tells it",
                       [sampling](uint64_t v) { sampling->set_seed(v); });
   AddStoppingFlags(command, request->mutable_stop());
+}
+
+void AddCacheFlags(CLI::App& command, v1::GenerateRequest* request) {
+  command
+      .add_flag_function(
+          "--bypass-cache", [request](int64_t v) { request->mutable_cache()->set_bypass(v > 0); },
+          "Compute all of the prompt: look nothing up and keep nothing")
+      ->group(kPrefixes);
+  // The second name is what environment and config file call it: theirs is also the server's.
+  command
+      .add_option_function<std::string>(
+          "--cache-salt,--request-cache-salt",
+          [request](const std::string& v) { request->mutable_cache()->set_salt(v); },
+          "Share prefixes only with requests of the same salt, up to 128 bytes")
+      ->group(kPrefixes)
+      ->type_name("TEXT");
 }
 
 void AddOutputFlags(CLI::App& command, v1::GenerateRequest* request) {

@@ -1,5 +1,7 @@
 #include "clients/cli/response.h"
 
+#include <algorithm>
+#include <cctype>
 #include <nlohmann/json.hpp>
 
 namespace statehouse::cli {
@@ -24,6 +26,21 @@ Json LogprobsJson(const google::protobuf::RepeatedPtrField<v1::TokenLogprobs>& t
   return list;
 }
 
+Json CacheJson(const v1::CacheReport& cache) {
+  // "CACHE_MISS_NO_SNAPSHOT" and "CACHE_TIER_HOST" without what is the same in all.
+  const auto word = [](const std::string& name) {
+    std::string text = name.substr(std::min(name.size(), sizeof("CACHE_MISS_") - 1));
+    std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
+    return text;
+  };
+  return {{"cached_tokens", cache.cached_tokens()},
+          {"tier",
+           cache.tier() == v1::CACHE_TIER_UNSPECIFIED ? Json(nullptr) : Json(word(v1::CacheTier_Name(cache.tier())))},
+          {"miss", word(v1::CacheMiss_Name(cache.miss()))},
+          {"matched_tokens", cache.matched_tokens()},
+          {"explanation", cache.explanation()}};
+}
+
 Json OutputJson(const v1::Output& output) {
   const std::string reason = FinishReasonName(output.reason());
   return {{"index", output.index()},
@@ -33,6 +50,17 @@ Json OutputJson(const v1::Output& output) {
           {"finish_reason", reason.empty() ? Json(nullptr) : Json(reason)},
           {"stop_string", output.has_stop_string() ? Json(output.stop_string()) : Json(nullptr)},
           {"stop_token_id", output.has_stop_token_id() ? Json(output.stop_token_id()) : Json(nullptr)}};
+}
+
+Json OutcomeJson(const v1::SessionOutcome& outcome) {
+  return {{"session_id", outcome.session_id()},
+          {"position_before", outcome.position_before()},
+          {"position", outcome.position()},
+          {"committed", outcome.committed()},
+          {"repeated", outcome.repeated()},
+          {"exactness", outcome.exactness() == v1::EXACTNESS_CONTINUED ? "continued" : "exact"},
+          {"replayed_tokens", outcome.replayed_tokens()},
+          {"numeric_difference", outcome.numeric_difference()}};
 }
 
 }  // namespace
@@ -50,6 +78,7 @@ void ResponseCollector::Add(const v1::GenerateEvent& event) {
     case v1::GenerateEvent::kStarted:
       response_.set_request_id(event.started().request_id());
       response_.set_model(event.started().model());
+      if (event.started().has_cache()) *response_.mutable_cache() = event.started().cache();
       response_.set_seed(event.started().seed());
       *response_.mutable_prompt_token_ids() = event.started().prompt_token_ids();
       response_.mutable_usage()->set_prompt_tokens(event.started().prompt_tokens());
@@ -73,8 +102,10 @@ void ResponseCollector::Add(const v1::GenerateEvent& event) {
       break;
     }
     case v1::GenerateEvent::kDone:
+      if (event.done().has_cache()) *response_.mutable_cache() = event.done().cache();
       *response_.mutable_usage() = event.done().usage();
       *response_.mutable_timings() = event.done().timings();
+      if (event.done().has_session()) *response_.mutable_session() = event.done().session();
       break;
     case v1::GenerateEvent::EVENT_NOT_SET:
       break;  // of a newer server
@@ -121,6 +152,8 @@ std::string ResponseJson(const v1::GenerateResponse& response, const absl::Statu
                  {"decode", timings.decode()},
                  {"time_to_first_token", timings.time_to_first_token()},
                  {"total", timings.total()}}}};
+  json["cache"] = response.has_cache() ? CacheJson(response.cache()) : Json(nullptr);
+  if (response.has_session()) json["session"] = OutcomeJson(response.session());
   if (!status.ok()) {
     json["error"] = {{"code", absl::StatusCodeToString(status.code())}, {"message", std::string(status.message())}};
   }

@@ -6,30 +6,12 @@
 import argparse
 import ipaddress
 import pathlib
-import shutil
-import subprocess
 import sys
 import tempfile
 
 import grpc
 
-PROTOS = pathlib.Path(__file__).resolve().parents[2] / "proto"
-
-
-def generate_stubs(out: str) -> None:
-    """Writes the Python modules of the protos to `out`: with grpcio-tools if they are there, else with protoc."""
-    files = [str(path) for path in sorted((PROTOS / "statehouse" / "v1").glob("*.proto"))]
-    flags = [f"-I{PROTOS}", f"--python_out={out}", f"--grpc_python_out={out}"]
-    try:
-        from grpc_tools import protoc
-        failed = protoc.main(["protoc", *flags, *files])
-    except ImportError:
-        plugin = shutil.which("grpc_python_plugin")
-        if plugin is None or shutil.which("protoc") is None:
-            sys.exit("example.py: install grpcio-tools, or protobuf-compiler and protobuf-compiler-grpc")
-        failed = subprocess.call(["protoc", *flags, f"--plugin=protoc-gen-grpc_python={plugin}", *files])
-    if failed:
-        sys.exit("example.py: the protos could not be compiled")
+import statehouse_stubs
 
 
 def is_local(address: str) -> bool:
@@ -63,7 +45,10 @@ def main() -> None:
     args = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as out:
-        generate_stubs(out)
+        try:
+            statehouse_stubs.generate(out)
+        except RuntimeError as error:
+            sys.exit(f"example.py: {error}")
         sys.path.insert(0, out)
         from statehouse.v1 import generation_pb2 as pb
         from statehouse.v1 import generation_pb2_grpc as rpc

@@ -1,5 +1,6 @@
 """Reads Statehouse snapshot files (docs/snapshot-format.md) with NumPy: python snapshot.py FILE"""
 
+import ctypes
 import json
 import math
 import struct
@@ -13,7 +14,7 @@ try:
 except ImportError:  # then checksums are not checked
     xxh3_64_hexdigest = None
 
-DTYPES = {"I32": np.dtype("<i4"), "F32": np.dtype("<f4")}
+DTYPES = {"I32": np.dtype("<i4"), "F32": np.dtype("<f4"), "BF16": np.dtype("<u2"), "I8": np.dtype("i1")}
 
 
 def read(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -23,35 +24,50 @@ def read(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         raise ValueError(f"{path} is no snapshot, or was cut off")
     size, checksum = struct.unpack("<QQ", data[-24:-8])
     footer_bytes = data[-24 - size:-24]
-    check(f"{checksum:016x}", footer_bytes, "footer")
+    check(digest(footer_bytes) in (None, f"{checksum:016x}"), "the footer's checksum")
     footer = json.loads(footer_bytes)
-    sections = {}
-    for entry in footer["sections"]:
-        stored = data[entry["offset"]:entry["offset"] + entry["bytes"]]
-        check(entry["xxh3"], stored, entry["name"])
-        sections[entry["name"]] = np.frombuffer(stored, DTYPES[entry["dtype"]], entry["count"])
-    return footer, sections
+    return footer, {entry["name"]: section(data, entry) for entry in footer["sections"]}
 
 
-def check(checksum: str, stored: bytes, name: str) -> None:
-    if xxh3_64_hexdigest and xxh3_64_hexdigest(stored) != checksum:
-        raise ValueError(f"the checksum of {name} does not fit")
+def section(data: bytes, entry: dict[str, Any]) -> np.ndarray:
+    stored, dtype = data[entry["offset"]:entry["offset"] + entry["bytes"]], DTYPES[entry["dtype"]]
+    check(digest(stored) in (None, entry["xxh3"]), f"the checksum of {entry['name']}")
+    if entry.get("codec") == "zstd":
+        zstd, buffer = ctypes.CDLL("libzstd.so.1"), ctypes.create_string_buffer(entry["count"] * dtype.itemsize)
+        zstd.ZSTD_decompress.restype = ctypes.c_size_t
+        sizes = ctypes.c_size_t(len(buffer)), ctypes.c_size_t(len(stored))
+        check(zstd.ZSTD_decompress(buffer, sizes[0], stored, sizes[1]) == len(buffer), f"the size of {entry['name']}")
+        stored = buffer.raw
+    return np.frombuffer(stored, dtype, entry["count"])
+
+
+def digest(stored: bytes) -> str | None:
+    return xxh3_64_hexdigest(stored) if xxh3_64_hexdigest else None
+
+
+def check(fits: bool, what: str) -> None:
+    if not fits:
+        raise ValueError(f"{what} does not fit")
 
 
 def heads(footer: dict[str, Any], sections: dict[str, np.ndarray], layer: int) -> list[dict[str, np.ndarray]]:
     """The key/value heads of a layer: S [D, d] and z [D] (if anything is folded), K and V [n, d], L [n] (float64)."""
-    identity = footer["identity"]
+    identity, name = footer["identity"], f"layer.{layer}"
     d, num_heads = identity["head_dim"], identity["heads_kv"]
     size = math.comb(d + identity["degree"] - 1, identity["degree"])
-    numbers, at, result = sections[f"layer.{layer}"], 0, []
+    numbers, result, at = sections[name], [], {"S": 0, "z": 0}
+    if numbers.dtype == np.uint16:  # bf16: the upper half of a float32
+        numbers = (numbers.astype(np.uint32) << 16).view(np.float32)
+    elif numbers.dtype == np.int8:  # one scale for each row of d
+        numbers = (numbers.reshape(-1, d) * sections[name + ".scales"][:, None]).reshape(-1)
+    exact = sections.get(name + ".exact")  # with loss z and L lie apart
     for _, folded, rows in footer["extents"][layer * num_heads:(layer + 1) * num_heads]:
         shapes = {"S": (size, d), "z": (size,)} if folded else {}
-        shapes |= {"K": (rows, d), "V": (rows, d), "L": (rows, 2)}
         head = {}
-        for name, shape in shapes.items():
-            count = math.prod(shape)
-            head[name] = numbers[at:at + count].reshape(shape)
-            at += count
+        for key, shape in (shapes | {"K": (rows, d), "V": (rows, d), "L": (rows, 2)}).items():
+            kind, count = "z" if key in "zL" and exact is not None else "S", math.prod(shape)
+            head[key] = (exact if kind == "z" else numbers)[at[kind]:at[kind] + count].reshape(shape)
+            at[kind] += count
         head["L"] = head["L"].astype(np.float64).sum(axis=1)
         result.append(head)
     return result
@@ -59,7 +75,8 @@ def heads(footer: dict[str, Any], sections: dict[str, np.ndarray], layer: int) -
 
 if __name__ == "__main__":
     info, parts = read(sys.argv[1])
-    print(f"position {info['position']}, {info['identity']['num_layers']} layers, made on {info['numeric']['device']}")
+    print(f"position {info['position']}, {info['identity']['num_layers']} layers, made on {info['numeric']['device']}, "
+          f"state as {info.get('encoding', {}).get('state', 'f32')}")
     for index in range(info["identity"]["num_layers"]):
         for head in heads(info, parts, index):
             print(index, {name: (list(array.shape), float(np.abs(array).sum())) for name, array in head.items()})

@@ -5,6 +5,14 @@
 #include <utility>
 
 namespace statehouse {
+namespace {
+
+constexpr int64_t kNothing = std::numeric_limits<int64_t>::max();
+// What a node takes beside the tokens of its edge, in tokens' 4 bytes: without it, many short prompts or salts would
+// take memory that nobody counts.
+constexpr int64_t kNodeTokens = 48;
+
+}  // namespace
 
 // The end of an edge. The path from the root spells the first `position` tokens.
 struct PrefixIndex::Node {
@@ -13,15 +21,21 @@ struct PrefixIndex::Node {
   int64_t position = 0;
   std::map<int32_t, std::unique_ptr<Node>> children;  // by the first token of their edge
   std::shared_ptr<const Snapshot> snapshot;
-  bool was_evicted = false;  // had a snapshot
+  std::string lower;                  // key of a copy in a tier below; empty: none
+  bool has_logits = false;            // of snapshot, else of the copy
+  int64_t own_exact_from = kNothing;  // Snapshot::exact_from() of either
+  int64_t exact_from = kNothing;      // the least of this node and all below
+  bool was_evicted = false;           // had a snapshot
   int64_t last_use = 0;
+
+  bool Holds() const { return snapshot != nullptr || !lower.empty(); }
 };
 
 // How far a prompt goes along the tree.
 struct PrefixIndex::Place {
-  Node* node = nullptr;     // the last one reached in full
-  int64_t matched = 0;      // tokens, on the edge below it included
-  bool on_an_edge = false;  // some of that edge matched
+  Node* node = nullptr;  // the last one reached in full
+  int64_t matched = 0;   // tokens, on the edge below it included
+  Node* edge = nullptr;  // end of that edge, if some of it matched
 };
 
 const char* MissReasonName(MissReason reason) {
@@ -36,6 +50,12 @@ const char* MissReasonName(MissReason reason) {
       return "no_snapshot";
     case MissReason::kEvicted:
       return "evicted";
+    case MissReason::kRefused:
+      return "refused";
+    case MissReason::kTier:
+      return "tier";
+    case MissReason::kBypassed:
+      return "bypassed";
   }
   return "unknown";
 }
@@ -53,7 +73,7 @@ PrefixIndex::Place PrefixIndex::Descend(Node* root, std::span<const int32_t> tok
     const auto differ = std::mismatch(edge.begin(), edge.end(), rest.begin(), rest.end());
     place.matched += differ.first - edge.begin();
     if (differ.first != edge.end()) {
-      place.on_an_edge = true;
+      place.edge = child->second.get();
       break;
     }
     place.node = child->second.get();
@@ -69,17 +89,23 @@ PrefixMatch PrefixIndex::Find(std::string_view salt, std::span<const int32_t> pr
   const Place place = Descend(root->second.get(), prompt);
   match.matched = place.matched;
   const int64_t size = static_cast<int64_t>(prompt.size());
-  bool was_evicted = false;
-  for (Node* node = place.node; node != nullptr; node = node->parent) {
-    const bool usable = node->snapshot != nullptr && (node->position < size || !node->snapshot->logits().empty());
-    if (usable) {
-      match.snapshot = node->snapshot;
-      node->last_use = ++clock_;
-      break;
+  const Source source = FindSource(root->second.get(), place, prompt);
+  int64_t found = 0;
+  if (source.holder != nullptr) {
+    found = source.position;
+    source.holder->last_use = ++clock_;
+    match.position = found;
+    const auto& snapshot = source.holder->snapshot;
+    if (snapshot == nullptr) {
+      match.lower = source.holder->lower;
+    } else {
+      match.snapshot = snapshot->position() == found ? snapshot : snapshot->TakenBackTo(found);
     }
+  }
+  bool was_evicted = false;
+  for (const Node* node = place.node; node != nullptr && node->position > found; node = node->parent) {
     was_evicted = was_evicted || node->was_evicted;
   }
-  const int64_t found = match.snapshot == nullptr ? 0 : match.snapshot->position();
   if (found == size) {
     match.reason = MissReason::kNone;
   } else if (was_evicted) {
@@ -92,18 +118,63 @@ PrefixMatch PrefixIndex::Find(std::string_view salt, std::span<const int32_t> pr
   return match;
 }
 
+// The deepest position of the prompt that some snapshot is at, or can be taken back to.
+PrefixIndex::Source PrefixIndex::FindSource(Node* root, const Place& place, std::span<const int32_t> prompt) const {
+  const int64_t size = static_cast<int64_t>(prompt.size());
+  const Node& end = *place.node;
+  if (end.position == size && end.Holds() && end.has_logits) return {place.node, size};
+  // Without logits the last token is computed again, on whatever path that is the same so far.
+  const int64_t nearest = std::min(place.matched, size - 1);
+  const Place there = Descend(root, prompt.first(static_cast<size_t>(nearest)));
+  if (there.edge != nullptr && nearest > 0) {
+    if (Node* const holder = Beyond(there.edge, nearest); holder != nullptr) return {holder, nearest};
+  }
+  for (Node* node = there.node; node->parent != nullptr; node = node->parent) {
+    if (node->Holds()) return {node, node->position};
+    if (Node* const holder = Beyond(node, node->position); holder != nullptr) return {holder, node->position};
+  }
+  return {};
+}
+
+PrefixIndex::Node* PrefixIndex::Beyond(Node* below, int64_t position) {
+  if (below->exact_from > position) return nullptr;
+  while (below->own_exact_from > position) {
+    for (const auto& [token, child] : below->children) {
+      if (child->exact_from > position) continue;
+      below = child.get();
+      break;
+    }
+  }
+  return below;
+}
+
+// After a change at `node`, for it and all above.
+void PrefixIndex::UpdateExactFrom(Node* node) {
+  for (; node != nullptr; node = node->parent) {
+    int64_t least = node->own_exact_from;
+    for (const auto& [token, child] : node->children) least = std::min(least, child->exact_from);
+    if (least == node->exact_from) return;
+    node->exact_from = least;
+  }
+}
+
 // The node at exactly these tokens; edges are split where they must be.
 PrefixIndex::Node* PrefixIndex::Grow(std::string_view salt, std::span<const int32_t> tokens) {
   std::unique_ptr<Node>& root = roots_[std::string(salt)];
-  if (root == nullptr) root = std::make_unique<Node>();
+  if (root == nullptr) {
+    root = std::make_unique<Node>();
+    totals_.tokens += kNodeTokens;
+  }
   const Place place = Descend(root.get(), tokens);
   Node* node = place.node;
-  if (place.on_an_edge) {
+  if (place.edge != nullptr) {
     std::unique_ptr<Node>& slot = node->children[tokens[static_cast<size_t>(node->position)]];
     auto middle = std::make_unique<Node>();
     const auto cut = slot->edge.begin() + (place.matched - node->position);
     middle->parent = node;
     middle->position = place.matched;
+    middle->exact_from = slot->exact_from;
+    totals_.tokens += kNodeTokens;
     middle->edge.assign(slot->edge.begin(), cut);
     slot->edge.erase(slot->edge.begin(), cut);
     slot->parent = middle.get();
@@ -117,7 +188,7 @@ PrefixIndex::Node* PrefixIndex::Grow(std::string_view salt, std::span<const int3
     leaf->parent = node;
     leaf->position = static_cast<int64_t>(tokens.size());
     leaf->edge.assign(tokens.begin() + place.matched, tokens.end());
-    totals_.tokens += static_cast<int64_t>(leaf->edge.size());
+    totals_.tokens += kNodeTokens + static_cast<int64_t>(leaf->edge.size());
     Node* const made = leaf.get();
     node->children[leaf->edge.front()] = std::move(leaf);
     node = made;
@@ -149,12 +220,18 @@ void PrefixIndex::Insert(std::string_view salt, const std::shared_ptr<const Snap
     if (node->snapshot->logits().empty() && !snapshot->logits().empty()) {
       totals_.bytes += snapshot->bytes() - node->snapshot->bytes();
       node->snapshot = snapshot;
+      node->has_logits = true;
     }
     return;
   }
   EvictTo(options_.budget_bytes - snapshot->bytes());
+  // What lies below without logits is less than this one.
+  if (!node->lower.empty() && !node->has_logits && !snapshot->logits().empty()) Abandon(node);
   node->snapshot = snapshot;
+  node->has_logits = !snapshot->logits().empty();
   node->was_evicted = false;
+  node->own_exact_from = snapshot->exact_from();
+  UpdateExactFrom(node);
   held_.push_back(node);
   totals_.bytes += snapshot->bytes();
   ++totals_.snapshots;
@@ -200,12 +277,62 @@ void PrefixIndex::EvictTo(int64_t bytes) {
 void PrefixIndex::Drop(Node* node) {
   totals_.bytes -= node->snapshot->bytes();
   --totals_.snapshots;
-  ++totals_.evictions;
+  if (node->lower.empty() && options_.spill) {
+    node->lower = options_.spill(node->snapshot);
+    if (!node->lower.empty()) lower_[node->lower] = node;
+    totals_.spilled = static_cast<int64_t>(lower_.size());
+  }
   node->snapshot = nullptr;
+  if (!node->lower.empty()) return;
+  ++totals_.evictions;
   node->was_evicted = true;
+  node->own_exact_from = kNothing;
+  UpdateExactFrom(node);
 }
 
-// Takes off leaves that hold nothing, the longest unused first, until a quarter of the room is free again.
+// Its copy in a tier below is no longer of use.
+void PrefixIndex::Abandon(Node* node) {
+  abandoned_.push_back(node->lower);
+  lower_.erase(node->lower);
+  node->lower.clear();
+  totals_.spilled = static_cast<int64_t>(lower_.size());
+}
+
+void PrefixIndex::Forget(const std::string& key) {
+  std::lock_guard<std::mutex> lock(mu_);
+  const auto found = lower_.find(key);
+  if (found == lower_.end()) return;
+  Node* const node = found->second;
+  Abandon(node);
+  if (node->snapshot != nullptr) return;
+  ++totals_.evictions;
+  node->was_evicted = true;
+  node->own_exact_from = kNothing;
+  UpdateExactFrom(node);
+}
+
+std::vector<std::string> PrefixIndex::TakeAbandoned() {
+  std::lock_guard<std::mutex> lock(mu_);
+  return std::exchange(abandoned_, {});
+}
+
+std::vector<std::string> PrefixIndex::AbandonAll() {
+  std::lock_guard<std::mutex> lock(mu_);
+  std::vector<std::string> keys = std::exchange(abandoned_, {});
+  for (const auto& [key, node] : lower_) {
+    keys.push_back(key);
+    node->lower.clear();
+    if (node->snapshot != nullptr) continue;
+    node->own_exact_from = kNothing;
+    UpdateExactFrom(node);
+  }
+  lower_.clear();
+  totals_.spilled = 0;
+  return keys;
+}
+
+// Takes off leaves that hold nothing here, the longest unused first, until a quarter of the room is free again. What
+// tiers below hold for them comes last.
 void PrefixIndex::ForgetPaths() {
   const int64_t enough = options_.max_tokens - options_.max_tokens / 4;
   for (bool progress = true; progress && totals_.tokens > enough;) {
@@ -218,13 +345,25 @@ void PrefixIndex::ForgetPaths() {
       if (node->children.empty() && node->snapshot == nullptr && node->parent != nullptr) leaves.push_back(node);
       for (auto& [token, child] : node->children) walk.push_back(child.get());
     }
-    std::sort(leaves.begin(), leaves.end(), [](const Node* a, const Node* b) { return a->last_use < b->last_use; });
+    std::sort(leaves.begin(), leaves.end(), [](const Node* a, const Node* b) {
+      return std::pair(!a->lower.empty(), a->last_use) < std::pair(!b->lower.empty(), b->last_use);
+    });
     progress = !leaves.empty();
     for (Node* leaf : leaves) {
       if (totals_.tokens <= enough) break;
-      totals_.tokens -= static_cast<int64_t>(leaf->edge.size());
+      if (!leaf->lower.empty()) {
+        Abandon(leaf);
+        leaf->own_exact_from = kNothing;
+        UpdateExactFrom(leaf);
+      }
+      totals_.tokens -= kNodeTokens + static_cast<int64_t>(leaf->edge.size());
       leaf->parent->children.erase(leaf->edge.front());
     }
+  }
+  for (auto root = roots_.begin(); root != roots_.end();) {
+    const bool is_bare = root->second->children.empty();
+    if (is_bare) totals_.tokens -= kNodeTokens;
+    root = is_bare ? roots_.erase(root) : std::next(root);
   }
 }
 

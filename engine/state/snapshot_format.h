@@ -12,7 +12,10 @@ inline constexpr std::string_view kMagic = "SHSNAP01";
 inline constexpr std::string_view kEndMagic = "SHSNAPND";
 inline constexpr int64_t kTrailerBytes = 24;
 inline constexpr int64_t kAlignment = 64;
-inline constexpr int kVersion = 1;
+inline constexpr int kExactVersion = 1;    // float32, not compressed: what every reader knows
+inline constexpr int kEncodedVersion = 2;  // anything else
+inline constexpr std::string_view kZstd = "zstd";
+inline constexpr std::string_view kTokens = "tokens";  // the one section that is never compressed
 
 uint64_t Checksum(std::span<const std::byte> bytes);  // XXH3-64
 

@@ -1,3 +1,5 @@
+#include <zstd.h>
+
 #include <algorithm>
 #include <bit>
 #include <charconv>
@@ -8,6 +10,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "engine/state/snapshot_encoding.h"
 #include "engine/state/snapshot_file.h"
 #include "engine/state/snapshot_format.h"
 #include "kernels/power_retention/canonical.h"
@@ -17,7 +20,7 @@ namespace statehouse {
 namespace {
 
 using kernels::HeadExtent;
-using namespace snapshot_format;  // NOLINT(google-build-using-namespace): five constants
+using namespace snapshot_format;  // NOLINT(google-build-using-namespace): a few constants
 
 static_assert(std::endian::native == std::endian::little, "files are little-endian, and so is this code");
 
@@ -50,8 +53,12 @@ class Reader {
     footer_ = *std::move(parsed);
     int64_t format = 0;
     if (absl::Status status = Integer(footer_, "format", &format); !status.ok()) return status;
-    return format == kVersion ? absl::OkStatus() : Damaged(absl::StrCat("format ", format, "; this build reads 1"));
+    if (format != kExactVersion && format != kEncodedVersion) {
+      return Damaged(absl::StrCat("format ", format, "; this build reads 1 and 2"));
+    }
+    return ReadEncoding(format);
   }
+  StateEncoding encoding() const { return encoding_; }
 
   absl::StatusOr<Fingerprint> ReadFingerprint() const {
     Fingerprint fingerprint;
@@ -89,7 +96,7 @@ class Reader {
     SnapshotPoint point;
     std::vector<HeadExtent> extents;
     if (absl::Status status = ReadPoint(shape, &point, &extents); !status.ok()) return status;
-    auto tokens = Section<int32_t>("tokens", "I32", point.position);
+    auto tokens = Section<int32_t>(std::string(kTokens), "I32", point.position);
     if (!tokens.ok()) return tokens.status();
     for (const int32_t token : *tokens) {
       if (token < 0 || token >= vocab_size) return Damaged(absl::StrCat("token id ", token));
@@ -113,6 +120,21 @@ class Reader {
   }
 
  private:
+  absl::Status ReadEncoding(int64_t format) {
+    may_be_compressed_ = format == kEncodedVersion;
+    const auto found = footer_.find("encoding");
+    if (found == footer_.end()) return absl::OkStatus();
+    std::string name;
+    if (format != kEncodedVersion || !found->is_object()) return Missing("encoding");
+    if (absl::Status status = Text(*found, "state", &name); !status.ok()) return status;
+    for (const StateEncoding known : {StateEncoding::kBf16, StateEncoding::kInt8}) {
+      if (name != StateEncodingName(known)) continue;
+      encoding_ = known;
+      return absl::OkStatus();
+    }
+    return Damaged(absl::StrCat("a state stored as \"", name, "\"; this build reads bf16 and int8"));
+  }
+
   bool Matches(int64_t offset, std::string_view text) const {
     return std::memcmp(file_.data() + offset, text.data(), text.size()) == 0;
   }
@@ -202,9 +224,9 @@ class Reader {
     return found != list[next_section_].end() && found->is_string() && found->get<std::string>() == name;
   }
 
-  // The next section, which must be this one.
+  // The next section, which must be this one; a number is `each` of T.
   template <typename T>
-  absl::StatusOr<std::vector<T>> Section(const std::string& name, const char* dtype, int64_t count) {
+  absl::StatusOr<std::vector<T>> Section(const std::string& name, const char* dtype, int64_t count, int64_t each = 1) {
     if (!HasSection(name)) return Damaged(absl::StrCat("no section \"", name, "\" in its place"));
     const nlohmann::json& entry = SectionList()[next_section_++];
     std::string stored_dtype;
@@ -215,7 +237,16 @@ class Reader {
           Integer(entry, "offset", &offset), Integer(entry, "bytes", &bytes), HexNumber(entry, "xxh3", &checksum)}) {
       if (!status.ok()) return status;
     }
-    const bool fits = stored_dtype == dtype && stored_count == count && bytes == count * 4 &&
+    // The sizes of all others are bounded by the model's: no small file can ask for much memory.
+    const bool compressed = may_be_compressed_ && entry.contains("codec") && name != kTokens;
+    if (compressed) {
+      std::string codec;
+      if (absl::Status status = Text(entry, "codec", &codec); !status.ok()) return status;
+      if (codec != kZstd) return Damaged(absl::StrCat("section \"", name, "\" is packed as \"", codec, "\""));
+    }
+    const int64_t raw_bytes = count * each * static_cast<int64_t>(sizeof(T));
+    const bool fits = stored_dtype == dtype && stored_count == count &&
+                      (compressed ? bytes > 0 && bytes < raw_bytes : bytes == raw_bytes) &&
                       offset >= static_cast<int64_t>(kMagic.size()) && offset % kAlignment == 0 &&
                       offset <= static_cast<int64_t>(sections_end_) &&
                       bytes <= static_cast<int64_t>(sections_end_) - offset;
@@ -224,20 +255,48 @@ class Reader {
     if (Checksum(stored) != checksum) {
       return Damaged(absl::StrCat("the checksum of section \"", name, "\" does not fit"));
     }
-    std::vector<T> values(static_cast<size_t>(count));
+    std::vector<T> values(static_cast<size_t>(count * each));
+    if (compressed) {
+      const size_t size = ZSTD_decompress(values.data(), static_cast<size_t>(raw_bytes), stored.data(), stored.size());
+      if (ZSTD_isError(size) == 0 && size == static_cast<size_t>(raw_bytes)) return values;
+      return Damaged(absl::StrCat("section \"", name, "\" does not decompress to its size"));
+    }
     if (count > 0) std::memcpy(values.data(), stored.data(), stored.size());
     return values;
+  }
+
+  // The canonical floats of a layer.
+  absl::StatusOr<std::vector<float>> ReadLayer(const SlotShape& shape, int64_t layer,
+                                               std::span<const HeadExtent> extents) {
+    const std::string name = absl::StrCat("layer.", layer);
+    int64_t floats = 0;
+    for (const HeadExtent& extent : extents) floats += kernels::CanonicalFloats(shape.layout, extent);
+    if (encoding_ == StateEncoding::kF32) return Section<float>(name, "F32", floats);
+    const int64_t rows = LossyRows(shape.layout, extents);
+    const int64_t each = BytesPerNumber(encoding_);
+    EncodedLayer encoded;
+    auto numbers = Section<std::byte>(name, encoding_ == StateEncoding::kInt8 ? "I8" : "BF16",
+                                      rows * shape.layout.shape().head_dim, each);
+    if (!numbers.ok()) return numbers.status();
+    encoded.numbers = *std::move(numbers);
+    if (encoding_ == StateEncoding::kInt8) {
+      auto scales = Section<float>(name + ".scales", "F32", rows);
+      if (!scales.ok()) return scales.status();
+      encoded.scales = *std::move(scales);
+    }
+    auto exact = Section<float>(name + ".exact", "F32", ExactFloats(shape.layout, extents));
+    if (!exact.ok()) return exact.status();
+    encoded.exact = *std::move(exact);
+    std::vector<float> canonical(static_cast<size_t>(floats));
+    DecodeLayer(encoding_, encoded, shape.layout, extents, canonical.data());
+    return canonical;
   }
 
   absl::Status ReadLayers(const SlotShape& shape, const SnapshotPoint& point, std::span<const HeadExtent> extents,
                           float* regions) {
     const int64_t heads = shape.layout.shape().heads_kv;
     for (int64_t layer = 0; layer < shape.num_layers; ++layer) {
-      int64_t floats = 0;
-      for (int64_t region = layer * heads; region < (layer + 1) * heads; ++region) {
-        floats += kernels::CanonicalFloats(shape.layout, extents[region]);
-      }
-      auto section = Section<float>(absl::StrCat("layer.", layer), "F32", floats);
+      auto section = ReadLayer(shape, layer, extents.subspan(static_cast<size_t>(layer * heads), heads));
       if (!section.ok()) return section.status();
       const float* canonical = section->data();
       for (int64_t region = layer * heads; region < (layer + 1) * heads; ++region) {
@@ -253,6 +312,8 @@ class Reader {
   size_t sections_end_ = 0;
   nlohmann::json footer_;
   size_t next_section_ = 0;
+  bool may_be_compressed_ = false;
+  StateEncoding encoding_ = StateEncoding::kF32;
 };
 
 }  // namespace
@@ -268,9 +329,14 @@ absl::StatusOr<LoadedSnapshot> ReadSnapshot(std::span<const std::byte> file, con
   }
   LoadedSnapshot loaded;
   loaded.numeric_difference = NumericDifference(made->numeric, here.numeric);
+  loaded.encoding = reader.encoding();
+  if (loaded.encoding != StateEncoding::kF32) {
+    absl::StrAppend(&loaded.numeric_difference, loaded.numeric_difference.empty() ? "" : "; ",
+                    "the state was stored as ", StateEncodingName(loaded.encoding));
+  }
   if (!loaded.numeric_difference.empty()) {
     if (!allow_other_numeric) {
-      return absl::FailedPreconditionError(absl::StrCat(name, ": the snapshot was made in another numeric mode (",
+      return absl::FailedPreconditionError(absl::StrCat(name, ": the snapshot is not of this numeric mode (",
                                                         loaded.numeric_difference,
                                                         "); allow that to go on, with bits that may differ"));
     }

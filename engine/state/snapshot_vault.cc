@@ -29,7 +29,7 @@ class TieredVault final : public SnapshotVault, public VaultTier::Source {
  public:
   TieredVault(const SnapshotVaultOptions& options, const Fingerprint& here, const SlotShape& shape, BlobStore* disk,
               BlobStore* store)
-      : here_(here), shape_(shape), pool_(options.host_bytes) {
+      : here_(here), shape_(shape), file_options_{.zstd_level = options.compression}, pool_(options.host_bytes) {
     VaultTier::Options tier;
     tier.max_queued_bytes = options.max_queued_bytes > 0 ? options.max_queued_bytes : options.host_bytes;
     tier.num_movers = options.num_movers;
@@ -231,8 +231,9 @@ class TieredVault final : public SnapshotVault, public VaultTier::Source {
   absl::StatusOr<VaultTier::Writer> OpenForMove(const std::string& key, Tier to) override {
     const HostPool::Item item = InPool(key);
     if (item.snapshot != nullptr && item.exactness == Exactness::kExact) {
-      return VaultTier::Writer(
-          [this, snapshot = item.snapshot](const ByteSink& sink) { return WriteSnapshot(*snapshot, here_, sink); });
+      return VaultTier::Writer([this, snapshot = item.snapshot](const ByteSink& sink) {
+        return WriteSnapshot(*snapshot, here_, sink, file_options_);
+      });
     }
     // A copy of the file: host memory has it no more, or has it from a machine of another numeric mode.
     VaultTier* const from = to == Tier::kStore ? disk_.get() : store_.get();
@@ -246,6 +247,7 @@ class TieredVault final : public SnapshotVault, public VaultTier::Source {
 
   const Fingerprint here_;
   const SlotShape shape_;
+  const SnapshotFileOptions file_options_;
   mutable std::mutex mutex_;
   HostPool pool_;
   int64_t host_hits_ = 0;

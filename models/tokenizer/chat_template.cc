@@ -114,31 +114,106 @@ absl::StatusOr<ChatTemplate> ChatTemplate::ForCheckpoint(const std::filesystem::
       ": the checkpoint names no chat template that is known; choose one with --chat-template: ", Joined(Names())));
 }
 
+// Ids as they come: markers, and between them text in stretches as long as possible, encoded as if it had been one text
+// with markers in it.
+class ChatTemplate::Writer {
+ public:
+  Writer(const ChatTemplate* chat_template, const Tokenizer* tokenizer)
+      : template_(*chat_template), tokenizer_(*tokenizer) {}
+
+  const Tokenizer& tokenizer() const { return tokenizer_; }
+  // The beginning of the first message's opening that is held already.
+  std::string_view held_opening() const { return held_opening_; }
+  void set_held_opening(std::string_view opening) { held_opening_ = opening; }
+  void Text(std::string_view text) { text_ += text; }
+  void Id(int32_t id) { ids_.push_back(id); }
+  // `where` names the message in errors. -1: no marker.
+  absl::Status Marker(int index, const std::string& where) {
+    if (index < 0) return absl::OkStatus();
+    absl::Status status = Flush(where);
+    ids_.push_back(template_.marker_ids_[static_cast<size_t>(index)]);
+    return status;
+  }
+  absl::Status Flush(const std::string& where) {
+    constexpr EncodeOptions kPlain = {.add_special_tokens = false, .parse_special_tokens = false};
+    absl::Status status = text_.empty() ? absl::OkStatus() : tokenizer_.Encode(text_, kPlain, &ids_);
+    text_.clear();
+    return status.ok() ? status : absl::Status(status.code(), absl::StrCat(where, ": ", std::string(status.message())));
+  }
+  const std::vector<int32_t>& ids() const { return ids_; }
+
+ private:
+  const ChatTemplate& template_;
+  const Tokenizer& tokenizer_;
+  std::string_view held_opening_;
+  std::string text_;
+  std::vector<int32_t> ids_;
+};
+
 absl::Status ChatTemplate::Render(std::span<const ChatMessage> messages, bool add_generation_prompt,
                                   const Tokenizer& tokenizer, std::vector<int32_t>* ids) const {
+  return RenderNext({}, messages, add_generation_prompt, tokenizer, ids);
+}
+
+absl::Status ChatTemplate::RenderNext(std::span<const int32_t> held, std::span<const ChatMessage> messages,
+                                      bool add_generation_prompt, const Tokenizer& tokenizer,
+                                      std::vector<int32_t>* ids) const {
   if (messages.empty()) return absl::InvalidArgumentError("messages: empty; expected at least one");
-  std::vector<int32_t> rendered;
-  if (format_->begin_marker >= 0) rendered.push_back(marker_ids_[static_cast<size_t>(format_->begin_marker)]);
-  if (format_->begins_with_bos) {
-    std::vector<int32_t> around;
-    if (absl::Status status = tokenizer.Encode("", {.add_special_tokens = true}, &around); !status.ok()) return status;
-    if (!around.empty() && tokenizer.bos_id() == around.front()) rendered.push_back(around.front());
-  }
-  // Text is encoded in stretches as long as possible, from marker to marker, as if it had been one text with markers in
-  // it.
-  std::string text;
-  const auto flush = [&](const std::string& where) -> absl::Status {
-    constexpr EncodeOptions kPlain = {.add_special_tokens = false, .parse_special_tokens = false};
-    absl::Status status = text.empty() ? absl::OkStatus() : tokenizer.Encode(text, kPlain, &rendered);
-    text.clear();
-    return status.ok() ? status : absl::Status(status.code(), absl::StrCat(where, ": ", std::string(status.message())));
-  };
-  const auto marker = [&](int index, const std::string& where) -> absl::Status {
-    if (index < 0) return absl::OkStatus();
-    absl::Status status = flush(where);
-    rendered.push_back(marker_ids_[static_cast<size_t>(index)]);
+  Writer writer(this, &tokenizer);
+  absl::Status status = held.empty() ? WriteBeginning(&writer) : WriteClosing(held, messages.front().role, &writer);
+  if (status.ok()) status = WriteMessages(messages, add_generation_prompt, &writer);
+  if (!status.ok()) return status;
+  ids->insert(ids->end(), writer.ids().begin(), writer.ids().end());
+  return absl::OkStatus();
+}
+
+absl::Status ChatTemplate::WriteBeginning(Writer* writer) const {
+  if (absl::Status status = writer->Marker(format_->begin_marker, "messages"); !status.ok()) return status;
+  if (!format_->begins_with_bos) return absl::OkStatus();
+  std::vector<int32_t> around;
+  if (absl::Status status = writer->tokenizer().Encode("", {.add_special_tokens = true}, &around); !status.ok()) {
     return status;
-  };
+  }
+  if (!around.empty() && writer->tokenizer().bos_id() == around.front()) writer->Id(around.front());
+  return absl::OkStatus();
+}
+
+absl::Status ChatTemplate::WriteClosing(std::span<const int32_t> held, std::string_view next_role,
+                                        Writer* writer) const {
+  // No closing text or opening is longer than that many tokens.
+  constexpr size_t kTail = 32;
+  const std::span<const int32_t> tail = held.last(std::min(kTail, held.size()));
+  const std::string_view closing = format_->roles[kAssistant].closing;
+  if (format_->end_marker >= 0) {
+    const int32_t end = marker_ids_[static_cast<size_t>(format_->end_marker)];
+    const auto last_end = std::find(tail.rbegin(), tail.rend(), end);
+    const bool has_end = last_end != tail.rend();
+    const size_t after = static_cast<size_t>(last_end - tail.rbegin());
+    if (has_end && writer->tokenizer().Decode(tail.last(after), /*show_special=*/true) == closing) {
+      return absl::OkStatus();
+    }
+    if (!has_end || after > 0) {  // cut off, or ended in another way
+      if (absl::Status status = writer->Marker(format_->end_marker, "messages"); !status.ok()) return status;
+    }
+    writer->Text(closing);
+    return absl::OkStatus();
+  }
+  // Without markers an answer ends at a stop string, which is then held: usually the beginning of the next message.
+  const std::string text = writer->tokenizer().Decode(tail, /*show_special=*/false);
+  const auto role = std::find(kRoles.begin(), kRoles.end(), next_role);
+  std::string_view opening =
+      role == kRoles.end() ? std::string_view() : format_->roles[static_cast<size_t>(role - kRoles.begin())].opening;
+  while (!opening.empty() && opening.back() == ' ') opening.remove_suffix(1);
+  if (!opening.empty() && text.ends_with("\n" + std::string(opening))) {
+    writer->set_held_opening(opening);
+  } else if (!text.ends_with('\n')) {
+    writer->Text(closing);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ChatTemplate::WriteMessages(std::span<const ChatMessage> messages, bool add_generation_prompt,
+                                         Writer* writer) const {
   for (size_t i = 0; i < messages.size(); ++i) {
     const ChatMessage& message = messages[i];
     const size_t role = static_cast<size_t>(std::find(kRoles.begin(), kRoles.end(), message.role) - kRoles.begin());
@@ -148,23 +223,24 @@ absl::Status ChatTemplate::Render(std::span<const ChatMessage> messages, bool ad
     }
     const Format::Role& format = format_->roles[role];
     const std::string where = absl::StrCat("messages[", i, "].content");
-    if (absl::Status status = marker(format.marker, where); !status.ok()) return status;
-    absl::StrAppend(&text, std::string(format.opening), message.content);
+    if (absl::Status status = writer->Marker(format.marker, where); !status.ok()) return status;
+    writer->Text(format.opening.substr(i == 0 ? writer->held_opening().size() : 0));
+    writer->Text(message.content);
     const bool is_open = i + 1 == messages.size() && role == kAssistant && !add_generation_prompt;
     if (is_open) {
-      if (absl::Status status = flush(where); !status.ok()) return status;
+      if (absl::Status status = writer->Flush(where); !status.ok()) return status;
       continue;
     }
-    if (absl::Status status = marker(format_->end_marker, where); !status.ok()) return status;
-    text += format.closing;
+    if (absl::Status status = writer->Marker(format_->end_marker, where); !status.ok()) return status;
+    writer->Text(format.closing);
   }
   if (add_generation_prompt) {
-    if (absl::Status status = marker(format_->roles[kAssistant].marker, "messages"); !status.ok()) return status;
-    text += format_->roles[kAssistant].prompt;
+    if (absl::Status status = writer->Marker(format_->roles[kAssistant].marker, "messages"); !status.ok()) {
+      return status;
+    }
+    writer->Text(format_->roles[kAssistant].prompt);
   }
-  if (absl::Status status = flush("messages"); !status.ok()) return status;
-  ids->insert(ids->end(), rendered.begin(), rendered.end());
-  return absl::OkStatus();
+  return writer->Flush("messages");
 }
 
 }  // namespace statehouse

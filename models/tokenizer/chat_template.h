@@ -49,10 +49,19 @@ class ChatTemplate {
   // and field; `ids` is then as before. `tokenizer` is the one this was made with.
   absl::Status Render(std::span<const ChatMessage> messages, bool add_generation_prompt, const Tokenizer& tokenizer,
                       std::vector<int32_t>* ids) const;
+  // The same for messages that follow on a conversation whose ids are `held`: its last message is closed first, unless
+  // it has ended, and nothing that stands at the very beginning comes again. Without `held` it is Render().
+  absl::Status RenderNext(std::span<const int32_t> held, std::span<const ChatMessage> messages,
+                          bool add_generation_prompt, const Tokenizer& tokenizer, std::vector<int32_t>* ids) const;
 
  private:
   struct Format;
+  class Writer;
   static std::span<const Format> Formats();
+
+  absl::Status WriteBeginning(Writer* writer) const;
+  absl::Status WriteClosing(std::span<const int32_t> held, std::string_view next_role, Writer* writer) const;
+  absl::Status WriteMessages(std::span<const ChatMessage> messages, bool add_generation_prompt, Writer* writer) const;
 
   const Format* format_ = nullptr;
   std::vector<int32_t> marker_ids_;  // of format_->markers

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <memory>
 #include <string>
 #include <utility>
@@ -30,15 +29,6 @@ void MakeQuick(BenchOptions* options) {
   if (options->contexts.empty()) options->contexts = {4096};
   options->max_seconds = std::min(options->max_seconds, 1.0);
   options->long_prompt = std::min<int64_t>(options->long_prompt, 16384);
-}
-
-absl::Status WriteFile(const char* flag, const std::string& path, const std::string& contents) {
-  if (path.empty()) return absl::OkStatus();
-  std::ofstream file(path, std::ios::binary);
-  file << contents;
-  file.close();
-  if (file) return absl::OkStatus();
-  return absl::PermissionDeniedError(absl::StrCat(flag, ": cannot write ", path));
 }
 
 void Print(const std::string& text) {
@@ -77,9 +67,9 @@ absl::Status Run(BenchFlags& flags, const ShowProgress& show_progress) {
   if (!report.ok()) return report.status();
   report->model = name;
   Print(BenchSummary(*report));
-  if (absl::Status status = WriteFile("--json", flags.json_file, BenchJson(*report, flags.options)); !status.ok())
+  if (absl::Status status = WriteReport("--json", flags.json_file, BenchJson(*report, flags.options)); !status.ok())
     return status;
-  return WriteFile("--plot", flags.plot_file, BenchPlot(*report));
+  return WriteReport("--plot", flags.plot_file, BenchPlot(*report));
 }
 
 void AddLengths(CLI::App& command, const char* name, std::vector<int64_t>* value, const char* help) {

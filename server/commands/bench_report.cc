@@ -62,7 +62,8 @@ PlotSeries PrefillSeries(const BenchReport& report) {
   return series;
 }
 
-// The processor's name as Linux gives it; empty where it gives none.
+}  // namespace
+
 std::string MachineName() {
   std::ifstream cpuinfo("/proc/cpuinfo");
   for (std::string line; std::getline(cpuinfo, line);) {
@@ -72,7 +73,14 @@ std::string MachineName() {
   return "";
 }
 
-}  // namespace
+absl::Status WriteReport(const char* flag, const std::string& path, const std::string& contents) {
+  if (path.empty()) return absl::OkStatus();
+  std::ofstream file(path, std::ios::binary);
+  file << contents;
+  file.close();
+  if (file) return absl::OkStatus();
+  return absl::PermissionDeniedError(absl::StrCat(flag, ": cannot write ", path));
+}
 
 std::string BenchHeading(const BenchReport& report) {
   std::string text = absl::StrFormat("%s: %s parameters, %s weights (%s), %d threads\n", report.model,

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "engine/admission.h"
 #include "server/commands/command_error.h"
 #include "server/commands/load_progress.h"
@@ -35,13 +36,24 @@ absl::StatusOr<std::unique_ptr<HostedModel>> LoadModelToServe(const ServeOptions
   hosted.directory = options.model.model;
   hosted.served_name = options.served_model_name;
   hosted.engine = options.engine;
+  hosted.sessions = options.sessions;
   hosted.threads = options.model.threads;
+  hosted.enable_prefix_caching = options.enable_prefix_caching;
+  hosted.prefix_cache = options.prefix_cache;
   auto model = HostedModel::Load(hosted);
   progress.Clear();
   if (model.ok()) {
     for (const std::string& warning : (*model)->checkpoint().warnings) log->Warning(warning);
+    for (const std::string& warning : (*model)->sessions()->warnings()) log->Warning(warning);
   }
   return model;
+}
+
+// Turns have ended with their requests; what is left is to write and to hand over.
+void DrainSessions(HostedSessions* sessions, Log* log) {
+  constexpr absl::Duration kDrainTime = absl::Seconds(30);
+  const absl::Status status = sessions->store().Drain(absl::Now() + kDrainTime);
+  if (!status.ok()) log->Warning("sessions were not all handed over", {{"error", std::string(status.message())}});
 }
 
 }  // namespace
@@ -49,6 +61,7 @@ absl::StatusOr<std::unique_ptr<HostedModel>> LoadModelToServe(const ServeOptions
 int RunServe(const ServeOptions& options) {
   // Before anything listens or loads.
   if (absl::Status status = CheckOptions(options.engine); !status.ok()) return FailCommand(status);
+  if (absl::Status status = CheckSessionSettings(options.sessions); !status.ok()) return FailCommand(status);
   if (absl::Status status = ToCheckpointOptions(options.model).status(); !status.ok()) return FailCommand(status);
   const bool json = options.log_format == "json";
   Log log(json ? Log::Format::kJson : Log::Format::kText, stderr, ColourOn(STDERR_FILENO));
@@ -90,6 +103,7 @@ int RunServe(const ServeOptions& options) {
            {{"signal", int64_t{signal}}, {"timeout_s", absl::ToDoubleSeconds(options.shutdown_timeout)}});
   const int64_t cancelled = server->Drain(options.shutdown_timeout);
   if (cancelled > 0) log.Warning("requests were cancelled at the end of --shutdown-timeout", {{"requests", cancelled}});
+  DrainSessions(model->sessions(), &log);
   log.Info("stopped");
   {
     std::lock_guard<std::mutex> lock(reload_mu);

@@ -6,15 +6,18 @@
 
 #include "absl/time/time.h"
 #include "engine/engine.h"
+#include "engine/state/prefix_cache.h"
 #include "server/commands/actions.h"
 #include "server/commands/model_flags.h"
 #include "server/grpc_server.h"
+#include "server/hosted_sessions.h"
 
 namespace statehouse {
 
 struct ServeOptions {
   ModelFlags model;
   EngineOptions engine;
+  SessionSettings sessions;
   ListenOptions listen;
   std::string served_model_name;  // "": the directory's name
   std::string auth_tokens_file;
@@ -23,6 +26,8 @@ struct ServeOptions {
   absl::Duration shutdown_timeout = absl::Seconds(30);
   std::string log_format = "text";
   bool log_prompts = false;
+  bool enable_prefix_caching = true;
+  PrefixCacheOptions prefix_cache;
 };
 
 // Adds the command with all its flags.

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "server/commands/serve.h"
+#include "server/commands/session_flags.h"
 
 namespace statehouse {
 namespace {
@@ -77,6 +78,23 @@ void AddLimitFlags(CLI::App& command, EngineOptions* engine) {
       ->group(kGroup);
 }
 
+void AddPrefixFlags(CLI::App& command, ServeOptions* options) {
+  constexpr char kGroup[] = "Shared prefixes";
+  command
+      .add_flag("--enable-prefix-caching,!--no-enable-prefix-caching", options->enable_prefix_caching,
+                "Keep states of prompts, and start from one where a prompt begins as an earlier one of the same caller "
+                "did. Same answers, less work. On by default")
+      ->group(kGroup);
+  AddBytesFlag(command, "--prefix-cache-memory", &options->prefix_cache.memory_bytes,
+               "Host memory for those states. 0: as much as all sequences', at most a quarter of what is free")
+      ->group(kGroup);
+  command
+      .add_option("--cache-salt", options->prefix_cache.salt,
+                  "Part of what keeps prefixes apart, beside the caller and the request's own salt")
+      ->type_name("TEXT")
+      ->group(kGroup);
+}
+
 void AddOperationFlags(CLI::App& command, ServeOptions* options) {
   constexpr char kGroup[] = "Operation";
   command
@@ -112,6 +130,7 @@ void AddServeCommand(CLI::App& root, CommandActions* actions) {
   command->footer(
       "Examples:\n"
       "  statehouse serve --model models/demo/checkpoint\n"
+      "  statehouse serve --model models/demo/checkpoint --session-dir /var/lib/statehouse\n"
       "  statehouse serve --model DIR --state-memory 8GiB --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem\n");
   AddModelFlags(*command, &options->model);
   command
@@ -123,6 +142,8 @@ void AddServeCommand(CLI::App& root, CommandActions* actions) {
   AddListenFlags(*command, &options->listen);
   AddConnectionFlags(*command, &options->listen);
   AddLimitFlags(*command, &options->engine);
+  AddSessionFlags(*command, &options->sessions);
+  AddPrefixFlags(*command, options.get());
   AddOperationFlags(*command, options.get());
   (*actions)[command] = [options] { return RunServe(*options); };
 }

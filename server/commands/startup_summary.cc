@@ -25,6 +25,11 @@ std::string Text(const HostedModel& model, const Server& server, const ServeOpti
   absl::StrAppendFormat(&text, "capacity   %d sequences%s (%s each)\n", now.slots_total, length, Bytes(now.slot_bytes));
   absl::StrAppendFormat(&text, "memory     weights %s, states %s, step buffers %s\n", Bytes(now.weight_bytes),
                         Bytes(now.state_bytes), Bytes(now.workspace_bytes));
+  if (model.sessions() != nullptr) absl::StrAppendFormat(&text, "sessions   %s\n", model.sessions()->Describe());
+  const PrefixCache* const prefixes = model.served().prefix_cache;
+  absl::StrAppendFormat(
+      &text, "prefixes   %s\n",
+      prefixes == nullptr ? "not shared" : absl::StrCat("shared, in up to ", Bytes(prefixes->memory_bytes())));
   absl::StrAppendFormat(&text, "address    %s\n", server.addresses());
   if (server.metrics_port() != 0) {
     absl::StrAppendFormat(&text, "metrics    http://%s:%d/metrics\n", options.metrics_host, server.metrics_port());
@@ -45,14 +50,18 @@ void PrintStartupSummary(const HostedModel& model, const Server& server, const S
     std::fputs(Text(model, server, options).c_str(), stderr);
     std::fflush(stderr);
   }
-  log->Info("ready", {{"model", model.served().name},
-                      {"sequences", now.slots_total},
-                      {"slot_bytes", now.slot_bytes},
-                      {"state_bytes", now.state_bytes},
-                      {"weight_bytes", now.weight_bytes},
-                      {"workspace_bytes", now.workspace_bytes},
-                      {"address", server.addresses()},
-                      {"metrics_port", int64_t{server.metrics_port()}}});
+  log->Info("ready",
+            {{"model", model.served().name},
+             {"sequences", now.slots_total},
+             {"slot_bytes", now.slot_bytes},
+             {"state_bytes", now.state_bytes},
+             {"weight_bytes", now.weight_bytes},
+             {"workspace_bytes", now.workspace_bytes},
+             {"prefix_cache_bytes",
+              model.served().prefix_cache == nullptr ? int64_t{0} : model.served().prefix_cache->memory_bytes()},
+             {"sessions", model.sessions() == nullptr ? std::string() : model.sessions()->Describe()},
+             {"address", server.addresses()},
+             {"metrics_port", int64_t{server.metrics_port()}}});
 }
 
 }  // namespace statehouse

@@ -295,5 +295,52 @@ TEST_F(ChatTest, ControlCharactersInAnAnswer_DoNotReachTheTerminal) {
   EXPECT_THAT(out(), HasSubstr("\uFFFD]0;owned\uFFFD b"));
 }
 
+// A server's session of which the test says what it holds.
+class FakeSession : public ChatSession {
+ public:
+  const std::string& name() const override { return name_; }
+  absl::StatusOr<Exchange> LastExchange() override { return exchange; }
+  absl::Status Rewind(int64_t position) override {
+    rewinds.push_back(position);
+    return absl::OkStatus();
+  }
+
+  Exchange exchange;
+  std::vector<int64_t> rewinds;
+
+ private:
+  const std::string name_ = "ada";
+};
+
+TEST_F(ChatTest, WithASession_OnlyWhatIsNewIsSent) {
+  FakeSession session;
+  options_.session = &session;
+  options_.system = "Be brief.";
+  Run({"hi", "again"});
+  EXPECT_THAT(Asked(0), ElementsAre("system: Be brief.", "user: hi"));
+  EXPECT_THAT(Asked(1), ElementsAre("user: again"));
+  EXPECT_EQ(server_.requests()[0].session().session(), "ada");
+  EXPECT_TRUE(server_.requests()[0].session().create_if_missing());
+  EXPECT_EQ(server_.requests()[0].session().on_failure(), v1::ON_FAILURE_KEEP_DELIVERED);
+}
+
+TEST_F(ChatTest, ResumedSession_ShowsTheLastExchangeAndGoesOn) {
+  FakeSession session;
+  session.exchange = {
+      .position = 40, .turns = 3, .begin = 25, .messages = {{"user", "I live in Lund."}, {"assistant", "Noted."}}};
+  options_.session = &session;
+  options_.terminal = Terminal(true, false);
+  Chat chat(backend_, interrupts_, options_);
+  ASSERT_TRUE(chat.Resume().ok());
+  EXPECT_THAT(out(), HasSubstr("> I live in Lund.\nNoted.\nsession ada goes on: 40 tokens in 3 turns"));
+  chat.Handle("/retry");
+  EXPECT_THAT(session.rewinds, ElementsAre(25)) << "the session forgets the answer, too";
+  EXPECT_THAT(Asked(0), ElementsAre("user: I live in Lund."));
+  chat.Handle("bye");
+  EXPECT_THAT(Asked(1), ElementsAre("user: bye"));
+  chat.Handle("/reset");
+  EXPECT_THAT(session.rewinds, ElementsAre(25, 0));
+}
+
 }  // namespace
 }  // namespace statehouse::cli

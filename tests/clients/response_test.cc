@@ -58,9 +58,27 @@ TEST(ResponseJson, WholeResponse_HasEveryKey) {
       {"index": 1, "token_ids": [3], "text": "x", "finish_reason": "length", "stop_string": null, "stop_token_id": null,
        "logprobs": null}],
     "usage": {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5, "cached_tokens": 0},
-    "timings": {"queued": 0.5, "prefill": 0.0, "decode": 0.0, "time_to_first_token": 0.0, "total": 2.0}
+    "timings": {"queued": 0.5, "prefill": 0.0, "decode": 0.0, "time_to_first_token": 0.0, "total": 2.0},
+    "cache": null
   })");
   EXPECT_EQ(Json::parse(ResponseJson(TwoOutputs().response(), absl::OkStatus())), expected);
+}
+
+TEST(ResponseJson, CacheReport_IsShownInWords) {
+  ResponseCollector collector;
+  collector.Add(
+      Event("started { cache { cached_tokens: 5 tier: CACHE_TIER_HOST miss: CACHE_MISS_NO_SNAPSHOT"
+            " matched_tokens: 7 explanation: 'because' } }"));
+  EXPECT_EQ(Json::parse(ResponseJson(collector.response(), absl::OkStatus()))["cache"],
+            Json({{"cached_tokens", 5},
+                  {"tier", "host"},
+                  {"miss", "no_snapshot"},
+                  {"matched_tokens", 7},
+                  {"explanation", "because"}}));
+  collector.Add(Event("done { cache { miss: CACHE_MISS_BYPASSED } }"));
+  const Json last = Json::parse(ResponseJson(collector.response(), absl::OkStatus()))["cache"];
+  EXPECT_EQ(last["miss"], "bypassed");
+  EXPECT_TRUE(last["tier"].is_null());
 }
 
 TEST(ResponseJson, FailedCall_KeepsWhatCameAndSaysWhy) {

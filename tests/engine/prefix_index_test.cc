@@ -15,8 +15,12 @@ constexpr int64_t kRegionFloats = 1 << 16;
 // Snapshots whose regions, as in life, are larger than their tokens.
 class PrefixIndexTest : public ::testing::Test {
  protected:
-  std::shared_ptr<const Snapshot> SnapshotOf(const Tokens& tokens, int64_t position, bool with_logits = true) {
-    SlotShape shape{*kernels::RetentionLayout::Make({.heads_q = 1, .heads_kv = 1, .head_dim = 4, .chunk = 16}), 1};
+  // In state form from the start, with chunks of `chunk`: it can be taken back to where its last row's chunk begins.
+  std::shared_ptr<const Snapshot> SnapshotOf(const Tokens& tokens, int64_t position, bool with_logits = true,
+                                             int64_t chunk = 1) {
+    const kernels::RetentionShape retention{
+        .heads_q = 1, .heads_kv = 1, .head_dim = 4, .chunk = chunk, .switch_over = 0};
+    SlotShape shape{*kernels::RetentionLayout::Make(retention), 1};
     kernels::AlignedBuffer regions;
     EXPECT_TRUE(regions.Allocate(kRegionFloats * sizeof(float)));
     Tokens part(tokens.begin(), tokens.begin() + position);
@@ -65,7 +69,7 @@ TEST_F(PrefixIndexTest, WholePrompt_NeedsLogits) {
   const Tokens prompt = Range(0, 50);
   index.Insert("", SnapshotOf(prompt, 20, false));
   index.Insert("", SnapshotOf(prompt, 50, false));
-  EXPECT_EQ(index.Find("", prompt).snapshot->position(), 20);
+  EXPECT_EQ(index.Find("", prompt).snapshot->position(), 49) << "its last row is taken back and computed again";
   index.Insert("", SnapshotOf(prompt, 50, true));
   EXPECT_EQ(index.Find("", prompt).snapshot->position(), 50);
   EXPECT_EQ(index.Find("", prompt).reason, MissReason::kNone);
@@ -114,28 +118,61 @@ TEST_F(PrefixIndexTest, RememberedTokens_StayBelowTheirBound) {
   EXPECT_EQ(index.Find("", Range(0, 600)).snapshot->position(), 500) << "a path with a snapshot was forgotten";
 }
 
-// Against a plain list: the longest stored beginning.
+TEST_F(PrefixIndexTest, PromptThatPartsInsideTheLastChunk_StartsFromTheSnapshotTakenBack) {
+  PrefixIndex index({.budget_bytes = 64 << 20});
+  const Tokens prompt = Range(0, 60);
+  index.Insert("", SnapshotOf(prompt, 60, true, 16));  // rows 48 … 59 can be forgotten
+  for (const int64_t same : {48, 50, 59}) {
+    const PrefixMatch match = index.Find("", Join(Range(0, static_cast<int32_t>(same)), Range(500, 10)));
+    ASSERT_NE(match.snapshot, nullptr) << same;
+    EXPECT_EQ(match.snapshot->position(), same);
+    EXPECT_EQ(match.snapshot->tokens().size(), static_cast<size_t>(same));
+    EXPECT_EQ(match.reason, MissReason::kDiverged);
+  }
+  EXPECT_EQ(index.Find("", Join(Range(0, 47), Range(500, 10))).snapshot, nullptr);
+  EXPECT_EQ(index.Find("", Range(0, 55)).snapshot->position(), 54) << "the last token gives the logits";
+  EXPECT_EQ(index.Find("", Range(0, 55)).reason, MissReason::kNoSnapshot);
+}
+
+TEST_F(PrefixIndexTest, ManySaltsWithoutSnapshots_AreForgotten) {
+  PrefixIndex index({.budget_bytes = 64 << 20, .max_tokens = 5000});
+  index.Insert("kept", SnapshotOf(Range(0, 50), 50));
+  for (int round = 0; round < 1000; ++round) {
+    index.Plan(std::to_string(round), Range(round, 1), 0);
+    ASSERT_LE(index.totals().tokens, 5000) << round;
+  }
+  EXPECT_NE(index.Find("kept", Range(0, 60)).snapshot, nullptr);
+  EXPECT_EQ(index.Find("0", Range(0, 1)).reason, MissReason::kNothing);
+}
+
+// Against a plain list: the longest stored beginning, also of a snapshot that has to be taken back.
 TEST_F(PrefixIndexTest, RandomPrompts_FindWhatAListFinds) {
-  std::mt19937 random(7);
-  PrefixIndex index({.budget_bytes = int64_t{1} << 40});
-  std::vector<std::shared_ptr<const Snapshot>> list;
-  for (int round = 0; round < 3000; ++round) {
-    Tokens prompt(1 + random() % 12);
-    for (int32_t& token : prompt) token = static_cast<int32_t>(random() % 2);
-    if (random() % 2 == 0) {
-      const auto snapshot = SnapshotOf(prompt, 1 + random() % prompt.size());
-      index.Insert("", snapshot);
-      list.push_back(snapshot);
-      continue;
+  for (const int64_t chunk : {1, 4}) {
+    std::mt19937 random(7);
+    PrefixIndex index({.budget_bytes = int64_t{1} << 40});
+    std::vector<std::shared_ptr<const Snapshot>> list;
+    for (int round = 0; round < 3000; ++round) {
+      Tokens prompt(1 + random() % 12);
+      for (int32_t& token : prompt) token = static_cast<int32_t>(random() % 2);
+      if (random() % 4 == 0) {
+        const auto snapshot = SnapshotOf(prompt, 1 + random() % prompt.size(), random() % 2 == 0, chunk);
+        index.Insert("", snapshot);
+        list.push_back(snapshot);
+        continue;
+      }
+      int64_t expected = 0;
+      const int64_t without_last = static_cast<int64_t>(prompt.size()) - 1;
+      for (const auto& snapshot : list) {
+        const auto tokens = snapshot->tokens();
+        const int64_t same =
+            std::mismatch(tokens.begin(), tokens.end(), prompt.begin(), prompt.end()).first - tokens.begin();
+        const bool is_whole = same == snapshot->position() && (same <= without_last || !snapshot->logits().empty());
+        const int64_t back = std::min(same, without_last);
+        expected = std::max(expected, is_whole ? same : back >= snapshot->exact_from() ? back : 0);
+      }
+      const PrefixMatch match = index.Find("", prompt);
+      ASSERT_EQ(match.snapshot == nullptr ? 0 : match.snapshot->position(), expected) << "round " << round;
     }
-    int64_t expected = 0;
-    for (const auto& snapshot : list) {
-      const auto tokens = snapshot->tokens();
-      const bool begins = tokens.size() <= prompt.size() && std::equal(tokens.begin(), tokens.end(), prompt.begin());
-      if (begins) expected = std::max(expected, snapshot->position());
-    }
-    const PrefixMatch match = index.Find("", prompt);
-    ASSERT_EQ(match.snapshot == nullptr ? 0 : match.snapshot->position(), expected) << "round " << round;
   }
 }
 

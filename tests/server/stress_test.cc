@@ -16,6 +16,7 @@
 
 #include "engine/engine.h"
 #include "engine/state/host_memory.h"
+#include "engine/state/prefix_cache.h"
 #include "server/convert_event.h"
 #include "tests/support/fake_model.h"
 #include "tests/support/server_fixture.h"
@@ -39,6 +40,7 @@ double SoakSeconds() {
 testing::FakeModelOptions ModelOptions() {
   testing::FakeModelOptions options;
   options.vocab_size = FakeTokenizer::kSize;
+  options.may_be_taken_back = true;
   options.eos_ids = {FakeTokenizer::kEos};
   return options;
 }
@@ -60,6 +62,10 @@ class Stress : public ::testing::Test {
     engine_ = *std::move(engine);
     engine_->Start();
     served_ = testing::FakeServedModel(engine_.get(), &tokenizer_);
+    // Room for fewer prompts than there are: they are restored, evicted and taken again all the time.
+    cache_ =
+        std::make_unique<PrefixCache>(PrefixCacheOptions{.memory_bytes = 4 * engine_->GetStatus().slot_bytes}, model_);
+    served_.prefix_cache = cache_.get();
     ServerOptions options;
     options.slow_reader_timeout = kSlowReaderTimeout;
     server_ = std::make_unique<testing::TestServer>(options);
@@ -114,6 +120,7 @@ class Stress : public ::testing::Test {
   testing::FakeModel model_;
   FakeTokenizer tokenizer_;
   std::unique_ptr<Engine> engine_;
+  std::unique_ptr<PrefixCache> cache_;
   ServedModel served_;
   std::unique_ptr<testing::TestServer> server_;
   std::array<std::vector<int32_t>, kPrompts> alone_;

@@ -1,6 +1,7 @@
 #include "tests/support/fake_model.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace statehouse::testing {
 namespace {
@@ -8,6 +9,7 @@ namespace {
 // The start of each region. Small integers, so that floats hold them exactly.
 struct Header {
   float position;
+  float most;  // the largest position so far: rows that were taken back leave what they wrote
   float switched;
   float hash[4];  // 16 bits each
 };
@@ -22,6 +24,15 @@ uint64_t Mix(uint64_t x) {
   x ^= x >> 33;
   x *= 0xc4ceb9fe1a85ec53ULL;
   return x ^ (x >> 33);
+}
+
+void StoreHash(uint64_t hash, float* to) {
+  for (int part = 0; part < 4; ++part) to[part] = static_cast<float>((hash >> (16 * part)) & 0xffff);
+}
+uint64_t LoadHash(const float* from) {
+  uint64_t hash = 0;
+  for (int part = 0; part < 4; ++part) hash |= static_cast<uint64_t>(from[part]) << (16 * part);
+  return hash;
 }
 
 uint64_t AddToken(uint64_t hash, int32_t token) { return Mix(hash * 31 + static_cast<uint64_t>(token) + 1); }
@@ -48,6 +59,18 @@ FakeModel::FakeModel(const FakeModelOptions& options) : options_(options), layou
   config_.head_dim = 8;
   config_.chunk = options.chunk;
   config_.eos_ids = options.eos_ids;
+  history_ = std::max(2 * options.chunk, layout_.has_state() ? layout_.shape().switch_over : options.max_tail_tokens);
+}
+
+float* FakeModel::HashAt(float* region, int64_t position) const {
+  return region + kHeaderFloats + 4 * (position % history_);
+}
+
+bool FakeModel::IsTakenBack(int64_t from, int64_t to) const {
+  if (!options_.may_be_taken_back || to >= from) return false;
+  const int64_t switch_over = layout_.shape().switch_over;
+  if (!layout_.has_state() || from < switch_over) return to >= 1;
+  return to >= std::max((from - 1) / options_.chunk * options_.chunk, switch_over);
 }
 
 absl::Status FakeModel::Reserve(int64_t max_rows, int64_t max_logit_rows) {
@@ -100,6 +123,9 @@ void FakeModel::RunRows(const StepBatch& batch, const StepSequence& sequence) {
     if (token < 0 || token >= config_.vocab_size) Violation("a token out of the vocabulary");
     hash = AddToken(hash, token);
     row_hashes_[sequence.first_row + row] = hash;
+    for (int64_t idx = 0; idx < num_regions(); ++idx) {
+      StoreHash(hash, HashAt(sequence.memory + idx * layout_.head_floats(), sequence.position + row + 1));
+    }
   }
   WriteMemory(sequence.memory, end, hash);
 }
@@ -112,26 +138,30 @@ void FakeModel::CheckMemory(const StepSequence& sequence, uint64_t* hash) {
     float* const region = sequence.memory + idx * layout_.head_floats();
     const Header& header = *HeaderOf(region);
     float* const end = region + layout_.head_floats();
+    const int64_t most = sequence.position == 0 ? 0 : std::max(used, layout_.UsedHeadFloats(std::llround(header.most)));
     // At the switch-over itself the state form counts as used before anything has been written there.
     const bool is_exact = sequence.position != layout_.shape().switch_over;
-    if (is_exact && std::any_of(region + used, end, [](float x) { return x != 0; })) {
+    if (is_exact && std::any_of(region + most, end, [](float x) { return x != 0; })) {
       Violation(sequence.position == 0 ? "a slot that is not zero at position 0" : "writing beyond the used part");
     }
     if (sequence.position == 0) continue;
-    if (header.position != static_cast<float>(sequence.position)) Violation("positions do not continue");
+    if (header.position != static_cast<float>(sequence.position) &&
+        !IsTakenBack(std::llround(header.position), sequence.position)) {
+      Violation("positions do not continue");
+    }
     if (needs_switch != (header.switched != 0)) Violation("a switch-over that is missing or too early");
     if (!std::equal(std::begin(header.hash), std::end(header.hash), HeaderOf(sequence.memory)->hash)) {
       Violation("regions of different sequences in one slot");
     }
-    const int64_t filled = header.position == static_cast<float>(layout_.shape().switch_over) ? kHeaderFloats : used;
-    if (std::any_of(region + kHeaderFloats, region + filled, [](float x) { return x != kFiller; })) {
+    const bool at_switch = header.position == static_cast<float>(layout_.shape().switch_over) ||
+                           sequence.position == layout_.shape().switch_over;
+    const int64_t hashes_end = kHeaderFloats + 4 * history_;
+    const int64_t filled = at_switch ? hashes_end : std::max(used, hashes_end);
+    if (std::any_of(region + hashes_end, region + filled, [](float x) { return x != kFiller; })) {
       Violation("a part of the slot is missing");
     }
   }
-  if (sequence.position == 0) return;
-  for (int part = 0; part < 4; ++part) {
-    *hash |= static_cast<uint64_t>(HeaderOf(sequence.memory)->hash[part]) << (16 * part);
-  }
+  if (sequence.position > 0) *hash = LoadHash(HashAt(sequence.memory, sequence.position));
 }
 
 void FakeModel::WriteMemory(float* memory, int64_t position, uint64_t hash) {
@@ -139,8 +169,11 @@ void FakeModel::WriteMemory(float* memory, int64_t position, uint64_t hash) {
     float* const region = memory + idx * layout_.head_floats();
     Header* const header = HeaderOf(region);
     header->position = static_cast<float>(position);
-    for (int part = 0; part < 4; ++part) header->hash[part] = static_cast<float>((hash >> (16 * part)) & 0xffff);
-    std::fill(region + kHeaderFloats, region + layout_.UsedHeadFloats(position), kFiller);
+    header->most = std::max(header->most, header->position);
+    StoreHash(hash, header->hash);
+    const int64_t used = layout_.UsedHeadFloats(position);
+    const int64_t hashes_end = kHeaderFloats + 4 * history_;
+    if (used > hashes_end) std::fill(region + hashes_end, region + used, kFiller);
   }
 }
 

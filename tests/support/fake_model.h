@@ -29,6 +29,8 @@ struct FakeModelOptions {
   int64_t max_tail_tokens = 0;  // with kNeverSwitch
   std::vector<int32_t> eos_ids = {};
   float spread = 8.0f;  // logits are in [-spread, spread]
+  // A sequence may go on from an earlier position than its slot holds, where Snapshot::exact_from() allows it.
+  bool may_be_taken_back = false;
 };
 
 class FakeModel final : public Model {
@@ -64,6 +66,9 @@ class FakeModel final : public Model {
   void RunRows(const StepBatch& batch, const StepSequence& sequence);
   void CheckMemory(const StepSequence& sequence, uint64_t* hash);
   void WriteMemory(float* memory, int64_t position, uint64_t hash);
+  // The hash after `position` tokens, as a region remembers it.
+  float* HashAt(float* region, int64_t position) const;
+  bool IsTakenBack(int64_t from, int64_t to) const;
   void FillLogits(uint64_t hash, std::span<float> logits) const;
   int64_t num_regions() const { return config_.num_layers * config_.heads_kv; }
 
@@ -73,6 +78,7 @@ class FakeModel final : public Model {
   int64_t max_rows_ = 0;
   int64_t max_logit_rows_ = 0;
   std::vector<uint64_t> row_hashes_;
+  int64_t history_ = 0;  // positions whose hashes a region remembers
   std::atomic<int64_t> num_steps_{0};
   std::atomic<int64_t> num_rows_{0};
   std::atomic<int64_t> num_switch_units_{0};

@@ -76,7 +76,10 @@ class MemoryVault final : public SnapshotVault {
   absl::StatusOr<Fetched> Fetch(const std::string& key, bool allow_other_numeric) override {
     std::lock_guard<std::mutex> lock(mu_);
     if (const auto held = host_.find(key); held != host_.end()) {
-      return Fetched{.snapshot = held->second.snapshot, .tier = Tier::kHost};
+      Fetched fetched;
+      fetched.snapshot = held->second.snapshot;
+      fetched.tier = Tier::kHost;
+      return fetched;
     }
     if (!fetch_fails.ok()) return fetch_fails;
     for (const int place : {kDisk, kStore}) {

@@ -109,7 +109,9 @@ TEST(LocalArchive, MoreSessionsThanOpenFiles_AreAllKept) {
   auto archive = OpenArchive(&files, 2);
   for (int round = 1; round <= 3; ++round) {
     for (int number = 0; number < 10; ++number) {
-      if (round == 1) ASSERT_TRUE(archive->PutEntry(Entry(number)).ok());
+      if (round == 1) {
+        ASSERT_TRUE(archive->PutEntry(Entry(number)).ok());
+      }
       ASSERT_TRUE(archive->Append(Id(number), round, 0, absl::StrCat(number), round % 2 == 0).ok());
     }
   }

@@ -1,11 +1,9 @@
-// Sessions: what belongs to whom, one writer at a time, what a retry finds, and where snapshots go.
+// Sessions as a whole: what belongs to whom, names, quotas, ends, copies, and what is removed with them.
 #include "engine/sessions/session_store.h"
 
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <set>
-#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "engine/errors.h"
@@ -13,8 +11,6 @@
 
 namespace statehouse::testing {
 namespace {
-
-using ::testing::HasSubstr;
 
 TEST_F(SessionStoreTest, SomebodyElsesSession_IsAsIfItWereNotThere) {
   const auto store = OpenStore();
@@ -60,111 +56,6 @@ TEST_F(SessionStoreTest, SharedSession_IsReadAndForkedButNotAppendedTo) {
   ASSERT_TRUE(fork.ok()) << fork.status();
   EXPECT_EQ(TokensOf(store.get(), "bob", "mine"), (Tokens{1, 2}));
   EXPECT_EQ(store->Get("ann", fork->id).status().code(), absl::StatusCode::kNotFound);
-}
-
-TEST_F(SessionStoreTest, SecondWriter_IsAborted_AndAbandonedTurnLeavesNoTrace) {
-  const auto store = OpenStore();
-  ASSERT_TRUE(store->Create(Named("ann", "a")).ok());
-  {
-    auto turn = Begin(store.get(), "ann", "a", {1, 2, 3});
-    ASSERT_TRUE(turn.ok());
-    const absl::Status second = Begin(store.get(), "ann", "a", {4}).status();
-    EXPECT_EQ(second.code(), absl::StatusCode::kAborted);
-    EXPECT_TRUE(RetryAfterOf(second).has_value());
-    EXPECT_EQ(store->Delete("ann", "a").status().code(), absl::StatusCode::kAborted);
-    EXPECT_EQ(store->Rewind("ann", "a", 0, false).status().code(), absl::StatusCode::kAborted);
-    EXPECT_TRUE(store->Get("ann", "a")->busy);
-    EXPECT_EQ(store->totals().busy, 1);
-  }
-  EXPECT_EQ(store->Get("ann", "a")->num_tokens, 0);
-  EXPECT_FALSE(store->Get("ann", "a")->busy);
-  EXPECT_EQ(store->totals().busy, 0);
-  EXPECT_TRUE(Begin(store.get(), "ann", "a", {4}).ok());
-}
-
-TEST_F(SessionStoreTest, RepeatedTurn_ReturnsTheFirstOutcomeAndAppendsOnce) {
-  const auto store = OpenStore();
-  ASSERT_TRUE(store->Create(Named("ann", "a")).ok());
-  ASSERT_TRUE(RunTurn(store.get(), "ann", "a", {9}, {9}).ok());
-  {
-    auto turn = Begin(store.get(), "ann", "a", {1, 2}, "key");
-    ASSERT_TRUE(turn.ok());
-    ASSERT_TRUE((*turn)->Commit({.tokens = {7, 8}, .seed = 5, .detail = "stop"}, {}).ok());
-    EXPECT_EQ((*turn)->Commit({.tokens = {7, 8}, .seed = 5, .detail = ""}, {}).status().code(),
-              absl::StatusCode::kFailedPrecondition);
-  }
-  ASSERT_TRUE(RunTurn(store.get(), "ann", "a", {3}, {4}).ok());
-  auto again = Begin(store.get(), "ann", "a", {1, 2}, "key");
-  ASSERT_TRUE(again.ok());
-  ASSERT_TRUE((*again)->repeated().has_value());
-  const TurnOutcome& first = *(*again)->repeated();
-  EXPECT_EQ(first.tokens, (Tokens{7, 8}));
-  EXPECT_EQ(first.seed, 5u);
-  EXPECT_EQ(first.detail, "stop");
-  EXPECT_EQ(first.position_before, 2);
-  EXPECT_EQ(first.answer_begin, 4);
-  EXPECT_EQ(first.num_tokens, 6);
-  EXPECT_EQ((*again)->prompt(), (Tokens{9, 9, 1, 2}));
-  EXPECT_EQ(Tokens((*again)->input().begin(), (*again)->input().end()), (Tokens{1, 2}));
-  EXPECT_EQ(TokensOf(store.get(), "ann", "a"), (Tokens{9, 9, 1, 2, 7, 8, 3, 4}));
-  EXPECT_EQ(FieldOf(Begin(store.get(), "ann", "a", {1, 3}, "key").status()), "session.idempotency_key");
-  clock_.Advance(absl::Hours(24));
-  EXPECT_FALSE((*Begin(store.get(), "ann", "a", {1, 2}, "key"))->repeated().has_value());
-}
-
-TEST_F(SessionStoreTest, RetryOfATurnThatNeverEnded_GetsItsInputAndItsSeed) {
-  const auto store = OpenStore();
-  ASSERT_TRUE(store->Create(Named("ann", "a")).ok());
-  int made = 0;
-  TurnRequest request;
-  request.principal = "ann";
-  request.ref = "a";
-  request.idempotency_key = "key";
-  request.digest = "as asked";
-  request.seed = 77;
-  request.make_input = [&made](std::span<const int32_t> held) -> absl::StatusOr<Tokens> {
-    ++made;
-    return Tokens{static_cast<int32_t>(held.size()), 5};
-  };
-  ASSERT_TRUE(store->BeginTurn(request).ok());
-  request.seed = 78;
-  auto retried = store->BeginTurn(request);
-  ASSERT_TRUE(retried.ok());
-  EXPECT_EQ((*retried)->seed(), 77u);
-  EXPECT_EQ((*retried)->prompt(), (Tokens{0, 5}));
-  EXPECT_EQ(made, 1) << "the input is on record";
-  retried->reset();
-  request.digest = "otherwise";
-  EXPECT_EQ(FieldOf(store->BeginTurn(request).status()), "session.idempotency_key");
-  request.idempotency_key = "another";
-  EXPECT_EQ((*store->BeginTurn(request))->seed(), 78u);
-  EXPECT_EQ(store->Get("ann", "a")->turns, 0);
-}
-
-TEST_F(SessionStoreTest, InputThatCannotBeMade_LeavesTheSessionFree) {
-  const auto store = OpenStore();
-  ASSERT_TRUE(store->Create(Named("ann", "a")).ok());
-  TurnRequest request;
-  request.principal = "ann";
-  request.ref = "a";
-  request.make_input = [](std::span<const int32_t>) -> absl::StatusOr<Tokens> {
-    return InvalidField("messages", "none", "one");
-  };
-  EXPECT_EQ(FieldOf(store->BeginTurn(request).status()), "messages");
-  EXPECT_TRUE(RunTurn(store.get(), "ann", "a", {1}, {2}).ok());
-}
-
-TEST_F(SessionStoreTest, MissingSession_IsMadeIfTheTurnAsksForIt) {
-  const auto store = OpenStore();
-  TurnRequest request;
-  request.principal = "ann";
-  request.ref = "new";
-  const Tokens input = {1};
-  request.input = input;
-  EXPECT_EQ(store->BeginTurn(request).status().code(), absl::StatusCode::kNotFound);
-  request.create_if_missing = true;
-  EXPECT_TRUE(store->BeginTurn(request).ok());
-  EXPECT_EQ(store->Get("ann", "new")->spec.name, "new");
 }
 
 TEST_F(SessionStoreTest, TimeToLive_EndsIdleSessionsButNotPinnedOrBusyOnes) {
@@ -324,61 +215,6 @@ TEST_F(SessionStoreTest, DeletedSession_IsGoneFromArchiveAndVault_ButForkedSnaps
   EXPECT_EQ(vault_->size(), 0);
 }
 
-TEST_F(SessionStoreTest, LostOrDamagedSnapshot_CostsAReplayAndSaysSo) {
-  auto store = OpenStore();
-  ASSERT_TRUE(store->Create(Named("ann", "a")).ok());
-  ASSERT_TRUE(RunTurn(store.get(), "ann", "a", {1, 2, 3}, {4}, {3}).ok());
-  vault_->Settle();
-  ASSERT_TRUE(RunTurn(store.get(), "ann", "a", {5, 6, 7}, {8}, {7}).ok());
-  vault_->Crash();
-  {
-    auto turn = Begin(store.get(), "ann", "a", {9});
-    ASSERT_TRUE(turn.ok()) << turn.status();
-    EXPECT_EQ((*turn)->from()->position(), 3);
-    EXPECT_EQ((*turn)->from_tier(), Tier::kDisk);
-    EXPECT_EQ((*turn)->num_replayed(), 5);
-    EXPECT_THAT((*turn)->why_not_nearer(), HasSubstr("the snapshot at 7: it is in no tier; 4 tokens"));
-  }
-  vault_->Crash();
-  vault_->Damage();
-  auto turn = Begin(store.get(), "ann", "a", {9});
-  ASSERT_TRUE(turn.ok());
-  EXPECT_EQ((*turn)->from(), nullptr);
-  EXPECT_THAT((*turn)->why_not_nearer(), HasSubstr("the snapshot at 3: "));
-  EXPECT_EQ((*turn)->num_replayed(), 8);
-  turn->reset();
-  const auto report = store->Check("ann", "");
-  ASSERT_TRUE(report.ok());
-  EXPECT_EQ(report->sessions, 1);
-  ASSERT_EQ(report->damages.size(), 3u) << "one damaged, so held nowhere, and one lost";
-  EXPECT_EQ(report->damages[0].tier, Tier::kDisk);
-}
-
-TEST_F(SessionStoreTest, SnapshotOfAnotherModel_IsRefusedUntilTheSessionIsRebuilt) {
-  auto store = OpenStore();
-  ASSERT_TRUE(store->Create(Named("ann", "a")).ok());
-  ASSERT_TRUE(RunTurn(store.get(), "ann", "a", {1, 2, 3}, {4}, {3}).ok());
-  vault_->Settle();
-  vault_->Crash();
-  Fingerprint other = here_;
-  other.identity.weights += 1;
-  vault_->set_here(other);
-  const absl::Status refused = Begin(store.get(), "ann", "a", {9}).status();
-  EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(std::string(refused.message()), HasSubstr("rebuild the session"));
-  {
-    auto rebuild = store->BeginRebuild("ann", "a", absl::InfiniteFuture());
-    ASSERT_TRUE(rebuild.ok()) << rebuild.status();
-    EXPECT_EQ((*rebuild)->from(), nullptr);
-    EXPECT_EQ((*rebuild)->prompt(), (Tokens{1, 2, 3, 4}));
-    const std::shared_ptr<const Snapshot> snapshot = FakeSnapshot({1, 2, 3, 4});
-    ASSERT_TRUE((*rebuild)->Commit({}, {&snapshot, 1}).ok());
-  }
-  EXPECT_EQ((*Begin(store.get(), "ann", "a", {9}))->from()->position(), 4);
-  EXPECT_EQ(store->Get("ann", "a")->turns, 1);
-  EXPECT_EQ(vault_->size(), 1);
-}
-
 TEST_F(SessionStoreTest, ExportedSession_IsAdoptedElsewhere) {
   const auto store = OpenStore();
   ASSERT_TRUE(store->Create(Named("ann", "a")).ok());
@@ -407,25 +243,6 @@ TEST_F(SessionStoreTest, Garbage_IsWhatNoSessionRefersTo) {
   EXPECT_EQ(vault_->size(), 1);
 }
 
-TEST_F(SessionStoreTest, TooMuchWithoutADurableSnapshot_WaitsForOneOrFailsAndLosesNothing) {
-  options_.max_replay_tokens = 5;
-  const auto store = OpenStore();
-  ASSERT_TRUE(store->Create(Named("ann", "a")).ok());
-  ASSERT_TRUE(RunTurn(store.get(), "ann", "a", {1, 2, 3}, {4}, {3}).ok());
-  EXPECT_EQ(vault_->flushes, 0);
-  vault_->flush_fails = absl::ResourceExhaustedError("the disk is full");
-  EXPECT_EQ(RunTurn(store.get(), "ann", "a", {5, 6, 7}, {8}, {7}).status().code(),
-            absl::StatusCode::kResourceExhausted);
-  EXPECT_EQ(TokensOf(store.get(), "ann", "a"), (Tokens{1, 2, 3, 4}));
-  EXPECT_EQ(vault_->size(), 1) << "the snapshot of a turn that failed is not kept";
-  vault_->flush_fails = absl::OkStatus();
-  ASSERT_TRUE(RunTurn(store.get(), "ann", "a", {5, 6, 7}, {8}, {7}).ok());
-  const int64_t flushes = vault_->flushes;
-  EXPECT_GT(flushes, 0);
-  ASSERT_TRUE(RunTurn(store.get(), "ann", "a", {9}, {9}, {}).ok());
-  EXPECT_EQ(vault_->flushes, flushes) << "the snapshot at 7 is near enough, and known to be durable";
-}
-
 TEST_F(SessionStoreTest, MoreSessionsThanFitInMemory_AreReadBackWhenTheyAreUsed) {
   options_.max_open_sessions = 3;
   const auto store = OpenStore();
@@ -441,54 +258,6 @@ TEST_F(SessionStoreTest, MoreSessionsThanFitInMemory_AreReadBackWhenTheyAreUsed)
     EXPECT_LE(store->totals().open, 3);
   }
   EXPECT_TRUE(store->Get("ann", "s0")->busy) << "one in use stays";
-}
-
-TEST_F(SessionStoreTest, DrainingStore_WaitsForTurnsAndTakesNoMore) {
-  const auto store = OpenStore();
-  ASSERT_TRUE(store->Create(Named("ann", "a")).ok());
-  ASSERT_TRUE(RunTurn(store.get(), "ann", "a", {1, 2, 3}, {4}, {3}).ok());
-  auto turn = *Begin(store.get(), "ann", "a", {5});
-  EXPECT_EQ(store->Drain(absl::Now()).code(), absl::StatusCode::kDeadlineExceeded);
-  std::thread ender([&turn] {
-    absl::SleepFor(absl::Milliseconds(20));
-    EXPECT_TRUE(turn->Commit({.tokens = {6}, .seed = 1, .detail = ""}, {}).ok());
-  });
-  EXPECT_TRUE(store->Drain(absl::InfiniteFuture()).ok());
-  ender.join();
-  EXPECT_EQ(Begin(store.get(), "ann", "a", {7}).status().code(), absl::StatusCode::kUnavailable);
-  vault_->Crash();
-  EXPECT_EQ(vault_->size(), 1) << "the head went to disk";
-  EXPECT_EQ(TokensOf(store.get(), "ann", "a"), (Tokens{1, 2, 3, 4, 5, 6}));
-}
-
-TEST_F(SessionStoreTest, ManyThreads_EachTurnIsThereOnce) {
-  options_.max_open_sessions = 2;
-  options_.upkeep_thread = true;
-  options_.async_lag = absl::Milliseconds(10);
-  const auto store = OpenStore();
-  for (int idx = 0; idx < 4; ++idx) ASSERT_TRUE(store->Create(Named("ann", absl::StrCat(idx).c_str())).ok());
-  std::atomic<int64_t> committed{0};
-  std::vector<std::thread> threads;
-  for (int32_t thread = 0; thread < 4; ++thread) {
-    threads.emplace_back([&, thread] {
-      for (int32_t round = 0; round < 50; ++round) {
-        const std::string name = absl::StrCat((thread + round) % 4);
-        const absl::Status status = RunTurn(store.get(), "ann", name, {thread, round}, {1}, {2}).status();
-        if (status.ok()) {
-          ++committed;
-        } else {
-          EXPECT_EQ(status.code(), absl::StatusCode::kAborted) << status;
-        }
-        (void)store->Get("ann", name);
-        if (round % 10 == 0) (void)store->List("ann", {}, "", 10);
-      }
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
-  int64_t turns = 0;
-  for (int idx = 0; idx < 4; ++idx) turns += store->Get("ann", absl::StrCat(idx))->turns;
-  EXPECT_EQ(turns, committed.load());
-  EXPECT_GT(committed.load(), 50);
 }
 
 }  // namespace

@@ -34,7 +34,17 @@ std::unique_ptr<Tokenizer> BytesAnd(const std::vector<std::string>& special, con
 const std::vector<std::string> kDemo = {"<s>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"};
 const std::vector<std::string> kChatMl = {"<|im_start|>", "<|im_end|>"};
 
-// What is rendered, with special tokens as [name].
+// Ids as text, with special tokens as [name].
+std::string Show(const Tokenizer& tokenizer, const std::vector<int32_t>& ids) {
+  std::string text;
+  for (const int32_t id : ids) {
+    text += tokenizer.IsSpecial(id) ? "[" + std::string(tokenizer.TokenName(id)) + "]"
+                                    : std::string(tokenizer.TokenBytes(id));
+  }
+  return text;
+}
+
+// What is rendered, so shown.
 std::string Rendered(std::string_view name, const Tokenizer& tokenizer, const std::vector<ChatMessage>& messages,
                      bool prompt = true) {
   const absl::StatusOr<ChatTemplate> chat_template = ChatTemplate::ByName(name, tokenizer);
@@ -42,12 +52,7 @@ std::string Rendered(std::string_view name, const Tokenizer& tokenizer, const st
   std::vector<int32_t> ids;
   const absl::Status status = chat_template->Render(messages, prompt, tokenizer, &ids);
   if (!status.ok()) return status.ToString();
-  std::string text;
-  for (const int32_t id : ids) {
-    text += tokenizer.IsSpecial(id) ? "[" + std::string(tokenizer.TokenName(id)) + "]"
-                                    : std::string(tokenizer.TokenBytes(id));
-  }
-  return text;
+  return Show(tokenizer, ids);
 }
 
 const std::vector<ChatMessage> kTalk = {
@@ -95,6 +100,70 @@ TEST(ChatTemplate, LastAssistantMessage_IsLeftOpenWithoutGenerationPrompt) {
             "[<|im_start|>]user\nHi[<|im_end|>]\n[<|im_start|>]assistant\nHel");
   EXPECT_EQ(Rendered("plain", *BytesAnd({}), messages, false), "User: Hi\nAssistant: Hel");
   EXPECT_EQ(Rendered("demo", *BytesAnd(kDemo), {{"user", "Hi"}}, false), "[<s>][<|user|>]Hi[<|end|>]");
+}
+
+// What is rendered behind `held`, which is text with the markers' names in it.
+std::string Next(std::string_view name, const Tokenizer& tokenizer, const std::string& held,
+                 const std::vector<ChatMessage>& messages, bool prompt = true) {
+  std::vector<int32_t> held_ids, ids;
+  const EncodeOptions options = {.add_special_tokens = false, .parse_special_tokens = true};
+  EXPECT_TRUE(tokenizer.Encode(held, options, &held_ids).ok());
+  const absl::Status status =
+      ChatTemplate::ByName(name, tokenizer)->RenderNext(held_ids, messages, prompt, tokenizer, &ids);
+  return status.ok() ? Show(tokenizer, ids) : status.ToString();
+}
+
+TEST(ChatTemplate, Next_AfterAnAnswerThatEnded_GoesOnAsOneConversation) {
+  const std::vector<ChatMessage> bye = {{"user", "Bye"}};
+  EXPECT_EQ(Next("demo", *BytesAnd(kDemo), "<s><|user|>Hi<|end|><|assistant|>Hello<|end|>", bye),
+            "[<|user|>]Bye[<|end|>][<|assistant|>]");
+  EXPECT_EQ(
+      Next("chatml", *BytesAnd(kChatMl), "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>", bye),
+      "\n[<|im_start|>]user\nBye[<|im_end|>]\n[<|im_start|>]assistant\n");
+  EXPECT_EQ(Next("plain", *BytesAnd({}), "User: Hi\nAssistant: Hello\n", bye), "User: Bye\nAssistant:");
+}
+
+TEST(ChatTemplate, Next_AfterAnAnswerThatWasCutOff_ClosesIt) {
+  const std::vector<ChatMessage> bye = {{"user", "Bye"}};
+  EXPECT_EQ(Next("demo", *BytesAnd(kDemo), "<s><|user|>Hi<|end|><|assistant|>Hel", bye),
+            "[<|end|>][<|user|>]Bye[<|end|>][<|assistant|>]");
+  EXPECT_EQ(Next("chatml", *BytesAnd(kChatMl), "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHel", bye),
+            "[<|im_end|>]\n[<|im_start|>]user\nBye[<|im_end|>]\n[<|im_start|>]assistant\n");
+  EXPECT_EQ(Next("plain", *BytesAnd({}), "User: Hi\nAssistant: Hel", bye), "\nUser: Bye\nAssistant:");
+}
+
+TEST(ChatTemplate, Next_AfterTheStopStringThatOpensIt_DoesNotOpenItTwice) {
+  EXPECT_EQ(Next("plain", *BytesAnd({}), "User: Hi\nAssistant: Hello\nUser:", {{"user", "Bye"}}), " Bye\nAssistant:");
+  EXPECT_EQ(Next("plain", *BytesAnd({}), "User: Hi\nAssistant: Hello\nUser:", {{"assistant", "Well"}}, false),
+            "\nAssistant: Well");
+}
+
+TEST(ChatTemplate, Next_WhereTheClosingIsHeld_AddsNone) {
+  EXPECT_EQ(Next("chatml", *BytesAnd(kChatMl), "<|im_start|>user\nHi<|im_end|>\n", {{"user", "You?"}}, false),
+            "[<|im_start|>]user\nYou?[<|im_end|>]\n");
+}
+
+TEST(ChatTemplate, Next_OfNothing_IsTheBeginning) {
+  EXPECT_EQ(Next("demo", *BytesAnd(kDemo), "", {{"user", "Hi"}}), "[<s>][<|user|>]Hi[<|end|>][<|assistant|>]");
+}
+
+// Where the model's own ids are those of the text, turn by turn gives what all at once does.
+TEST(ChatTemplate, Next_TurnByTurn_IsTheWholeConversation) {
+  for (const auto& [name, markers, answered] :
+       {std::tuple{"demo", kDemo, "<|end|>"}, std::tuple{"chatml", kChatMl, "<|im_end|>"}}) {
+    const auto tokenizer = BytesAnd(markers);
+    const auto chat_template = ChatTemplate::ByName(name, *tokenizer);
+    std::vector<int32_t> turns, whole;
+    ASSERT_TRUE(
+        chat_template->RenderNext(turns, std::vector<ChatMessage>{kTalk[0], kTalk[1]}, true, *tokenizer, &turns).ok());
+    const EncodeOptions options = {.add_special_tokens = false, .parse_special_tokens = true};
+    ASSERT_TRUE(tokenizer->Encode("Hello" + std::string(answered), options, &turns).ok());
+    std::vector<int32_t> next;
+    ASSERT_TRUE(chat_template->RenderNext(turns, std::vector<ChatMessage>{kTalk[3]}, true, *tokenizer, &next).ok());
+    turns.insert(turns.end(), next.begin(), next.end());
+    ASSERT_TRUE(chat_template->Render(kTalk, true, *tokenizer, &whole).ok());
+    EXPECT_EQ(turns, whole) << name;
+  }
 }
 
 TEST(ChatTemplate, MarkersInAMessage_AreText) {

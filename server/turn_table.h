@@ -1,0 +1,55 @@
+// The turns under way that have an idempotency key, so that a later call with the same key can take over: its caller
+// has lost the first call's stream, which this server may not have noticed yet. Thread-safety: any thread.
+#pragma once
+
+#include <condition_variable>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+
+#include "absl/time/time.h"
+#include "engine/event_stream.h"
+
+namespace statehouse {
+
+class TurnTable {
+ public:
+  class Ticket;
+
+ private:
+  using Tickets = std::map<std::pair<std::string, std::string>, Ticket*>;  // by session id and key
+
+ public:
+  // One turn's place; leaves with the object.
+  class Ticket {
+   public:
+    ~Ticket();
+    Ticket(const Ticket&) = delete;
+    Ticket& operator=(const Ticket&) = delete;
+    // What to cancel when another call takes over; at once, if one has already.
+    void SetStream(std::shared_ptr<EventStream> stream);
+    bool superseded() const;
+
+   private:
+    friend class TurnTable;
+    explicit Ticket(TurnTable* table) : table_(table) {}
+    TurnTable* const table_;
+    std::shared_ptr<EventStream> stream_;  // guarded by the table's mu_, as all below
+    bool superseded_ = false;
+    Tickets::iterator place_;
+  };
+
+  // The table must outlive the ticket. REQUIRES: no other turn of that session is in the table with that key.
+  std::unique_ptr<Ticket> Enter(const std::string& session_id, const std::string& key);
+  // Cancels the turn of that key and waits until it is over. False: there is none here, or `until` passed first.
+  bool Supersede(const std::string& session_id, const std::string& key, absl::Time until);
+
+ private:
+  mutable std::mutex mu_;
+  std::condition_variable left_;
+  Tickets tickets_;  // guarded by mu_
+};
+
+}  // namespace statehouse

@@ -1,0 +1,138 @@
+// Two servers on one archive: any goes on with any session, and of two that want to append one succeeds.
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include "absl/strings/str_cat.h"
+#include "engine/errors.h"
+#include "engine/sessions/folder_archive.h"
+#include "tests/engine/sessions/session_fixture.h"
+
+namespace statehouse::testing {
+namespace {
+
+class ReplicasTest : public SessionStoreTest {
+ protected:
+  void SetUp() override {
+    options_.lease = absl::Milliseconds(400);
+    for (int replica = 0; replica < 2; ++replica) {
+      auto archive = FolderArchive::Open(folder_);
+      ASSERT_TRUE(archive.ok()) << archive.status();
+      archives_[replica] = *std::move(archive);
+      options_.archive = archives_[replica].get();
+      options_.replica_id = replica == 0 ? "one" : "two";
+      (replica == 0 ? one_ : two_) = OpenStore();
+    }
+    ASSERT_TRUE(one_->Create(Named("ann", "a")).ok());
+    ASSERT_TRUE(RunTurn(one_.get(), "ann", "a", {1, 2, 3}, {4}, {3}, "first").ok());
+  }
+  void TearDown() override {
+    one_.reset();
+    two_.reset();
+    EXPECT_TRUE(FileLayer::Posix()->Remove(folder_).ok());
+  }
+
+  const std::string folder_ = absl::StrCat(::testing::TempDir(), "session_replicas.", getpid());
+  std::unique_ptr<FolderArchive> archives_[2];
+  std::unique_ptr<SessionStore> one_;
+  std::unique_ptr<SessionStore> two_;
+};
+
+TEST_F(ReplicasTest, AnyServer_GoesOnWithASession) {
+  {
+    auto turn = Begin(two_.get(), "ann", "a", {5});
+    ASSERT_TRUE(turn.ok()) << turn.status();
+    EXPECT_EQ((*turn)->prompt(), (Tokens{1, 2, 3, 4, 5}));
+    EXPECT_EQ((*turn)->from()->position(), 3);
+    ASSERT_TRUE((*turn)->Commit({.tokens = {6}, .seed = 1, .detail = ""}, {}).ok());
+  }
+  EXPECT_EQ(TokensOf(one_.get(), "ann", "a"), (Tokens{1, 2, 3, 4, 5, 6}));
+  ASSERT_TRUE(RunTurn(one_.get(), "ann", "a", {7}, {8}).ok());
+  EXPECT_EQ(two_->Get("ann", "a")->turns, 3);
+  EXPECT_EQ(two_->Create(Named("ann", "a")).status().code(), absl::StatusCode::kAlreadyExists);
+  ASSERT_TRUE(two_->Delete("ann", "a").ok());
+  EXPECT_EQ(one_->Get("ann", "a").status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(ReplicasTest, TurnUnderWayElsewhere_IsAbortedWithAHint_AndReadingGoesOn) {
+  const auto turn = Begin(one_.get(), "ann", "a", {5});
+  ASSERT_TRUE(turn.ok());
+  const absl::Status second = Begin(two_.get(), "ann", "a", {6}).status();
+  EXPECT_EQ(second.code(), absl::StatusCode::kAborted) << second;
+  EXPECT_TRUE(RetryAfterOf(second).has_value());
+  EXPECT_EQ(two_->Rewind("ann", "a", 0, false).status().code(), absl::StatusCode::kAborted);
+  EXPECT_EQ(two_->Delete("ann", "a").status().code(), absl::StatusCode::kAborted);
+  const auto info = two_->Get("ann", "a");
+  ASSERT_TRUE(info.ok());
+  EXPECT_EQ(info->num_tokens, 4);
+  EXPECT_EQ(info->lease.owner, "one");
+  const auto repeated = Begin(two_.get(), "ann", "a", {1, 2, 3}, "first");
+  ASSERT_TRUE(repeated.ok()) << "what was committed can be asked for all the same: " << repeated.status();
+  EXPECT_EQ((*repeated)->repeated()->tokens, Tokens{4});
+}
+
+TEST_F(ReplicasTest, ServerThatSleptThroughItsLease_CannotAppend) {
+  auto slept = Begin(one_.get(), "ann", "a", {5});
+  ASSERT_TRUE(slept.ok());
+  absl::SleepFor(absl::Milliseconds(500));
+  ASSERT_TRUE(RunTurn(two_.get(), "ann", "a", {7}, {8}).ok());
+  const std::shared_ptr<const Snapshot> snapshot = FakeSnapshot({1, 2, 3, 4, 5});
+  const int64_t snapshots = vault_->size();
+  EXPECT_EQ((*slept)->Commit({.tokens = {6}, .seed = 1, .detail = ""}, {&snapshot, 1}).status().code(),
+            absl::StatusCode::kAborted);
+  slept->reset();
+  EXPECT_EQ(vault_->size(), snapshots) << "its snapshot is not kept";
+  for (SessionStore* const store : {one_.get(), two_.get()}) {
+    EXPECT_EQ(TokensOf(store, "ann", "a"), (Tokens{1, 2, 3, 4, 7, 8}));
+  }
+  EXPECT_TRUE(RunTurn(one_.get(), "ann", "a", {9}, {9}).ok()) << "it goes on from what is there now";
+}
+
+TEST_F(ReplicasTest, TurnOfAServerThatDied_IsComputedAgainFromItsRecord) {
+  auto died = Begin(one_.get(), "ann", "a", {5}, "key");
+  ASSERT_TRUE(died.ok());
+  EXPECT_EQ(Begin(two_.get(), "ann", "a", {5}, "key").status().code(), absl::StatusCode::kAborted);
+  absl::SleepFor(absl::Milliseconds(500));
+  TurnRequest request;
+  request.principal = "ann";
+  request.ref = "a";
+  const Tokens input = {5};
+  request.input = input;
+  request.idempotency_key = "key";
+  request.seed = 99;
+  const auto turn = two_->BeginTurn(request);
+  ASSERT_TRUE(turn.ok()) << turn.status();
+  EXPECT_EQ((*turn)->seed(), 1u) << "the first one's: the same tokens come out";
+}
+
+TEST_F(ReplicasTest, LeaseOfALongTurn_IsRenewed) {
+  auto turn = Begin(one_.get(), "ann", "a", {5});
+  ASSERT_TRUE(turn.ok());
+  for (int third = 0; third < 8; ++third) {
+    absl::SleepFor(absl::Milliseconds(100));
+    EXPECT_TRUE(one_->Upkeep().ok());
+  }
+  EXPECT_EQ(Begin(two_.get(), "ann", "a", {6}).status().code(), absl::StatusCode::kAborted);
+  EXPECT_TRUE((*turn)->Commit({.tokens = {6}, .seed = 1, .detail = ""}, {}).ok());
+}
+
+TEST_F(ReplicasTest, BrokenLease_LetsAnotherServerAppendAtOnce) {
+  auto turn = Begin(one_.get(), "ann", "a", {5});
+  ASSERT_TRUE(turn.ok());
+  EXPECT_EQ(*two_->BreakLease("ann", "a"), "one");
+  EXPECT_TRUE(RunTurn(two_.get(), "ann", "a", {7}, {8}).ok());
+  EXPECT_EQ((*turn)->Commit({.tokens = {6}, .seed = 1, .detail = ""}, {}).status().code(), absl::StatusCode::kAborted);
+}
+
+TEST_F(ReplicasTest, ChangesElsewhere_AreNotOverwrittenByASummary) {
+  ASSERT_TRUE(RunTurn(one_.get(), "ann", "a", {7}, {8}).ok());
+  SessionChange change;
+  change.labels = Labels{{"made", "elsewhere"}};
+  ASSERT_TRUE(two_->Update("ann", "a", change).ok());
+  EXPECT_TRUE(one_->Drain(absl::Now() + absl::Seconds(10)).ok());
+  EXPECT_EQ(two_->Get("ann", "a")->spec.labels, *change.labels);
+  vault_->Crash();
+  EXPECT_EQ((*Begin(two_.get(), "ann", "a", {9}))->from()->position(), 3) << "its snapshot went to the store";
+}
+
+}  // namespace
+}  // namespace statehouse::testing

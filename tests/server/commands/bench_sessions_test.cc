@@ -1,0 +1,134 @@
+// What `bench sessions` measures: on a small model with random weights, every move there and back, and what a prefix
+// cache saves.
+#include "server/commands/bench_sessions.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "engine/state/folder_blobs.h"
+#include "models/model.h"
+
+namespace statehouse {
+namespace {
+
+using ::testing::HasSubstr;
+
+class SessionsBenchTest : public ::testing::Test {
+ protected:
+  // Chunks of 16, switch-over at 64.
+  void SetUp() override {
+    dir_ = ::testing::TempDir() + "/bench_sessions_test";
+    std::filesystem::remove_all(dir_);
+    std::filesystem::create_directories(dir_);
+    std::ofstream(dir_ / "config.json")
+        << R"({"model_type": "powercoder", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+      "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 100, "norm_epsilon": 1e-5, "rope_theta": 10000,
+      "hidden_act": "gelu_pytorch_tanh", "use_bias": true, "max_position_embeddings": 1024, "tie_word_embeddings": true})";
+    LoadOptions options;
+    options.dummy = true;
+    options.chunk = 16;
+    options.switch_over = 64;
+    auto model = LoadModel(dir_, options, &pool_);
+    ASSERT_TRUE(model.ok()) << model.status();
+    model_ = *std::move(model);
+    auto disk = FolderBlobs::Open(FileLayer::Posix(), (dir_ / "disk").string(), "disk", false);
+    ASSERT_TRUE(disk.ok()) << disk.status();
+    disk_ = *std::move(disk);
+    options_.contexts = {20, 200, 2000};
+    options_.step_tokens = 64;
+    options_.min_runs = 3;
+    options_.max_seconds = 0;
+    options_.requests = 40;
+  }
+  ~SessionsBenchTest() override { std::filesystem::remove_all(dir_); }
+
+  std::filesystem::path dir_;
+  kernels::ThreadPool pool_{1};
+  std::unique_ptr<Model> model_;
+  std::unique_ptr<FolderBlobs> disk_;
+  SessionsBenchOptions options_;
+};
+
+TEST_F(SessionsBenchTest, EveryMoveOfEveryTier_IsMeasuredAtEveryContext) {
+  auto report = RunSessionsBench(model_.get(), 0, options_, {.disk = disk_.get()}, {});
+  ASSERT_TRUE(report.ok()) << report.status();
+  std::map<int64_t, std::set<std::string>> moves;
+  std::map<std::string, std::vector<int64_t>> bytes;
+  for (const MoveFigure& figure : report->moves) {
+    moves[figure.context].insert(figure.move + " " + figure.tier);
+    bytes[figure.move].push_back(figure.bytes);
+    EXPECT_GE(figure.runs, 3);
+    EXPECT_GT(figure.min, 0);
+    EXPECT_LE(figure.min, figure.median);
+    EXPECT_GT(figure.ceiling, 0);
+  }
+  const std::set<std::string> all = {"save slot",   "restore slot", "fork slot", "export host",
+                                     "import host", "write disk",   "read disk"};
+  for (const int64_t context : options_.contexts) EXPECT_EQ(moves[context], all) << context;
+  // Below the switch-over what exists; past it the same at any length, but for the token ids of a file.
+  EXPECT_LT(bytes["save"][0], bytes["save"][1]);
+  EXPECT_EQ(bytes["save"][1], bytes["save"][2]);
+  EXPECT_NEAR(static_cast<double>(bytes["write"][2] - bytes["write"][1]), 4 * 1800, 512);
+
+  ASSERT_EQ(report->first_tokens.size(), 3u);
+  const FirstTokenFigure& longest = report->first_tokens.back();
+  EXPECT_GT(longest.prefill, longest.host) << "restoring took longer than computing 2000 tokens";
+  EXPECT_GT(longest.disk, 0);
+  EXPECT_GT(report->first_tokens[1].prefill, report->first_tokens[0].prefill);
+}
+
+TEST_F(SessionsBenchTest, Workloads_AreTheSameForEachPolicy_AndTheCacheRestoresMost) {
+  const auto figures = MeasureWorkloads(model_.get(), options_, {});
+  ASSERT_TRUE(figures.ok()) << figures.status();
+  ASSERT_EQ(figures->size(), 6u);
+  for (const size_t first : {size_t{0}, size_t{3}}) {
+    const WorkloadFigure& none = (*figures)[first];
+    const WorkloadFigure& newest = (*figures)[first + 1];
+    const WorkloadFigure& ours = (*figures)[first + 2];
+    EXPECT_EQ(none.prompt_tokens, newest.prompt_tokens);
+    EXPECT_EQ(none.prompt_tokens, ours.prompt_tokens);
+    EXPECT_EQ(none.cached_tokens, 0);
+    EXPECT_GT(newest.cached_tokens, 0);
+    EXPECT_GT(ours.cached_tokens, 0);
+    EXPECT_LE(ours.first_token_p50, ours.first_token_p95);
+  }
+}
+
+TEST_F(SessionsBenchTest, Report_IsATableAndJsonAndAPlot) {
+  options_.requests = 5;
+  options_.contexts = {20, 100};
+  auto report = RunSessionsBench(model_.get(), 0, options_, {.disk = disk_.get()}, {});
+  ASSERT_TRUE(report.ok()) << report.status();
+  report->model = "small";
+  const std::string text = SessionsBenchText(*report);
+  EXPECT_THAT(text, HasSubstr("restore  slot"));
+  EXPECT_THAT(text, HasSubstr("conversations"));
+  EXPECT_THAT(text, HasSubstr("memory by purpose"));
+  const auto json = nlohmann::json::parse(SessionsBenchJson(*report, options_));
+  EXPECT_EQ(json["benchmark"], "sessions");
+  EXPECT_EQ(json["moves"].size(), 14u);
+  EXPECT_EQ(json["workloads"].size(), 6u);
+  EXPECT_GT(json["moves"][0]["share_of_tier"], 0);
+  EXPECT_GT(json["memory_bytes"]["slots"], 0);
+  EXPECT_THAT(SessionsBenchPlot(*report), HasSubstr("restored from disk"));
+}
+
+TEST_F(SessionsBenchTest, OptionsOutOfRange_AreNamed) {
+  const auto error = [](const SessionsBenchOptions& options) { return std::string(Validate(options).message()); };
+  EXPECT_EQ(error(SessionsBenchOptions()), "");
+  EXPECT_THAT(error({.contexts = {}}), HasSubstr("--context"));
+  EXPECT_THAT(error({.contexts = {100, 100}}), HasSubstr("ascend"));
+  EXPECT_THAT(error({.contexts = {0}}), HasSubstr("--context: 0"));
+  EXPECT_THAT(error({.step_tokens = 0}), HasSubstr("--step-tokens"));
+  EXPECT_THAT(error({.min_runs = 0}), HasSubstr("--min-runs"));
+  EXPECT_THAT(error({.cache_states = 2}), HasSubstr("--cache-states"));
+}
+
+}  // namespace
+}  // namespace statehouse

@@ -1,0 +1,179 @@
+#!/usr/bin/python3
+"""Sessions as a Python program and a user see them: the client library and the commands against `statehouse serve`.
+
+Usage: session_client_test.py <statehouse binary> <source directory>. Exits 77 (skipped) where grpcio, protobuf or the plugin are
+missing.
+"""
+
+import json
+import pathlib
+import sys
+import tempfile
+import threading
+import time
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+import served  # noqa: E402
+from served import Server, run  # noqa: E402
+
+import grpc  # noqa: E402
+from statehouse import Client, StatehouseError  # noqa: E402
+from statehouse.v1 import generation_pb2 as pb  # noqa: E402
+from statehouse.v1 import sessions_pb2 as spb  # noqa: E402
+
+GREEDY = {"sampling": pb.Sampling(temperature=0.0)}
+
+
+def long_turn(session, key="", seed=3, tokens=200):
+    request = Client.turn(session, "Count from 1 to 20.", sampling=pb.Sampling(seed=seed, temperature=1.0),
+                          stop=pb.Stop(max_tokens=tokens, ignore_eos=True))
+    request.session.idempotency_key = key
+    return request
+
+
+class Restarts(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.server = self.start()
+        self.client = Client(self.server.address, first_pause=0.05, longest_pause=0.2)
+
+    def tearDown(self):
+        self.client.close()
+        self.server.kill()
+        self.folder.cleanup()
+
+    def start(self):
+        return Server("--session-dir", self.folder.name, "--max-num-seqs", "4")
+
+    def restart(self):
+        self.server.kill()
+        self.server = self.start()
+
+    def undisturbed(self, request):
+        """The answer's ids where nothing is ever lost."""
+        fresh = pb.GenerateRequest()
+        fresh.CopyFrom(request)
+        fresh.session.session, fresh.session.idempotency_key = "undisturbed", ""
+        return self.client.generate(fresh).token_ids
+
+    def test_a_conversation_survives_kill_9(self):
+        self.client.ask("ada", "Hi! My name is Petra.", **GREEDY)
+        before = self.client.token_ids("ada")
+        self.restart()
+        self.assertEqual(self.client.token_ids("ada"), before)
+        answer = self.client.ask("ada", "What is my name?", **GREEDY)
+        self.assertIn("Petra", answer.text)
+        self.assertEqual(answer.outcome.position_before, len(before))
+        self.assertEqual(answer.outcome.exactness, pb.EXACTNESS_EXACT)
+
+    def test_a_stream_carries_on_after_kill_9_with_the_same_tokens(self):
+        request = long_turn("ada")
+        losses = []
+        client = Client(self.server.address, first_pause=0.05, longest_pause=0.2,
+                        on_loss=lambda address, error: losses.append(error.code()))
+        seen, kinds, killed = [], [], False
+        for event in client.stream(request):
+            kinds.append(event.WhichOneof("event"))
+            seen += event.delta.token_ids
+            if len(seen) > 20 and not killed:
+                killed = True
+                threading.Thread(target=self.restart).start()
+        client.close()
+        self.assertTrue(losses)
+        self.assertEqual((kinds.count("started"), kinds.count("finished"), kinds[-1]), (1, 1, "done"))
+        self.assertEqual(seen, self.undisturbed(request))
+        self.assertEqual(self.client.token_ids("ada")[-len(seen):], seen)
+
+    def test_a_key_is_remembered_across_a_restart(self):
+        request = long_turn("ada", key="once", tokens=20)
+        first = self.client.generate(request)
+        self.restart()
+        again = self.client.generate(request)
+        self.assertTrue(again.outcome.repeated)
+        self.assertEqual(again.token_ids, first.token_ids)
+        self.assertEqual(again.text, first.text)
+        self.assertEqual(self.client.session("ada").turns, 1)
+
+    def test_a_folder_serves_one_server(self):
+        with self.assertRaisesRegex(RuntimeError, "another"):
+            Server("--session-dir", self.folder.name, socket="second")
+
+    def test_chat_goes_on_after_a_restart(self):
+        chat = ("chat", "--address", self.server.address, "--session", "petra", "--temperature", "0")
+        first = run(*chat, text="Hi! My name is Petra.\n")
+        self.assertEqual(first.returncode, 0, first.stderr)
+        self.restart()
+        second = run(*chat, text="What is my name?\n")
+        self.assertEqual(second.returncode, 0, second.stderr)
+        self.assertIn("Petra", second.stdout)
+
+    def test_generate_and_the_commands(self):
+        address = ("--address", self.server.address)
+        made = run("generate", "--session", "notes", *address, "Hello", "--max-tokens", "5", "--ignore-eos", "--json")
+        self.assertEqual(made.returncode, 0, made.stderr)
+        position = json.loads(made.stdout)["session"]["position"]
+        listed = run("sessions", "ls", *address)
+        self.assertIn("notes", listed.stdout)
+        shown = json.loads(run("sessions", "show", "notes", "--json", *address).stdout)
+        self.assertEqual((shown["position"], shown["durability"]), (position, "sync"))
+        forked = run("sessions", "fork", "notes", "copy", *address)
+        self.assertEqual(forked.returncode, 0, forked.stderr)
+        file = pathlib.Path(self.folder.name) / "notes.session"
+        self.assertEqual(run("sessions", "export", "notes", str(file), *address).returncode, 0)
+        self.assertNotEqual(run("sessions", "export", "notes", str(file), *address).returncode, 0, "the file is there")
+        imported = run("sessions", "import", str(file), "back", *address)
+        self.assertEqual(imported.returncode, 0, imported.stderr)
+        self.assertEqual(self.client.token_ids("back"), self.client.token_ids("notes"))
+        self.assertEqual(run("sessions", "rewind", "back", "--turns", "1", *address).returncode, 0)
+        self.assertEqual(self.client.session("back").position, 0)
+        for words in (("rebuild", "notes"), ("pin", "notes"), ("check",), ("gc",), ("break-lease", "notes"), ("rm", "copy", "back")):
+            done = run("sessions", *words, *address)
+            self.assertEqual(done.returncode, 0, f"{words}: {done.stderr}")
+        self.assertEqual([s["name"] for s in json.loads(run("sessions", "ls", "--json", *address).stdout)["sessions"]], ["notes"])
+        missing = run("sessions", "show", "nobody", *address)
+        self.assertEqual(missing.returncode, 1)
+        self.assertIn("nobody", missing.stderr)
+
+
+class Principals(unittest.TestCase):
+    def test_two_cannot_see_guess_or_time_one_another(self):
+        tokens = pathlib.Path(served.SCRATCH.name) / "principals"
+        tokens.write_text("ann anns-token-0123456789\nbob bobs-token-0123456789\n")
+        with tempfile.TemporaryDirectory() as folder:
+            server = Server("--session-dir", folder, "--auth-tokens-file", str(tokens), socket="principals-socket")
+            try:
+                ann = Client(server.address, token="anns-token-0123456789")
+                bob = Client(server.address, token="bobs-token-0123456789")
+                ann.ask("diary", "My code is 4172.", **GREEDY)
+                there, absent = ann.session("diary").id, "0" * 32
+                self.assertEqual(len(bob.sessions("List", spb.ListSessionsRequest()).sessions), 0)
+                for method, request in (("Get", spb.GetSessionRequest), ("Delete", spb.DeleteSessionRequest),
+                                        ("Rewind", spb.RewindSessionRequest), ("Fork", spb.ForkSessionRequest),
+                                        ("BreakLease", spb.BreakLeaseRequest)):
+                    words = set()
+                    for session in (there, absent):
+                        with self.assertRaises(StatehouseError) as caught:
+                            bob.sessions(method, request(session=session))
+                        self.assertEqual(caught.exception.code, grpc.StatusCode.NOT_FOUND)
+                        words.add(str(caught.exception).replace(session, "ID"))
+                    self.assertEqual(len(words), 1, words)
+                self.assertEqual(ann.session("diary").turns, 1)
+                # How long "not found" takes says nothing: the medians are those of one distribution.
+                times = {there: [], absent: []}
+                for _ in range(200):
+                    for session, taken in times.items():
+                        begin = time.perf_counter()
+                        with self.assertRaises(StatehouseError):
+                            bob.sessions("Get", spb.GetSessionRequest(session=session))
+                        taken.append(time.perf_counter() - begin)
+                medians = [sorted(taken)[len(taken) // 2] for taken in times.values()]
+                self.assertLess(max(medians), 1.5 * min(medians), medians)
+                ann.close()
+                bob.close()
+            finally:
+                server.kill()
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1], verbosity=2)

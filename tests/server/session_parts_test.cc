@@ -1,0 +1,119 @@
+// The small parts behind sessions on the wire: who takes over from whom, transfers that may go on, digests.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+#include <thread>
+
+#include "absl/time/clock.h"
+#include "server/import_table.h"
+#include "server/session_input.h"
+#include "server/turn_table.h"
+#include "tests/support/server_fixture.h"
+
+namespace statehouse {
+namespace {
+
+using ::testing::HasSubstr;
+
+absl::Time Soon() { return absl::Now() + absl::Seconds(10); }
+
+TEST(TurnTable, Supersede_CancelsTheStreamAndWaitsForItsEnd) {
+  TurnTable table;
+  auto ticket = table.Enter("id", "key");
+  const auto stream = std::make_shared<EventStream>("r", 1, 4);
+  ticket->SetStream(stream);
+  EXPECT_FALSE(table.Supersede("id", "other key", Soon())) << "there is none of that key";
+  EXPECT_FALSE(table.Supersede("id", "key", absl::Now() + absl::Milliseconds(20))) << "it has not ended in time";
+  EXPECT_TRUE(stream->cancelled());
+  EXPECT_TRUE(ticket->superseded());
+  std::thread ends([&] {
+    absl::SleepFor(absl::Milliseconds(20));
+    ticket.reset();
+  });
+  EXPECT_TRUE(table.Supersede("id", "key", Soon()));
+  ends.join();
+  EXPECT_FALSE(table.Supersede("id", "key", Soon()));
+}
+
+TEST(TurnTable, StreamThatComesAfterItWasSuperseded_IsCancelledAtOnce) {
+  TurnTable table;
+  const auto ticket = table.Enter("id", "key");
+  EXPECT_FALSE(table.Supersede("id", "key", absl::Now()));
+  const auto stream = std::make_shared<EventStream>("r", 1, 4);
+  ticket->SetStream(stream);
+  EXPECT_TRUE(stream->cancelled());
+}
+
+TEST(ImportTable, TransferGoesOnWhereItEnded) {
+  ImportTable table;
+  EXPECT_EQ(table.Offset("ann", "t"), 0);
+  ASSERT_TRUE(table.Open("ann", "t").ok());
+  EXPECT_TRUE(absl::IsAborted(table.Open("ann", "t"))) << "another call is at it";
+  ASSERT_TRUE(table.Append("ann", "t", 0, "abc").ok());
+  EXPECT_TRUE(absl::IsInvalidArgument(table.Append("ann", "t", 2, "x")));
+  table.Close("ann", "t");
+  EXPECT_EQ(table.Offset("ann", "t"), 3);
+  EXPECT_EQ(table.Offset("bob", "t"), 0) << "somebody else's";
+  ASSERT_TRUE(table.Open("ann", "t").ok());
+  ASSERT_TRUE(table.Append("ann", "t", 3, "de").ok());
+  EXPECT_EQ(table.Take("ann", "t"), "abcde");
+  EXPECT_EQ(table.Offset("ann", "t"), 0);
+}
+
+TEST(ImportTable, BoundsNumberAndBytes_AndForgets) {
+  ImportTable table({.max_transfers_per_principal = 2, .max_bytes = 10, .keep = absl::ZeroDuration()});
+  for (const char* id : {"a", "b"}) ASSERT_TRUE(table.Open("ann", id).ok());
+  EXPECT_TRUE(absl::IsResourceExhausted(table.Open("ann", "c")));
+  ASSERT_TRUE(table.Open("bob", "c").ok());
+  ASSERT_TRUE(table.Append("ann", "a", 0, "12345678").ok());
+  EXPECT_TRUE(absl::IsResourceExhausted(table.Append("bob", "c", 0, "123")));
+  table.Close("ann", "a");
+  absl::SleepFor(absl::Milliseconds(2));
+  ASSERT_TRUE(table.Open("ann", "c").ok()) << "what nobody goes on with makes room";
+  EXPECT_TRUE(table.Append("bob", "c", 0, "123").ok());
+}
+
+v1::GenerateRequest Asked() {
+  v1::GenerateRequest request;
+  request.set_text("hello");
+  for (int id = 0; id < 20; ++id) (*request.mutable_sampling()->mutable_logit_bias())[id] = 1;
+  request.mutable_session()->set_session("ada");
+  return request;
+}
+
+TEST(RequestDigest, CoversWhatDecidesTheAnswerAndNothingElse) {
+  const std::string digest = RequestDigest(Asked());
+  EXPECT_EQ(digest.size(), 32u);
+  const auto changed = [&](const auto& change) {
+    v1::GenerateRequest request = Asked();
+    change(&request);
+    return RequestDigest(request) != digest;
+  };
+  EXPECT_TRUE(changed([](auto* r) { r->set_text("hell"); }));
+  EXPECT_TRUE(changed([](auto* r) { r->mutable_chat()->add_messages()->set_content("hello"); }));
+  EXPECT_TRUE(changed([](auto* r) { r->mutable_sampling()->set_temperature(0); })) << "0 is not absent";
+  EXPECT_TRUE(changed([](auto* r) { r->mutable_stop()->add_strings("x"); }));
+  EXPECT_TRUE(changed([](auto* r) { r->set_add_special_tokens(true); }));
+  EXPECT_FALSE(changed([](auto* r) { r->mutable_session()->set_resume_from(7); }));
+  EXPECT_FALSE(changed([](auto* r) { r->set_return_token_ids(false); }));
+  EXPECT_FALSE(changed([](auto* r) { r->set_priority(3); }));
+}
+
+TEST(SessionInput, TextGetsItsStartTokensOnlyWhereTheSessionBegins) {
+  testing::FakeTokenizer tokenizer;
+  const ServedModel model = testing::FakeServedModel(nullptr, &tokenizer);
+  v1::GenerateRequest request;
+  request.set_text("a");
+  const std::vector<int32_t> held = {1, 2};
+  EXPECT_THAT(*SessionInput(request, model, {}), ::testing::ElementsAre(testing::FakeTokenizer::kBos, 'a'));
+  EXPECT_THAT(*SessionInput(request, model, held), ::testing::ElementsAre('a'));
+  request.set_add_special_tokens(true);
+  EXPECT_THAT(*SessionInput(request, model, held), ::testing::ElementsAre(testing::FakeTokenizer::kBos, 'a'));
+  request.clear_input();
+  EXPECT_THAT(*SessionInput(request, model, held), ::testing::IsEmpty());
+  EXPECT_THAT(SessionInput(request, model, {}).status().message(), HasSubstr("input"));
+}
+
+}  // namespace
+}  // namespace statehouse
