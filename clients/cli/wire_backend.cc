@@ -12,6 +12,7 @@ WireBackend::WireBackend(const Connection* connection, std::string request_id)
 absl::Status WireBackend::Generate(const v1::GenerateRequest& request, const OnEvent& on_event) {
   grpc::ClientContext context;
   connection_->Prepare(&context, request_id_);
+  Connection::NameSession(request.session().session(), &context);
   {
     std::lock_guard lock(mu_);
     if (cancelled_) return absl::CancelledError("cancelled before it was sent");
