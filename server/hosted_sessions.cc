@@ -42,28 +42,6 @@ absl::Status CheckSessionSettings(const SessionSettings& settings) {
 
 HostedSessions::~HostedSessions() = default;
 
-absl::Status HostedSessions::OpenDisk(const SessionSettings& settings) {
-  FileLayer* const files = FileLayer::Posix();
-  if (archive_ == nullptr) {
-    // First of all: it takes the folder for this process.
-    auto local = LocalArchive::Open(files, settings.dir);
-    if (!local.ok()) return local.status();
-    if (!(*local)->repairs().empty()) warnings_.push_back((*local)->repairs());
-    archive_ = *std::move(local);
-    place_ = settings.dir;
-  } else {
-    // Sessions are in the shared store; the folder is a tier of snapshots, of this server alone.
-    if (absl::Status status = files->MakeFolder(settings.dir); !status.ok()) return status;
-    auto lock = files->Lock(absl::StrCat(settings.dir, "/lock"));
-    if (!lock.ok()) return lock.status();
-    dir_lock_ = *std::move(lock);
-  }
-  auto disk = FolderBlobs::Open(files, absl::StrCat(settings.dir, "/snapshots"), "disk", /*shared=*/false);
-  if (!disk.ok()) return disk.status();
-  disk_ = *std::move(disk);
-  return absl::OkStatus();
-}
-
 absl::Status HostedSessions::OpenTiers(const SessionSettings& settings, const Fingerprint& here,
                                        const SlotShape& shape) {
   if (!settings.store.empty()) {
@@ -75,7 +53,19 @@ absl::Status HostedSessions::OpenTiers(const SessionSettings& settings, const Fi
     place_ = shared->where;
   }
   if (!settings.dir.empty()) {
-    if (absl::Status status = OpenDisk(settings); !status.ok()) return status;
+    FileLayer* const files = FileLayer::Posix();
+    // Beside a shared store the folder is a tier of snapshots alone.
+    if (archive_ == nullptr) {
+      // First of all: it takes the folder for this process.
+      auto local = LocalArchive::Open(files, settings.dir);
+      if (!local.ok()) return local.status();
+      if (!(*local)->repairs().empty()) warnings_.push_back((*local)->repairs());
+      archive_ = *std::move(local);
+      place_ = settings.dir;
+    }
+    auto disk = FolderBlobs::Open(files, absl::StrCat(settings.dir, "/snapshots"), "disk", /*shared=*/false);
+    if (!disk.ok()) return disk.status();
+    disk_ = *std::move(disk);
   }
   SnapshotVaultOptions options;
   options.host_bytes = settings.host_bytes;

@@ -53,11 +53,9 @@ class HostedSessions {
 
  private:
   HostedSessions() = default;
-  absl::Status OpenDisk(const SessionSettings& settings);
   absl::Status OpenTiers(const SessionSettings& settings, const Fingerprint& here, const SlotShape& shape);
 
   // In this order: the store goes first, then what it stands on.
-  std::unique_ptr<FileLock> dir_lock_;       // of --session-dir, where no LocalArchive has it
   std::unique_ptr<SessionArchive> archive_;  // null: sessions live as long as the process
   std::unique_ptr<BlobStore> disk_;
   std::unique_ptr<BlobStore> shared_blobs_;

@@ -2,14 +2,12 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
-#include <algorithm>
 
 #include <chrono>
 #include <fstream>
 #include <sstream>
 #include <utility>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 
@@ -96,13 +94,6 @@ void Connection::Prepare(grpc::ClientContext* context, const std::string& reques
   }
   if (!options_.token.empty()) context->AddMetadata("authorization", absl::StrCat("Bearer ", options_.token));
   if (!request_id.empty()) context->AddMetadata("x-request-id", request_id);
-}
-
-void Connection::NameSession(const std::string& session, grpc::ClientContext* context) {
-  if (session.empty()) return;
-  // Metadata is ASCII; other names go as hexadecimal digits, which route as well.
-  const bool is_plain = std::all_of(session.begin(), session.end(), [](char c) { return c > ' ' && c <= '~'; });
-  context->AddMetadata("x-statehouse-session", is_plain ? session : absl::BytesToHexString(session));
 }
 
 absl::Status Connection::Explain(const grpc::Status& status) const {

@@ -35,8 +35,6 @@ class Connection {
   const ConnectionOptions& options() const { return options_; }
   // Sets deadline, token and, unless empty, `x-request-id` on a fresh context.
   void Prepare(grpc::ClientContext* context, const std::string& request_id = "") const;
-  // Tells a proxy before several servers which session the call is on, so that it goes where its snapshots are.
-  static void NameSession(const std::string& session, grpc::ClientContext* context);
   // The same status as absl::Status, its message completed by what the user can do about it.
   absl::Status Explain(const grpc::Status& status) const;
 

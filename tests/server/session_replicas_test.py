@@ -166,7 +166,7 @@ class ReplicasTest:
         def stray():
             client = Client(sleeper.address)
             try:
-                for event in client.stream(turn("ada", "Something else.", 20000), timeout=120):
+                for event in client.stream(turn("ada", "Something else.", 3000), timeout=120):
                     if event.WhichOneof("event") == "delta":
                         began.set()
             except StatehouseError as error:
@@ -209,7 +209,7 @@ class ReplicasTest:
         def stray():
             with Client(sleeper.address) as client:
                 try:
-                    for event in client.stream(turn("ada", "Something else.", 20000), timeout=60):
+                    for event in client.stream(turn("ada", "Something else.", 3000), timeout=60):
                         if event.WhichOneof("event") == "delta":
                             began.set()
                 except StatehouseError:
