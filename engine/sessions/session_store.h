@@ -165,11 +165,13 @@ class SessionStore {
 
   // --- turns (session_turn.cc) ---
   absl::StatusOr<std::unique_ptr<Turn>> Begin(const TurnRequest& request, bool is_rebuild);
+  absl::Status TakeTurn(const TurnRequest& request, OpenSession* session, Turn* turn);
   absl::Status PrepareTurn(const TurnRequest& request, OpenSession* session, Turn* turn);
   absl::StatusOr<bool> FindEarlier(const TurnRequest& request, const OpenSession& session, Turn* turn);
   absl::Status FetchStart(const TurnRequest& request, std::vector<Checkpoint> usable, Turn* turn);
-  absl::StatusOr<std::vector<Checkpoint>> Keep(const OpenSession& session,
-                                               std::span<const std::shared_ptr<const Snapshot>> snapshots);
+  std::vector<Checkpoint> Keep(const OpenSession& session, const Turn& turn, int64_t num_tokens,
+                               std::span<const std::shared_ptr<const Snapshot>> snapshots,
+                               std::vector<std::string>* new_keys);
   absl::Status WaitForDurableSnapshot(OpenSession* session, const std::vector<Checkpoint>& checkpoints, int64_t head,
                                       absl::Time deadline);
   absl::StatusOr<TurnOutcome> Commit(Turn* turn, TurnOutcome outcome,
