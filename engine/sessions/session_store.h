@@ -131,6 +131,9 @@ class SessionStore {
   absl::StatusOr<Found> FindEntry(std::string_view principal, std::string_view ref, Access access);
   // In the table of open sessions; its content may not have been read.
   std::shared_ptr<OpenSession> Opened(const Found& found);
+  // REQUIRES for both: mu_ is held.
+  void NoteUse(OpenSession* session);
+  void Close(const std::string& id);
   // REQUIRES for those with a session, from here on: session->mu is held.
   // Reads entry and records if they are not in memory or may be stale.
   absl::Status Refresh(OpenSession* session);
@@ -192,6 +195,7 @@ class SessionStore {
   std::mutex mu_;         // comes after a session's
   // Guarded by mu_, as are all below. By id; those that nobody else refers to may leave.
   std::map<std::string, std::shared_ptr<OpenSession>, std::less<>> open_;
+  std::map<int64_t, std::string> by_use_;  // ids, the least recently used first
   int64_t uses_ = 0;
   int64_t busy_ = 0;
   bool draining_ = false;
