@@ -18,7 +18,8 @@ struct HostedModelOptions {
   std::string served_name;  // "": the directory's
   CheckpointOptions checkpoint;
   EngineOptions engine;
-  int threads = 0;  // 0: one per core
+  int threads = 0;               // 0: one per core
+  bool measure_machine = false;  // fills in ServedModel::machine
 };
 
 class HostedModel {

@@ -36,6 +36,7 @@ absl::StatusOr<std::unique_ptr<HostedModel>> LoadModelToServe(const ServeOptions
   hosted.served_name = options.served_model_name;
   hosted.engine = options.engine;
   hosted.threads = options.model.threads;
+  hosted.measure_machine = true;
   auto model = HostedModel::Load(hosted);
   progress.Clear();
   if (model.ok()) {
