@@ -49,6 +49,7 @@ absl::Status CheckOptions(const EngineOptions& options) {
            CheckOption("--max-requests-per-principal", options.max_requests_per_principal, 0, kMany),
            CheckOption("--max-prompt-tokens", options.max_prompt_tokens, 0, kMany),
            CheckOption("--max-output-tokens", options.max_output_tokens, 0, kMany),
+           CheckOption("--min-priority", options.min_priority, kLowestPriority, kHighestPriority),
            CheckOption("event_capacity", options.event_capacity, 1, 1 << 20),
        }) {
     if (!status.ok()) return status;
@@ -92,6 +93,11 @@ absl::Status CheckLimits(const Request& request, const EngineOptions& options, c
     return InvalidField("stop.max_tokens", absl::StrCat(max_tokens),
                         absl::StrCat("at most ", options.max_output_tokens, " (--max-output-tokens)"));
   }
+  if (request.priority < options.min_priority) {
+    return InvalidField("priority", absl::StrCat(request.priority),
+                        absl::StrCat("a number in [", options.min_priority, ", ", kHighestPriority,
+                                     "]: this server's --min-priority is ", options.min_priority));
+  }
   const int64_t resolved = ResolveMaxTokens(request, options, layout);
   if (request.stop.min_tokens > resolved) {
     return InvalidField("stop.min_tokens", absl::StrCat(request.stop.min_tokens),
@@ -106,6 +112,24 @@ absl::Status CheckLimits(const Request& request, const EngineOptions& options, c
                       absl::StrCat("prompt + max_tokens <= ", most, ", and ", prompt, " + ",
                                    std::max<int64_t>(1, max_tokens), " = ", prompt + std::max<int64_t>(1, max_tokens),
                                    ": this model has no state form, so a sequence ends at --max-tail-tokens"));
+}
+
+absl::Status CheckMinTokens(const Request& request, const std::vector<int32_t>& eos_ids, int64_t vocab_size) {
+  if (request.stop.min_tokens == 0) return absl::OkStatus();
+  const std::vector<int32_t>& banned = request.sampling.banned_token_ids;
+  const std::vector<int32_t>& allowed = request.sampling.allowed_token_ids;
+  std::vector<int32_t> excluded = EndTokens(request.stop, eos_ids);
+  excluded.insert(excluded.end(), banned.begin(), banned.end());
+  std::sort(excluded.begin(), excluded.end());
+  excluded.erase(std::unique(excluded.begin(), excluded.end()), excluded.end());
+  const auto is_excluded = [&excluded](int32_t id) { return std::binary_search(excluded.begin(), excluded.end(), id); };
+  const bool nothing_left = allowed.empty() ? static_cast<int64_t>(excluded.size()) >= vocab_size
+                                            : std::all_of(allowed.begin(), allowed.end(), is_excluded);
+  if (!nothing_left) return absl::OkStatus();
+  return InvalidField(
+      "stop.min_tokens", absl::StrCat(request.stop.min_tokens),
+      "0, unless sampling.allowed_token_ids and sampling.banned_token_ids leave a token that is no end "
+      "token (EOS without stop.ignore_eos, stop.token_ids): end tokens are not chosen before min_tokens");
 }
 
 int64_t ResolveMaxTokens(const Request& request, const EngineOptions& options, const kernels::RetentionLayout& layout) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -18,6 +19,9 @@ absl::StatusOr<EngineOptions> ResolveOptions(const EngineOptions& options, int64
 
 // Refuses what is over a cap, or can never run here: INVALID_ARGUMENT names the field and shows the arithmetic.
 absl::Status CheckLimits(const Request& request, const EngineOptions& options, const kernels::RetentionLayout& layout);
+// Refuses min_tokens where only end tokens could be chosen: before that many, they may not be. INVALID_ARGUMENT names
+// the fields. REQUIRES: ids within the vocabulary.
+absl::Status CheckMinTokens(const Request& request, const std::vector<int32_t>& eos_ids, int64_t vocab_size);
 // max_tokens as it will hold: the request's, else the operator's cap, else 1024 (less where the tail is shorter).
 int64_t ResolveMaxTokens(const Request& request, const EngineOptions& options, const kernels::RetentionLayout& layout);
 

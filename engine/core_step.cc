@@ -324,11 +324,7 @@ void Core::FinishPrompt(Sequence* sequence, std::span<const float> logits) {
   sequence->phase = Sequence::Phase::kSource;
   generation->prompt_seen = true;
   generation->first_token = now_;
-  for (int32_t output = 0; output < generation->n(); ++output) {
-    if (!writer_.WriteToken(generation, output, &counts_[sequence->slot], logits, sequence->position)) continue;
-    generation->outputs[output].state = Output::State::kWaiting;
-    ++generation->num_waiting;
-  }
+  writer_.WriteFirstTokens(generation, &counts_[sequence->slot], logits, sequence->position);
   if (const SnapshotOrder* order = generation->next_order();
       order != nullptr && order->position == generation->prompt_size()) {
     order->into->SetLogits(logits);

@@ -106,6 +106,7 @@ absl::StatusOr<std::shared_ptr<EventStream>> EngineImpl::Submit(std::unique_ptr<
   const int64_t vocab_size = model_->config().vocab_size;
   if (absl::Status status = ValidateRequest(*request, vocab_size); !status.ok()) return status;
   if (absl::Status status = CheckLimits(*request, options_, model_->retention()); !status.ok()) return status;
+  if (absl::Status status = CheckMinTokens(*request, model_->config().eos_ids, vocab_size); !status.ok()) return status;
   if (vocabulary_ == nullptr && !request->stop.stop.empty()) {
     return InvalidField("stop.strings", absl::StrCat(request->stop.stop.size(), " strings"),
                         "none: the model was loaded without a tokenizer; use stop.token_ids");

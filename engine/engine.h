@@ -36,6 +36,7 @@ struct EngineOptions {
   int64_t max_requests_per_principal = 0;  // outputs, running and queued (n counts, up to the slots); 0: no limit
   int64_t max_prompt_tokens = 0;           // 0: no limit
   int64_t max_output_tokens = 0;           // 0: no limit
+  int64_t min_priority = kLowestPriority;  // --min-priority: the most urgent one that a request may ask for
   int64_t event_capacity = 256;            // undelivered events per call before its sequences pause
   absl::Duration slow_reader_timeout = absl::Seconds(30);
   Clock* clock = nullptr;  // null: Clock::Real()

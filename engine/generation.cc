@@ -8,14 +8,6 @@ namespace {
 // A mask asks for all ids of an output. More than this many are rare enough to let the list grow.
 constexpr int64_t kReservedTokens = 65536;
 
-std::vector<int32_t> EndTokens(const StopConditions& stop, const std::vector<int32_t>& eos_ids) {
-  std::vector<int32_t> ids = stop.stop_token_ids;
-  if (!stop.ignore_eos) ids.insert(ids.end(), eos_ids.begin(), eos_ids.end());
-  std::sort(ids.begin(), ids.end());
-  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
-  return ids;
-}
-
 }  // namespace
 
 Generation::Generation(std::unique_ptr<Request> submitted_request, const Settings& settings)

@@ -33,15 +33,42 @@ OutputWriter::OutputWriter(int64_t vocab_size, const Vocabulary* vocabulary, Eng
 
 bool OutputWriter::WriteToken(Generation* generation, int32_t output, const TokenCounts* counts,
                               std::span<const float> logits, int64_t position) {
-  Output& state = generation->outputs[output];
-  const StopConditions& stop = generation->request->stop;
+  const ChoiceContext context = ContextOf(*generation, output, counts, position);
+  const int32_t token = sampler_.Choose(generation->sampling, context, logits);
+  const int32_t num_top = generation->request->num_logprobs;
+  if (num_top >= 0) FillLogprobs(logits, num_top, &row_);
+  return Emit(generation, output, token, logits, num_top >= 0 ? &row_ : nullptr, position);
+}
+
+void OutputWriter::WriteFirstTokens(Generation* generation, const TokenCounts* counts, std::span<const float> logits,
+                                    int64_t position) {
+  // No output has a token yet, so their choices differ in their keys only.
+  sampler_.Prepare(generation->sampling, ContextOf(*generation, 0, counts, position), logits);
+  const int32_t num_top = generation->request->num_logprobs;
+  if (num_top >= 0) FillLogprobs(logits, num_top, &row_);
+  for (int32_t output = 0; output < generation->n(); ++output) {
+    const int32_t token = sampler_.Draw(generation->sampling, {generation->seed, output, position});
+    if (!Emit(generation, output, token, logits, num_top >= 0 ? &row_ : nullptr, position)) continue;
+    generation->outputs[output].state = Output::State::kWaiting;
+    ++generation->num_waiting;
+  }
+}
+
+ChoiceContext OutputWriter::ContextOf(const Generation& generation, int32_t output, const TokenCounts* counts,
+                                      int64_t position) {
+  const Output& state = generation.outputs[output];
   ChoiceContext context;
-  context.key = {generation->seed, output, position};
+  context.key = {generation.seed, output, position};
   context.counts = counts;
   context.output = state.tokens;
-  if (state.num_tokens < stop.min_tokens) context.forbidden = generation->end_tokens;
-  const int32_t token = sampler_.Choose(generation->sampling, context, logits);
+  if (state.num_tokens < generation.request->stop.min_tokens) context.forbidden = generation.end_tokens;
+  return context;
+}
 
+bool OutputWriter::Emit(Generation* generation, int32_t output, int32_t token, std::span<const float> logits,
+                        const RowLogprobs* row, int64_t position) {
+  Output& state = generation->outputs[output];
+  const StopConditions& stop = generation->request->stop;
   Event end;
   end.kind = Event::Kind::kOutputFinished;
   end.output = output;
@@ -71,9 +98,7 @@ bool OutputWriter::WriteToken(Generation* generation, int32_t output, const Toke
   event.token = token;
   event.position = position;
   event.text_bytes = match.has_value() ? match_bytes : state.text.final_bytes();
-  if (generation->request->num_logprobs >= 0) {
-    FillLogprobs(logits, token, generation->request->num_logprobs, &event);
-  }
+  if (row != nullptr) SetLogprobs(*row, logits, &event);
   generation->stream->Push(event);
 
   if (match.has_value()) {
@@ -94,7 +119,8 @@ void OutputWriter::WritePromptLogprob(Generation* generation, std::span<const fl
   event.kind = Event::Kind::kPromptLogprob;
   event.token = generation->request->prompt[position];
   event.position = position;
-  FillLogprobs(logits, event.token, generation->request->num_prompt_logprobs, &event);
+  FillLogprobs(logits, generation->request->num_prompt_logprobs, &row_);
+  SetLogprobs(row_, logits, &event);
   generation->stream->Push(event);
 }
 
@@ -117,10 +143,15 @@ void OutputWriter::Finish(Generation* generation, int32_t output, const Event& e
   generation->stream->Push(event);
 }
 
-void OutputWriter::FillLogprobs(std::span<const float> logits, int32_t token, int32_t num_top, Event* event) {
-  const double log_sum_exp = LogSumExp(logits);
-  event->logprob = LogprobOf(logits[token], log_sum_exp);
-  event->num_top = TopLogprobs(logits, log_sum_exp, std::span<TokenLogprob>(event->top).first(num_top));
+void OutputWriter::FillLogprobs(std::span<const float> logits, int32_t num_top, RowLogprobs* row) {
+  row->log_sum_exp = LogSumExp(logits);
+  row->num_top = TopLogprobs(logits, row->log_sum_exp, std::span<TokenLogprob>(row->top).first(num_top));
+}
+
+void OutputWriter::SetLogprobs(const RowLogprobs& row, std::span<const float> logits, Event* event) {
+  event->logprob = LogprobOf(logits[event->token], row.log_sum_exp);
+  event->num_top = row.num_top;
+  std::copy_n(row.top.begin(), row.num_top, event->top.begin());
 }
 
 }  // namespace statehouse

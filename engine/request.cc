@@ -170,6 +170,14 @@ absl::Status CheckLogprobs(std::string_view field, int32_t count) {
 
 }  // namespace
 
+std::vector<int32_t> EndTokens(const StopConditions& stop, const std::vector<int32_t>& eos_ids) {
+  std::vector<int32_t> ids = stop.stop_token_ids;
+  if (!stop.ignore_eos) ids.insert(ids.end(), eos_ids.begin(), eos_ids.end());
+  std::sort(ids.begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+  return ids;
+}
+
 absl::Status ValidateRequest(const Request& request, int64_t vocab_size) {
   if (request.id.size() > kMaxIdBytes) {
     return InvalidField("request_id", absl::StrCat("an id of ", request.id.size(), " bytes"),
@@ -184,8 +192,9 @@ absl::Status ValidateParameters(const Request& request, int64_t vocab_size) {
   if (request.n < 1 || request.n > kMaxOutputs) {
     return InvalidField("n", absl::StrCat(request.n), absl::StrCat("a number in [1, ", kMaxOutputs, "]"));
   }
-  if (request.priority < -1000 || request.priority > 1000) {
-    return InvalidField("priority", absl::StrCat(request.priority), "a number in [-1000, 1000]");
+  if (request.priority < kLowestPriority || request.priority > kHighestPriority) {
+    return InvalidField("priority", absl::StrCat(request.priority),
+                        absl::StrCat("a number in [", kLowestPriority, ", ", kHighestPriority, "]"));
   }
   for (const absl::Status& status : {
            CheckSampling(request.sampling, vocab_size),

@@ -18,6 +18,9 @@ namespace statehouse {
 
 inline constexpr int kMaxLogprobs = 20;
 inline constexpr int kMaxOutputs = 128;
+// The range of Request::priority; lower runs first.
+inline constexpr int kLowestPriority = -1000;
+inline constexpr int kHighestPriority = 1000;
 
 // A seam for grammars: asked on the engine thread before each choice; must neither block nor allocate.
 class LogitsMask {
@@ -85,6 +88,9 @@ struct Request {
   // consumer gives its own Detokenizer the same setting.
   bool show_special_tokens = false;
 };
+
+// What ends an output when it is chosen: EOS unless ignored, and the stop tokens. Sorted, unique.
+std::vector<int32_t> EndTokens(const StopConditions& stop, const std::vector<int32_t>& eos_ids);
 
 // Checks every field but id and prompt, as ValidateRequest(): worth asking before a long prompt is encoded.
 absl::Status ValidateParameters(const Request& request, int64_t vocab_size);

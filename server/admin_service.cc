@@ -67,6 +67,7 @@ void AdminService::Fill(v1::GetStatusResponse* response) const {
   response->mutable_queue()->set_max_requests(options.max_num_queued_reqs);
   response->mutable_queue()->set_tokens(status.tokens_queued);
   response->mutable_queue()->set_max_tokens(options.max_num_queued_tokens);
+  *response->mutable_machine() = model->machine;
   response->mutable_memory()->set_weights(status.weight_bytes);
   response->mutable_memory()->set_slots(status.state_bytes);
   response->mutable_memory()->set_workspace(status.workspace_bytes);

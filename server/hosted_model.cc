@@ -8,6 +8,8 @@
 #include "absl/strings/str_format.h"
 #include "engine/admission.h"
 #include "engine/state/host_memory.h"
+#include "models/sizing.h"
+#include "server/machine_rates.h"
 
 namespace statehouse {
 namespace {
@@ -73,6 +75,20 @@ int64_t DefaultPrefixMemory(const Engine& engine) {
   return available.has_value() ? std::min(slots, *available / 4) : slots;
 }
 
+v1::StepCost CostOfStep(const Model& model) {
+  const ModelConfig& config = model.config();
+  v1::StepCost cost;
+  cost.set_weight_bytes(model.step_weight_bytes());
+  if (model.retention().has_state()) cost.set_state_bytes(DecodeFloorBytes(config, 0, 1, StateType::kF32));
+  // Of each row: k, v and a gate sum, float32; a score and a weighted value per query head.
+  cost.set_row_bytes(config.num_layers * config.heads_kv * (2 * config.head_dim + 1) * 4);
+  cost.set_row_flops(static_cast<double>(config.num_layers) * 4 * config.head_dim * config.heads_q);
+  cost.set_linear_flops(LinearFlopsPerToken(config));
+  cost.set_retention_flops(RetentionFlopsPerToken(config));
+  cost.set_head_flops(HeadFlopsPerRow(config));
+  return cost;
+}
+
 }  // namespace
 
 v1::Model DescribeModel(const std::string& name, const LoadedCheckpoint& checkpoint, const Engine& engine) {
@@ -103,6 +119,7 @@ v1::Model DescribeModel(const std::string& name, const LoadedCheckpoint& checkpo
   if (checkpoint.tokenizer != nullptr) card.set_tokenizer(std::string(checkpoint.tokenizer->kind()));
   card.mutable_eos_token_ids()->Add(config.eos_ids.begin(), config.eos_ids.end());
   card.set_fingerprint(FingerprintText(checkpoint));
+  *card.mutable_step_cost() = CostOfStep(*checkpoint.model);
   return card;
 }
 
@@ -110,6 +127,9 @@ absl::StatusOr<std::unique_ptr<HostedModel>> HostedModel::Load(const HostedModel
   if (absl::Status status = CheckOptions(options.engine); !status.ok()) return status;  // loading may take minutes
   std::unique_ptr<HostedModel> hosted(new HostedModel);
   hosted->pool_ = std::make_unique<kernels::ThreadPool>(options.threads);
+  // Before there is a model, so that the memory which this takes adds nothing to the most that is ever used.
+  v1::Machine machine;
+  if (options.measure_machine) machine = MeasureMachine(*hosted->pool_);
   auto checkpoint = LoadCheckpoint(options.directory, options.checkpoint, hosted->pool_.get());
   if (!checkpoint.ok()) return checkpoint.status();
   hosted->checkpoint_ = *std::move(checkpoint);
@@ -118,6 +138,7 @@ absl::StatusOr<std::unique_ptr<HostedModel>> HostedModel::Load(const HostedModel
   hosted->engine_ = *std::move(engine);
   hosted->served_ = MakeServed(options.served_name.empty() ? hosted->checkpoint_.name : options.served_name,
                                hosted->checkpoint_, hosted->engine_.get());
+  hosted->served_.machine = std::move(machine);
   if (options.sessions.has_value()) {
     if (absl::Status status = hosted->OpenSessions(*options.sessions); !status.ok()) return status;
   }

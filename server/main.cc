@@ -3,20 +3,24 @@
 #include <CLI/CLI.hpp>
 #include <csignal>
 #include <cstdio>
+#include <exception>
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_format.h"
 #include "clients/cli/client_commands.h"
 #include "clients/cli/command_tree.h"
 #include "clients/cli/generate_backend.h"
+#include "clients/cli/load_plot.h"
 #include "clients/cli/progress.h"
 #include "server/commands/bench_command.h"
 #include "server/commands/bench_sessions_command.h"
 #include "server/commands/info_command.h"
 #include "server/commands/offline.h"
 #include "server/commands/serve.h"
+#include "server/commands/svg_plot.h"
 #include "statehouse/build_info.h"
 
 namespace statehouse {
@@ -66,6 +70,17 @@ ShowProgress MakeShowProgress() {
   };
 }
 
+// `bench load` draws as `bench` does.
+std::string DrawLoadPlot(const std::vector<cli::PlotArea>& areas) {
+  std::vector<PlotPanel> panels;
+  for (const cli::PlotArea& area : areas) {
+    PlotPanel panel = {.title = area.title, .x_label = area.x_label, .y_label = area.y_label};
+    for (const cli::PlotCurve& curve : area.curves) panel.series.push_back({curve.name, curve.points, curve.dashed});
+    panels.push_back(std::move(panel));
+  }
+  return DrawSvg(panels);
+}
+
 int Main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);  // a reader that went away is an error of a write, not the end of the program
   CLI::App root(
@@ -77,7 +92,7 @@ int Main(int argc, char** argv) {
   cli::AddClientCommands(root, MakeOfflineGeneration(), &actions);
   AddInfoCommand(root, &actions);
   CLI::App* const bench = AddBenchCommand(root, MakeShowProgress(), &actions);
-  cli::AddLoadBenchmark(*bench, &actions);
+  cli::AddLoadBenchmark(*bench, DrawLoadPlot, &actions);
   AddSessionsBenchCommand(*bench, MakeShowProgress(), &actions);
   cli::FinishTree(root, VersionText(), &actions);
   return cli::RunCommandLine(root, actions, argc, argv);
@@ -86,4 +101,14 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace statehouse
 
-int main(int argc, char** argv) { return statehouse::Main(argc, argv); }
+int main(int argc, char** argv) {
+  // Nothing of ours throws; a library may where even its error cannot be had, as when memory is out.
+  try {
+    return statehouse::Main(argc, argv);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "statehouse: %s\n", error.what());
+  } catch (...) {
+    std::fputs("statehouse: unknown exception\n", stderr);
+  }
+  return 1;
+}

@@ -19,6 +19,7 @@
 #include "models/tokenizer/chat_template.h"
 #include "models/tokenizer/fim.h"
 #include "models/tokenizer/tokenizer.h"
+#include "statehouse/v1/admin.pb.h"
 #include "statehouse/v1/models.pb.h"
 
 namespace statehouse {
@@ -38,6 +39,7 @@ struct ServedModel {
   GenerationDefaults defaults;
   std::array<int64_t, 6> warm_up_outputs{};  // that the engine counted before it was served, by FinishReason
   v1::Model card;                            // the answer of GetModel
+  v1::Machine machine;                       // the same in Admin.GetStatus; empty: not measured
   Engine* engine = nullptr;
   SessionStore* sessions = nullptr;     // null: none are kept
   SnapshotVault* vault = nullptr;       // where their snapshots lie; null: nowhere

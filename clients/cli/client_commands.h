@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "clients/cli/command_tree.h"
 #include "clients/cli/generate_backend.h"
+#include "clients/cli/load_plot.h"
 
 namespace statehouse::cli {
 
@@ -23,7 +24,7 @@ struct OfflineGeneration {
 
 // `offline` may hold empty functions: then there is no --offline.
 void AddClientCommands(CLI::App& root, const OfflineGeneration& offline, Actions* actions);
-// `load`, under the `bench` command that somebody else made.
-void AddLoadBenchmark(CLI::App& bench, Actions* actions);
+// `load`, under the `bench` command that somebody else made. `draw` may be empty: then there is no --plot.
+void AddLoadBenchmark(CLI::App& bench, DrawPlot draw, Actions* actions);
 
 }  // namespace statehouse::cli

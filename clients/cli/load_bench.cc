@@ -13,6 +13,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_format.h"
 #include "clients/cli/inspect.h"
+#include "clients/cli/load_floor.h"
 #include "clients/cli/wire_backend.h"
 #include "statehouse/v1/admin.grpc.pb.h"
 
@@ -116,7 +117,7 @@ int64_t DrawLength(int64_t length, double range_ratio, std::mt19937_64& random) 
 }
 
 // Figures without it are as good: no answer is no error.
-void AddServer(const Connection& connection, LoadReport* report) {
+void AddServer(const Connection& connection, const v1::Model& model, LoadReport* report) {
   grpc::ClientContext context;
   connection.Prepare(&context);
   v1::GetStatusResponse status;
@@ -124,6 +125,7 @@ void AddServer(const Connection& connection, LoadReport* report) {
   report->server_version = status.build().version();
   report->server_commit = status.build().commit();
   report->server_device = status.build().device();
+  report->floors = FloorsOf(model, status.machine(), *report);
 }
 
 }  // namespace
@@ -223,7 +225,7 @@ absl::StatusOr<LoadReport> RunLoad(const Connection& connection, const LoadOptio
   LoadReport report = MakeReport(records, options.goals);
   report.model = model->name();
   report.fingerprint = model->fingerprint();
-  AddServer(connection, &report);
+  AddServer(connection, *model, &report);
   if (report.completed == 0) return absl::UnavailableError("no request succeeded: " + report.errors.front());
   return report;
 }

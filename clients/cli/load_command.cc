@@ -4,6 +4,7 @@
 #include <fstream>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -11,6 +12,7 @@
 #include "clients/cli/connection_flags.h"
 #include "clients/cli/list_flags.h"
 #include "clients/cli/load_bench.h"
+#include "clients/cli/load_plot.h"
 #include "clients/cli/progress.h"
 #include "clients/cli/request_flags.h"
 
@@ -21,8 +23,18 @@ struct LoadFlags {
   LoadOptions options;
   std::vector<std::string> goals;
   std::string model;
-  std::string json_file;
+  std::string json_file, plot_file;
+  DrawPlot draw;
 };
+
+absl::Status WriteFile(const char* flag, const std::string& path, const std::string& contents) {
+  if (path.empty()) return absl::OkStatus();
+  std::ofstream file(path, std::ios::binary);
+  file << contents;
+  file.close();
+  if (file) return absl::OkStatus();
+  return absl::PermissionDeniedError(absl::StrCat(flag, ": cannot write ", path));
+}
 
 int RunLoadBenchmark(const Connection& connection, LoadFlags& flags) {
   if (absl::Status status = ParseGoals(flags.goals, &flags.options.goals); !status.ok()) return Fail(status);
@@ -33,22 +45,22 @@ int RunLoadBenchmark(const Connection& connection, LoadFlags& flags) {
   progress.Clear();
   if (!report.ok()) return Fail(report.status());
   std::fputs(LoadReportText(flags.options, *report).c_str(), stdout);
-  if (!flags.json_file.empty()) {
-    std::ofstream file(flags.json_file);
-    file << LoadReportJson(flags.options, *report);
-    file.close();
-    if (!file) return Fail(absl::PermissionDeniedError(absl::StrCat("--json: cannot write ", flags.json_file)));
+  for (const absl::Status& status :
+       {WriteFile("--json", flags.json_file, LoadReportJson(flags.options, *report)),
+        WriteFile("--plot", flags.plot_file, flags.draw ? flags.draw(LoadPlot(*report)) : "")}) {
+    if (!status.ok()) return Fail(status);
   }
   return report->failed == 0 ? 0 : 1;
 }
 
 }  // namespace
 
-void AddLoadBenchmark(CLI::App& bench, Actions* actions) {
+void AddLoadBenchmark(CLI::App& bench, DrawPlot draw, Actions* actions) {
   constexpr char kLoad[] = "Load";
   CLI::App* command = bench.add_subcommand(
       "load", "Send requests to a running server and measure it, with the definitions of `vllm bench serve`.");
   auto flags = std::make_shared<LoadFlags>();
+  flags->draw = std::move(draw);
   LoadOptions& options = flags->options;
   const auto add = [&](const char* name, auto& value, const char* help, const char* type) {
     command->add_option(name, value, help)->group(kLoad)->type_name(type)->capture_default_str();
@@ -67,9 +79,15 @@ void AddLoadBenchmark(CLI::App& bench, Actions* actions) {
   AddTexts(*command, kLoad, "--goodput",
            "Count requests that keep ttft:MS, tpot:MS, e2el:MS; may be given several times", "GOAL",
            [flags](const std::vector<std::string>& goals) { flags->goals = goals; });
-  command->add_option("--json,--bench-json", flags->json_file, "Write every figure to this file")
+  command
+      ->add_option("--json,--bench-json", flags->json_file, "Write every figure, its floor and its share to this file")
       ->group(kLoad)
       ->type_name("FILE");
+  if (flags->draw) {
+    command->add_option("--plot", flags->plot_file, "Draw how many latencies were below what (SVG)")
+        ->group(kLoad)
+        ->type_name("FILE");
+  }
   AddSamplingFlags(*command, &options.request);
   AddCacheFlags(*command, &options.request);
   AddModelNameFlag(*command, &flags->model);
@@ -78,7 +96,7 @@ void AddLoadBenchmark(CLI::App& bench, Actions* actions) {
   command->footer(
       "Examples:\n"
       "  statehouse bench load --num-prompts 200 --max-concurrency 32\n"
-      "  statehouse bench load --request-rate 4 --goodput ttft:500 --goodput tpot:60 --json load.json");
+      "  statehouse bench load --request-rate 4 --goodput ttft:500 --goodput tpot:60 --json load.json --plot load.svg");
 }
 
 }  // namespace statehouse::cli

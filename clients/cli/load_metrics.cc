@@ -60,12 +60,13 @@ Distribution Summarize(std::vector<double> values) {
   result.p90 = Percentile(values, 90);
   result.p99 = Percentile(values, 99);
   result.max = values.back();
+  for (int percent = 0; percent <= 100; ++percent) result.percentiles.push_back(Percentile(values, percent));
   return result;
 }
 
 LoadReport MakeReport(const std::vector<RequestRecord>& records, const Goals& goals) {
   LoadReport report;
-  std::vector<double> ttft, tpot, itl, e2el, first_text, per_token;
+  std::vector<double> ttft, tpot, itl, e2el, first_text, from_text, per_token;
   std::set<std::string> errors;
   double begin = INFINITY, end = 0;
   int64_t good = 0;
@@ -85,7 +86,12 @@ LoadReport MakeReport(const std::vector<RequestRecord>& records, const Goals& go
     e2el.push_back(latency);
     if (record.output_tokens > 1) tpot.push_back(Tpot(record));
     for (size_t i = 1; i < record.outputs.size(); ++i) itl.push_back(record.outputs[i] - record.outputs[i - 1]);
-    if (record.first_text >= 0) first_text.push_back(record.first_text - record.sent);
+    report.decoding_s += record.outputs.back() - record.outputs.front();
+    if (record.first_text >= 0) {
+      first_text.push_back(record.first_text - record.sent);
+      const double rest = record.outputs.back() - record.first_text;
+      if (record.output_tokens > 1) from_text.push_back(rest / static_cast<double>(record.output_tokens - 1));
+    }
     if (record.output_tokens > 0) per_token.push_back(latency / static_cast<double>(record.output_tokens));
     if (IsGood(record, goals)) ++good;
   }
@@ -103,6 +109,7 @@ LoadReport MakeReport(const std::vector<RequestRecord>& records, const Goals& go
   report.itl = Summarize(std::move(itl));
   report.e2el = Summarize(std::move(e2el));
   report.first_text = Summarize(std::move(first_text));
+  report.per_token_from_text = Summarize(std::move(from_text));
   report.per_token_with_first = Summarize(std::move(per_token));
   return report;
 }

@@ -26,6 +26,41 @@ Json DistributionJson(const Distribution& d) {
           {"p50", d.p50},     {"p90", d.p90},   {"p99", d.p99},       {"max", d.max}};
 }
 
+void AddFloor(std::string* text, const char* name, const FloorFigure& figure, double unit, const char* unit_name) {
+  absl::StrAppend(text, absl::StrFormat("%-30s %9.2f %9.2f %8.0f%%  %s\n", name, figure.floor * unit,
+                                        figure.measured * unit, figure.share() * 100, unit_name));
+}
+
+std::string FloorText(const LoadFloors& floors) {
+  std::string text =
+      absl::StrFormat("\n%-30s %9s %9s %9s\n", "What the server's machine allows", "floor", "measured", "share");
+  AddFloor(&text, "Time to first token, p50", floors.ttft, 1e3, "ms, a prompt alone");
+  AddFloor(&text, "Time per output token, p50", floors.tpot, 1e3, "ms");
+  AddFloor(&text, "Whole run", floors.duration, 1, "s");
+  absl::StrAppend(&text, absl::StrFormat("A step of %.1f sequences of %.0f tokens reads %.1f MB and does %.2f GFLOP; "
+                                         "the machine reads %.1f GB/s and does %.0f GFLOP/s.\n",
+                                         floors.sequences, floors.context, floors.bytes * 1e-6, floors.flops * 1e-9,
+                                         floors.bandwidth * 1e-9, floors.flops_per_second * 1e-9));
+  return text;
+}
+
+Json FloorJson(const FloorFigure& figure) {
+  return {{"floor_s", figure.floor}, {"measured_s", figure.measured}, {"share", figure.share()}};
+}
+
+Json FloorsJson(const std::optional<LoadFloors>& floors) {
+  if (!floors) return nullptr;
+  return {{"decoding_sequences", floors->sequences},
+          {"context_tokens", floors->context},
+          {"step_bytes", floors->bytes},
+          {"step_flops", floors->flops},
+          {"bandwidth_bytes_per_s", floors->bandwidth},
+          {"flops_per_s", floors->flops_per_second},
+          {"ttft_p50", FloorJson(floors->ttft)},
+          {"tpot_p50", FloorJson(floors->tpot)},
+          {"duration", FloorJson(floors->duration)}};
+}
+
 Json GoalJson(const std::optional<double>& goal) { return goal ? Json(*goal) : Json(nullptr); }
 
 }  // namespace
@@ -48,8 +83,14 @@ std::string LoadReportText(const LoadOptions& options, const LoadReport& report)
   AddDistribution(&text, "Time per output token", report.tpot);
   AddDistribution(&text, "Inter-token latency", report.itl);
   AddDistribution(&text, "End-to-end latency", report.e2el);
-  AddDistribution(&text, "First non-empty text", report.first_text);
-  AddDistribution(&text, "Latency / output tokens", report.per_token_with_first);
+  AddDistribution(&text, "aiperf: time to first text", report.first_text);
+  AddDistribution(&text, "aiperf: inter-token latency", report.per_token_from_text);
+  AddDistribution(&text, "guidellm: time per token", report.per_token_with_first);
+  if (report.floors) {
+    absl::StrAppend(&text, FloorText(*report.floors));
+  } else {
+    absl::StrAppend(&text, "\nNo floors: the server does not say what its machine can do.\n");
+  }
   for (const std::string& error : report.errors) absl::StrAppend(&text, "failed: ", error, "\n");
   return text;
 }
@@ -91,7 +132,9 @@ std::string LoadReportJson(const LoadOptions& options, const LoadReport& report)
                      {"itl_s", DistributionJson(report.itl)},
                      {"e2el_s", DistributionJson(report.e2el)},
                      {"first_text_s", DistributionJson(report.first_text)},
+                     {"latency_after_first_text_per_token_s", DistributionJson(report.per_token_from_text)},
                      {"latency_per_output_token_s", DistributionJson(report.per_token_with_first)},
+                     {"floors", FloorsJson(report.floors)},
                      {"errors", report.errors}};
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }

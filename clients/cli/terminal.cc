@@ -31,7 +31,8 @@ const char* Code(Style style) {
 
 // Three significant digits, but never an exponent.
 std::string ThreeDigits(double value) {
-  return absl::StrFormat(value < 9.995 ? "%.2f" : value < 99.95 ? "%.1f" : "%.0f", value);
+  const int decimals = value < 9.995 ? 2 : value < 99.95 ? 1 : 0;
+  return absl::StrFormat("%.*f", decimals, value);
 }
 
 }  // namespace

@@ -49,17 +49,24 @@ int64_t Sampler::bytes() const {
   return static_cast<int64_t>(z_.size() * (sizeof(float) + sizeof(Candidate) + sizeof(Ranked)));
 }
 
-int32_t Sampler::Choose(const SamplingPlan& plan, const ChoiceContext& context, std::span<const float> logits) {
+void Sampler::Prepare(const SamplingPlan& plan, const ChoiceContext& context, std::span<const float> logits) {
   const bool greedy = plan.temperature == 0;
-  if (greedy && !plan.edits_logits && context.forbidden.empty()) return Argmax(logits);
+  if (greedy && !plan.edits_logits && context.forbidden.empty()) {
+    best_ = Argmax(logits);
+    return;
+  }
   Edit(plan, context, logits);
-  const int32_t best = Argmax(z_);
-  if (greedy || best < 0) return best;
+  best_ = Argmax(z_);
+  if (greedy || best_ < 0) return;
   // From the largest logit down, so that no temperature can overflow: the best has z = 0.
-  const float largest = z_[best];
+  const float largest = z_[best_];
   for (float& z : z_) z = z == largest ? 0.0f : (z - largest) / plan.temperature;
-  return plan.has_filters ? ChooseFiltered(plan, context.key)
-                          : ArgmaxWithNoise(context.key, std::span<const float>(z_));
+  if (plan.has_filters) Filter(plan.params);
+}
+
+int32_t Sampler::Draw(const SamplingPlan& plan, const ChoiceKey& key) {
+  if (plan.temperature == 0 || best_ < 0) return best_;
+  return plan.has_filters ? ArgmaxWithNoise(key, kept_) : ArgmaxWithNoise(key, std::span<const float>(z_));
 }
 
 void Sampler::Edit(const SamplingPlan& plan, const ChoiceContext& context, std::span<const float> logits) {
@@ -91,8 +98,7 @@ void Sampler::Penalize(const SamplingParams& params, const TokenCounts& counts) 
   }
 }
 
-int32_t Sampler::ChooseFiltered(const SamplingPlan& plan, const ChoiceKey& key) {
-  const SamplingParams& params = plan.params;
+void Sampler::Filter(const SamplingParams& params) {
   size_t count = 0;
   for (size_t id = 0; id < z_.size(); ++id) {
     if (z_[id] > kMinusInfinity) candidates_[count++] = {z_[id], static_cast<int32_t>(id)};
@@ -102,7 +108,7 @@ int32_t Sampler::ChooseFiltered(const SamplingPlan& plan, const ChoiceKey& key) 
   if (params.top_p < 1.0) KeepTopP(params.top_p, &scratch_, &list);
   if (params.min_p > 0.0) KeepMinP(params.min_p, &list);
   if (params.typical_p < 1.0) KeepTypicalP(params.typical_p, &scratch_, &list);
-  return ArgmaxWithNoise(key, list);
+  kept_ = list;
 }
 
 }  // namespace statehouse

@@ -41,7 +41,16 @@ class Sampler {
   explicit Sampler(int64_t vocab_size);
 
   // The chosen id, or -1 where nothing may be chosen. `logits` [vocab_size] is not changed.
-  int32_t Choose(const SamplingPlan& plan, const ChoiceContext& context, std::span<const float> logits);
+  int32_t Choose(const SamplingPlan& plan, const ChoiceContext& context, std::span<const float> logits) {
+    Prepare(plan, context, logits);
+    return Draw(plan, context.key);
+  }
+
+  // Choose() in two parts, for choices that differ in their keys only, such as the first tokens of n outputs: what may
+  // be chosen is worked out once. `context.key` is not used. The logits must stay as they are until the last Draw().
+  void Prepare(const SamplingPlan& plan, const ChoiceContext& context, std::span<const float> logits);
+  // REQUIRES: Prepare() with the same plan came before.
+  int32_t Draw(const SamplingPlan& plan, const ChoiceKey& key);
 
   int64_t bytes() const;
 
@@ -49,11 +58,14 @@ class Sampler {
   // Copies the logits to z_ and edits them there.
   void Edit(const SamplingPlan& plan, const ChoiceContext& context, std::span<const float> logits);
   void Penalize(const SamplingParams& params, const TokenCounts& counts);
-  int32_t ChooseFiltered(const SamplingPlan& plan, const ChoiceKey& key);
+  void Filter(const SamplingParams& params);
 
   std::vector<float> z_;               // [vocab]
   std::vector<Candidate> candidates_;  // [vocab]
   FilterScratch scratch_;
+  // What Prepare() left.
+  int32_t best_ = -1;   // greedy: the choice; else -1 where there is none
+  CandidateList kept_;  // with filters: a part of candidates_
 };
 
 }  // namespace statehouse

@@ -144,7 +144,7 @@ int64_t Workspace::Floats(const RetentionLayout& layout) {
 }
 
 Workspace Workspace::Of(const RetentionLayout& layout, float* memory) {
-  static_assert(kDepth * kTile <= kTile * kDepthStride && kFewQueriesFloats <= kTile * kDepthStride && kTile % 32 == 0);
+  static_assert(kDepth * kTile <= kTile * kDepthStride && kTile % 32 == 0);
   const int64_t d = layout.shape().head_dim;
   const auto take = [&memory](int64_t floats) {
     float* part = memory;

@@ -22,10 +22,6 @@
 HWY_BEFORE_NAMESPACE();
 namespace statehouse::kernels::HWY_NAMESPACE {
 
-// Bytes between what is read of the state and what is fetched meanwhile: hides the latency of memory, and the jump from
-// the end of a run to where the same panel goes on.
-constexpr int64_t kStateAhead = 8192;
-
 class QueryTile {
  public:
   QueryTile(const QueryTask& task, const Workspace& space)
@@ -91,16 +87,19 @@ class QueryTile {
     const float* S = layout_.State(task_.rows->memory, task_.head);
     const float* z = layout_.Normalizer(task_.rows->memory, task_.head);
     const int64_t lanes = groups16_ * kGroup;
-    const int64_t depth = HWY_MAX(int64_t{kDepth}, kFewQueriesFloats / lanes);
     Monomial monomial = Monomial::OfRank(0, static_cast<int>(d_), layout_.shape().degree);
-    for (int64_t m0 = 0; m0 < D; m0 += depth) {
-      const int64_t count = HWY_MIN(depth, D - m0);
+    for (int64_t m0 = 0; m0 < D; m0 += kDepth) {
+      const int64_t count = HWY_MIN(int64_t{kDepth}, D - m0);
       ExpandQuery(monomial, count, space_.query, kTile, groups16_, space_.prefix, space_.expanded, lanes);
       AddStateDenominator(z + m0, count);
       for (int64_t panel = 0; panel < task_.num_panels; ++panel) {
         const int64_t width = PanelWidth(panel);
-        FloatPanelProduct<1>(width, task_.num_queries, space_.expanded, lanes, S + PanelColumn(panel) * D + m0 * width,
-                             count, Sums(panel), 32, kStateAhead);
+        const float* block = S + PanelColumn(panel) * D + m0 * width;
+        // Read next: the same monomials of the next panel, or the next ones of the first.
+        const float* next = panel + 1 < task_.num_panels ? S + PanelColumn(panel + 1) * D + m0 * PanelWidth(panel + 1)
+                                                         : S + PanelColumn(0) * D + (m0 + count) * PanelWidth(0);
+        FloatPanelProduct<1>(width, task_.num_queries, space_.expanded, lanes, block, count, Sums(panel), 32,
+                             {next, count * width * int64_t{sizeof(float)}});
       }
     }
     ScaleStateSums();

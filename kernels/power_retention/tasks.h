@@ -14,9 +14,6 @@ namespace statehouse::kernels {
 inline constexpr int kTile = 96;
 // Monomials of a query, or keys, that are expanded or scored at a time.
 inline constexpr int kDepth = 64;
-// Fewer queries leave room for more monomials at a time, so that the state is read in longer runs: 16 KB of expansion
-// at most.
-inline constexpr int kFewQueriesFloats = 4096;
 // Monomials per fold task: four tiles share the work on the keys, and their part of S (192 KB for d = 128) stays in L2.
 inline constexpr int kFoldMonomials = 4 * kTile;
 // Row stride of [kTile, kDepth] arrays: a little more than the rows, so that they do not fall into the same cache sets.

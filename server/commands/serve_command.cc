@@ -72,6 +72,12 @@ void AddLimitFlags(CLI::App& command, EngineOptions* engine) {
       "Running and waiting requests of one caller; 0: no limit");
   add("--max-prompt-tokens", &engine->max_prompt_tokens, "Longest prompt; 0: no limit");
   add("--max-output-tokens", &engine->max_output_tokens, "Longest output; 0: no limit");
+  command
+      .add_option("--min-priority", engine->min_priority,
+                  "The lowest priority number, hence the most urgent, that a request may ask for")
+      ->check(CLI::Range(kLowestPriority, kHighestPriority))
+      ->capture_default_str()
+      ->group(kGroup);
   AddDurationFlag(
       command, "--slow-reader-timeout", &engine->slow_reader_timeout,
       "A sequence whose events are not read pauses, keeps its slot this long, then ends with DEADLINE_EXCEEDED")

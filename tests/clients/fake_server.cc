@@ -122,6 +122,8 @@ class FakeServer::ModelsService : public v1::Models::Service {
     model->set_dtype("f32");
     model->set_state_bytes_per_sequence(2'097'152);
     model->set_chat_template(fake_->chat_template_);
+    model->mutable_step_cost()->set_weight_bytes(7'000'000);
+    model->mutable_step_cost()->set_linear_flops(3'000'000);
   }
   FakeServer* fake_;
 };
@@ -151,6 +153,9 @@ class FakeServer::AdminService : public v1::Admin::Service {
     response->mutable_build()->set_version("9.9.9");
     response->mutable_slots()->set_total(16);
     response->mutable_slots()->set_used(3);
+    response->mutable_machine()->set_flops_per_second(1e11);
+    response->mutable_machine()->add_read()->set_bytes(1 << 20);
+    response->mutable_machine()->mutable_read(0)->set_bytes_per_second(7e9);
     return grpc::Status::OK;
   }
 };

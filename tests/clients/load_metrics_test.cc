@@ -80,6 +80,17 @@ TEST(MakeReport, TwoRequests_FollowTheDefinitions) {
   EXPECT_FALSE(report.goodput.has_value());
 }
 
+TEST(MakeReport, TextThatComesLater_CountsFromThereInTheOtherConvention) {
+  RequestRecord record = Record(1, {0.5, 0.1, 0.3}, 4);
+  record.first_text = record.outputs[1];
+  const LoadReport report = MakeReport({record}, {});
+  EXPECT_NEAR(report.ttft.mean, 0.5, 1e-12);
+  EXPECT_NEAR(report.first_text.mean, 0.6, 1e-12);
+  EXPECT_NEAR(report.per_token_from_text.mean, (0.9 - 0.6) / 3, 1e-12);
+  EXPECT_NEAR(report.decoding_s, 0.4, 1e-12);
+  EXPECT_EQ(report.ttft.percentiles.size(), 101u);
+}
+
 TEST(MakeReport, OneTokenAnswer_HasNoTimePerOutputToken) {
   const LoadReport report = MakeReport({Record(0, {0.5}, 1)}, {});
   EXPECT_EQ(report.tpot.count, 0);

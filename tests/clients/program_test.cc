@@ -195,10 +195,10 @@ TEST(Program, ChatInAPipe_PrintsAnswersOnly) {
 
 TEST(Program, LoadBenchmark_CountsRequestsAndWritesEveryFigure) {
   FakeServer server;
-  const std::string file = ::testing::TempDir() + "/load.json";
+  const std::string file = ::testing::TempDir() + "/load.json", plot = ::testing::TempDir() + "/load.svg";
   const ProgramResult result =
       RunProgram({"bench", "load", "--address", server.address(), "--num-prompts", "20", "--max-concurrency", "4",
-                  "--input-len", "8", "--output-len", "3", "--goodput", "ttft:10000", "--json", file});
+                  "--input-len", "8", "--output-len", "3", "--goodput", "ttft:10000", "--json", file, "--plot", plot});
   ASSERT_EQ(result.status, 0) << result.err;
   EXPECT_THAT(result.out, HasSubstr("Time to first token"));
   std::ifstream stream(file);
@@ -209,6 +209,13 @@ TEST(Program, LoadBenchmark_CountsRequestsAndWritesEveryFigure) {
   EXPECT_EQ(json["ttft_s"]["count"], 20);
   EXPECT_EQ(json["itl_s"]["count"], 40);
   EXPECT_LE(json["peak_concurrency"], 4);
+  EXPECT_DOUBLE_EQ(json["floors"]["tpot_p50"]["floor_s"], 0.001) << "7 MB at 7 GB/s";
+  EXPECT_EQ(json["floors"]["tpot_p50"]["measured_s"], json["tpot_s"]["p50"]);
+  EXPECT_THAT(result.out, HasSubstr("What the server's machine allows"));
+  std::ifstream drawing(plot);
+  const std::string svg{std::istreambuf_iterator<char>(drawing), {}};
+  EXPECT_THAT(svg, HasSubstr("time per output token"));
+  EXPECT_THAT(svg, HasSubstr("floor of a step"));
   EXPECT_EQ(server.requests().size(), 21u) << "one to warm up";
   EXPECT_EQ(server.requests()[1].stop().max_tokens(), 3);
   EXPECT_TRUE(server.requests()[1].stop().ignore_eos());

@@ -206,6 +206,26 @@ TEST(Sampler, SameKeySameLogits_SameToken) {
   }
 }
 
+TEST(Sampler, PreparedOnce_DrawsWhatEachChoiceAloneWould) {
+  std::vector<float> logits(1000);
+  for (size_t id = 0; id < logits.size(); ++id) logits[id] = 3 * std::sin(static_cast<float>(id));
+  SamplingParams plain, filtered, edited;
+  filtered.top_p = 0.8;
+  filtered.typical_p = 0.9;
+  edited.banned_token_ids = {2, 8};
+  edited.logit_bias = {{14, 5.0f}};
+  for (const SamplingParams& params : {Greedy(), plain, filtered, edited}) {
+    const SamplingPlan plan(params, 1000);
+    Sampler prepared(1000);
+    prepared.Prepare(plan, {}, logits);
+    for (int output = 0; output < 100; ++output) {
+      ChoiceContext context;
+      context.key = {4, output, 7};
+      ASSERT_EQ(prepared.Draw(plan, context.key), Sampler(1000).Choose(plan, context, logits)) << "output " << output;
+    }
+  }
+}
+
 TEST(Logprobs, AreTheLogSoftmax) {
   std::mt19937 random(8);
   for (int trial = 0; trial < 50; ++trial) {
