@@ -10,7 +10,6 @@ namespace {
 void FillSessions(const ServedModel& model, v1::GetStatusResponse* response) {
   const SessionTotals totals = model.sessions->totals();
   v1::SessionCounts* counts = response->mutable_sessions();
-  counts->set_total(totals.sessions);
   counts->set_open(totals.open);
   counts->set_busy(totals.busy);
   counts->set_damaged(totals.damaged);

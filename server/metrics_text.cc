@@ -87,8 +87,7 @@ void AddEngine(const EngineStatus& now, const EngineStats& stats, MetricsWriter*
 
 void AddSessions(const ServerMetrics& metrics, const ServedModel& model, MetricsWriter* out) {
   const SessionTotals totals = model.sessions->totals();
-  out->Family("statehouse_sessions", "Sessions: all, in memory, in a turn, damaged.", "gauge");
-  out->Sample("statehouse_sessions", "state=\"total\"", static_cast<double>(totals.sessions));
+  out->Family("statehouse_sessions", "Sessions in memory, in a turn, found damaged.", "gauge");
   out->Sample("statehouse_sessions", "state=\"open\"", static_cast<double>(totals.open));
   out->Sample("statehouse_sessions", "state=\"busy\"", static_cast<double>(totals.busy));
   out->Sample("statehouse_sessions", "state=\"damaged\"", static_cast<double>(totals.damaged));

@@ -87,16 +87,14 @@ Json SessionsJson(const v1::GetStatusResponse& status) {
                      {"errors", tier.errors()},
                      {"why_not", tier.why_not().empty() ? Json(nullptr) : Json(tier.why_not())}});
   }
-  return {{"total", status.sessions().total()},
-          {"open", status.sessions().open()},
+  return {{"open", status.sessions().open()},
           {"busy", status.sessions().busy()},
           {"damaged", status.sessions().damaged()},
           {"tiers", std::move(tiers)}};
 }
 
 std::string SessionsText(const v1::SessionCounts& sessions) {
-  std::string text =
-      absl::StrFormat("%d, %d in memory, %d in a turn", sessions.total(), sessions.open(), sessions.busy());
+  std::string text = absl::StrFormat("%d in memory, %d in a turn", sessions.open(), sessions.busy());
   if (sessions.damaged() > 0) absl::StrAppend(&text, ", ", sessions.damaged(), " damaged");
   for (const v1::SessionCounts::Tier& tier : sessions.tiers()) {
     if (tier.snapshots() == 0 && tier.why_not().empty()) continue;
