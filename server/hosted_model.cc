@@ -109,6 +109,8 @@ absl::StatusOr<std::unique_ptr<HostedModel>> HostedModel::Load(const HostedModel
   hosted->engine_ = *std::move(engine);
   hosted->served_ = MakeServed(options.served_name.empty() ? hosted->checkpoint_.name : options.served_name,
                                hosted->checkpoint_, hosted->engine_.get());
+  const Model& loaded = *hosted->checkpoint_.model;
+  if (loaded.device() != "cpu") hosted->served_.device = loaded.device_name();
   hosted->engine_->Start();
   if (absl::Status status = hosted->WarmUp(); !status.ok()) return status;
   return hosted;
