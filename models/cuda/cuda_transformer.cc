@@ -50,12 +50,10 @@ absl::StatusOr<std::unique_ptr<CudaTransformer>> CudaTransformer::Make(const Mod
   absl::StatusOr<kernels::Stream> stream = kernels::Stream::Make();
   if (!stream.ok()) return stream.status();
   using kernels::MatMulMode;
-  using kernels::SlotRetentionMode;
   auto matmul = kernels::CudaMatMul::Make(options.deterministic ? MatMulMode::kDeterministic : MatMulMode::kFast,
                                           options.is_bf16, stream->get());
   if (!matmul.ok()) return matmul.status();
-  auto retention = kernels::SlotRetention::Make(
-      layout, options.deterministic ? SlotRetentionMode::kDeterministic : SlotRetentionMode::kFast);
+  auto retention = kernels::SlotRetention::Make(layout, options.retention_mode());
   if (!retention.ok()) return retention.status();
   std::unique_ptr<CudaTransformer> made(
       new CudaTransformer(config, layout, options, *std::move(stream), *std::move(matmul), *std::move(retention)));
@@ -140,10 +138,8 @@ absl::Status CudaTransformer::Reserve(int64_t max_rows, int64_t max_logit_rows) 
   DropGraphs();  // they hold addresses
   max_rows_ = std::max(max_rows, max_rows_);
   max_logit_rows_ = std::max(max_logit_rows, max_logit_rows_);
-  absl::Status status = plan_.Reserve(
-      layout_, max_rows_,
-      options_.deterministic ? kernels::SlotRetentionMode::kDeterministic : kernels::SlotRetentionMode::kFast,
-      options_.device.num_multiprocessors);
+  absl::Status status =
+      plan_.Reserve(layout_, max_rows_, options_.retention_mode(), options_.device.num_multiprocessors);
   if (!status.ok()) return status;
   rows_.reserve(max_rows_);
   return workspace_.Reserve(config_, plan_, max_rows_, max_logit_rows_, options_.is_bf16);
@@ -185,30 +181,36 @@ absl::Status CudaTransformer::Forward(const StepBatch& batch, std::span<float> l
   return stream_.Synchronize();
 }
 
+// The first step of a kind runs as it is, so that nothing is loaded or set up while the second is recorded.
 absl::Status CudaTransformer::ReplayStep() {
-  const StepKey key = {workspace_.num_rows(), workspace_.num_logits(), plan_.waves()[0]};
-  auto found = graphs_.find(key);
-  if (found == graphs_.end()) {
-    if (graphs_.size() >= kMostGraphs) DropGraphs();
-    absl::Status status =
-        CudaStatus(cudaStreamBeginCapture(stream_.get(), cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
-    if (!status.ok()) return status;
-    const absl::Status queued = QueueStep();
-    cudaGraph_t graph = nullptr;
-    status = CudaStatus(cudaStreamEndCapture(stream_.get(), &graph), "cudaStreamEndCapture");
-    if (!queued.ok()) return queued;
-    if (!status.ok()) return status;
-    cudaGraphExec_t recorded = nullptr;
-    status = CudaStatus(cudaGraphInstantiate(&recorded, graph, 0), "cudaGraphInstantiate");
-    cudaGraphDestroy(graph);
-    if (!status.ok()) return status;
-    found = graphs_.emplace(key, recorded).first;
+  if (graphs_.size() >= kMostGraphs) DropGraphs();
+  const auto [found, is_new] =
+      graphs_.try_emplace({workspace_.num_rows(), workspace_.num_logits(), plan_.waves()[0]}, nullptr);
+  if (is_new) return QueueStep();
+  if (found->second == nullptr) {
+    if (absl::Status status = RecordStep(&found->second); !status.ok()) return status;
   }
   return CudaStatus(cudaGraphLaunch(found->second, stream_.get()), "cudaGraphLaunch");
 }
 
+absl::Status CudaTransformer::RecordStep(cudaGraphExec_t* recorded) {
+  absl::Status status =
+      CudaStatus(cudaStreamBeginCapture(stream_.get(), cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
+  if (!status.ok()) return status;
+  const absl::Status queued = QueueStep();
+  cudaGraph_t graph = nullptr;
+  status = CudaStatus(cudaStreamEndCapture(stream_.get(), &graph), "cudaStreamEndCapture");
+  if (!queued.ok()) return queued;
+  if (!status.ok()) return status;
+  status = CudaStatus(cudaGraphInstantiate(recorded, graph, 0), "cudaGraphInstantiate");
+  cudaGraphDestroy(graph);
+  return status;
+}
+
 void CudaTransformer::DropGraphs() {
-  for (const auto& [key, recorded] : graphs_) cudaGraphExecDestroy(recorded);
+  for (const auto& [key, recorded] : graphs_) {
+    if (recorded != nullptr) cudaGraphExecDestroy(recorded);
+  }
   graphs_.clear();
 }
 

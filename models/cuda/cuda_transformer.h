@@ -1,8 +1,8 @@
 // Both model families on a GPU: weights, working memory and slots on the device, one stream, one wait per step.
 //
 // Weights and the inputs of products are bf16, or float32 for checkpoints that are; the residual stream, retention and
-// logits are float32. A decode step (one row per sequence) is recorded as a CUDA graph at its first occurrence and then
-// replayed. Thread-safety: as Model.
+// logits are float32. A decode step (one row per sequence) is recorded as a CUDA graph at its second occurrence and
+// then replayed. Thread-safety: as Model.
 #pragma once
 
 #include <cstdint>
@@ -27,6 +27,11 @@ struct CudaModelOptions {
   bool is_bf16 = true;
   bool deterministic = false;
   double memory_utilization = 0.9;
+
+  kernels::SlotRetentionMode retention_mode() const {
+    using Mode = kernels::SlotRetentionMode;
+    return deterministic ? Mode::kDeterministic : is_bf16 ? Mode::kFastBf16 : Mode::kFast;
+  }
 };
 
 class CudaTransformer final : public Model {
@@ -77,8 +82,9 @@ class CudaTransformer final : public Model {
   absl::Status QueueHead();
   absl::Status Multiply(const CudaWeightMatrix& weights, const void* x, void* y, bool y_is_bf16, int64_t rows,
                         bool add);
-  // Records the step or replays the recording.
+  // Runs, records or replays the step.
   absl::Status ReplayStep();
+  absl::Status RecordStep(cudaGraphExec_t* recorded);
   void DropGraphs();
 
   const ModelConfig config_;

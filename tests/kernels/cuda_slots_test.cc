@@ -125,7 +125,8 @@ class GpuSequences {
  private:
   int64_t Stride() const {
     const RetentionShape& shape = layout_.shape();
-    return (int64_t{shape.heads_q} + 2 * shape.heads_kv) * shape.head_dim + shape.heads_kv + 3;
+    // Longer than the rows, and even as the kernels ask.
+    return (int64_t{shape.heads_q} + 2 * shape.heads_kv) * shape.head_dim + (shape.heads_kv + 3) / 2 * 2;
   }
   float* Slot(size_t i) { return slots_.as<float>() + i * layout_.layer_floats(); }
 
@@ -175,12 +176,13 @@ TEST_F(CudaSlots, EveryFormAndCut_AgreesWithTheDefinition) {
   for (const RetentionShape& shape : kGpuShapes) {
     const std::vector<RetentionProblem> problems = {RandomProblem(rng, shape, 5 * shape.chunk + 37)};
     const std::vector<double> want = QuadraticReference(problems[0]);
-    for (const SlotRetentionMode mode : {SlotRetentionMode::kFast, SlotRetentionMode::kDeterministic}) {
+    for (const SlotRetentionMode mode :
+         {SlotRetentionMode::kFast, SlotRetentionMode::kDeterministic, SlotRetentionMode::kFastBf16}) {
       for (const int64_t piece : {kMaxRows, int64_t{50}, int64_t{1}}) {
         GpuSequences sequences(shape, mode, 1);
         const std::vector<float> Y = RunInPieces(sequences, 0, problems, piece);
         const double error = RelativeError(Y, want);
-        EXPECT_LE(error, 2e-5) << "d " << shape.head_dim << ", heads " << shape.heads_q << "/" << shape.heads_kv
+        EXPECT_LE(error, mode == SlotRetentionMode::kFastBf16 ? 1e-2 : 2e-5) << "d " << shape.head_dim << ", heads " << shape.heads_q << "/" << shape.heads_kv
                                << ", pieces of " << piece << ", mode " << static_cast<int>(mode);
         std::printf("d %d piece %d mode %d error %.2g\n", shape.head_dim, static_cast<int>(piece),
                     static_cast<int>(mode), error);

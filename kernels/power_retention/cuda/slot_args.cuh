@@ -20,8 +20,11 @@ struct SlotKernelArgs {
   const int32_t* folds;         // of the wave
   int32_t first_segment;        // the wave's, within the plan
   const uchar2* pairs;          // monomial -> (i, j)
-  float* numerators;            // [tile, Hk, part, query, d]
-  float* denominators;          // [tile, Hk, part, query]
+  const int2* blocks;           // of 16 monomials: (first row of S, 256 i + j / 16)
+  void* wide_state;             // [segment of the wave, Hk, wide_rows, d + 8] in bf16: see slot_wide.cu
+  int64_t wide_rows;
+  float* numerators;    // [tile, Hk, part, query, d]
+  float* denominators;  // [tile, Hk, part, query]
   int32_t state_parts, tail_parts, part_rows;
 };
 
@@ -31,6 +34,10 @@ absl::Status LaunchSlotFold(const SlotKernelArgs& args, int d, int num_folds, cu
 absl::Status LaunchSlotAnswer(const SlotKernelArgs& args, int d, int tile_queries, int num_tiles, cudaStream_t stream);
 absl::Status LaunchSlotAnswerFew(const SlotKernelArgs& args, int d, int tile_queries, int num_tiles,
                                  cudaStream_t stream);
+// d is 64 or 128, the chunk a multiple of 64, the degree 2. Widen first, where anything is folded.
+absl::Status LaunchSlotFoldWide(const SlotKernelArgs& args, int d, int num_folds, cudaStream_t stream);
+absl::Status LaunchSlotWiden(const SlotKernelArgs& args, int d, int num_segments, cudaStream_t stream);
+absl::Status LaunchSlotAnswerWide(const SlotKernelArgs& args, int d, int num_tiles, cudaStream_t stream);
 absl::Status LaunchSlotCombine(const SlotKernelArgs& args, int d, int tile_queries, int num_tiles, cudaStream_t stream);
 
 // One head's switch-over. `staging` [header and all rows blocks].

@@ -8,7 +8,8 @@ namespace statehouse::kernels {
 namespace {
 
 constexpr int kFewQueries = 16;
-constexpr int kWideTile = 64;
+constexpr int kPlainTile = 64;
+constexpr int kWideTile = 256;
 constexpr int kGroup = 32;  // monomials that are never parted
 
 int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -36,6 +37,7 @@ absl::Status SlotRetentionPlan::Reserve(const RetentionLayout& layout, int64_t m
   group_ = layout.group();
   heads_kv_ = shape.heads_kv;
   head_dim_ = shape.head_dim;
+  has_wide_ = mode == SlotRetentionMode::kFastBf16 && HasWideKernel(layout);
   mode_ = mode;
   num_multiprocessors_ = num_multiprocessors;
   max_segments_ = max_rows;
@@ -90,8 +92,9 @@ void SlotRetentionPlan::Make(std::span<const SlotRows> sequences) {
 void SlotRetentionPlan::AddTiles(SlotWave* wave) {
   const int64_t most = int64_t{wave->max_rows} * group_;
   const bool narrow = most <= kFewQueries;
-  wave->few = narrow && mode_ == SlotRetentionMode::kFast;
-  wave->tile_queries = narrow ? kFewQueries : kWideTile;
+  wave->few = narrow && mode_ != SlotRetentionMode::kDeterministic;
+  wave->wide = has_wide_ && most > kPlainTile && wave->num_segments <= kMostWideSegments;
+  wave->tile_queries = narrow ? kFewQueries : wave->wide ? kWideTile : kPlainTile;
   if (wave->few) wave->tile_queries = FewTile(most, head_dim_);
   wave->first_tile = static_cast<int32_t>(tiles_.size());
   for (int32_t segment = wave->first_segment; segment < wave->first_segment + wave->num_segments; ++segment) {
@@ -106,7 +109,9 @@ void SlotRetentionPlan::AddTiles(SlotWave* wave) {
 void SlotRetentionPlan::ChooseParts(SlotWave* wave) const {
   constexpr int64_t kWideParts = 16;
   const int64_t groups = DivideUp(expanded_, kGroup);
-  const int64_t wanted = DivideUp(int64_t{4} * num_multiprocessors_, int64_t{wave->num_tiles} * heads_kv_);
+  // Blocks per multiprocessor: the kernel on tensor cores fills one alone.
+  const int64_t blocks = int64_t{wave->wide ? 1 : 4} * num_multiprocessors_;
+  const int64_t wanted = DivideUp(blocks, int64_t{wave->num_tiles} * heads_kv_);
   if (mode_ == SlotRetentionMode::kDeterministic) {
     wave->state_parts = static_cast<int32_t>(std::min(kWideParts, groups));
   } else if (wave->few) {

@@ -28,12 +28,33 @@ absl::Status SlotRetention::CheckSupport(const RetentionLayout& layout) {
   return absl::OkStatus();
 }
 
+bool HasWideKernel(const RetentionLayout& layout) {
+  const RetentionShape& shape = layout.shape();
+  return (shape.head_dim == 64 || shape.head_dim == 128) && shape.degree == 2 && shape.chunk % 64 == 0;
+}
+
+// Blocks of one i and 16 neighbouring j, by i: for each the row of S that holds (i, j), and 256 i + j / 16.
+absl::Status SlotRetention::MakeWideTables() {
+  const RetentionShape& shape = layout_.shape();
+  std::vector<int2> blocks;
+  for (int i = 0; i < shape.head_dim; ++i) {
+    for (int block = i / 16; block < shape.head_dim / 16; ++block) {
+      const int row = i * shape.head_dim - i * (i - 1) / 2 + block * 16 - i;
+      blocks.push_back({row, 256 * i + block});
+    }
+  }
+  if (absl::Status status = blocks_.Allocate(blocks.size() * sizeof(int2)); !status.ok()) return status;
+  if (absl::Status status = blocks_.Upload(blocks.data(), blocks.size() * sizeof(int2)); !status.ok()) return status;
+  return wide_state_.Allocate(int64_t{kMostWideSegments} * shape.heads_kv * layout_.expanded() * (shape.head_dim + 8) *
+                              2);
+}
+
 absl::StatusOr<SlotRetention> SlotRetention::Make(const RetentionLayout& layout, SlotRetentionMode mode) {
   if (absl::Status status = CheckSupport(layout); !status.ok()) return status;
   SlotRetention made(layout);
   const RetentionShape& shape = layout.shape();
   // At least one tile, with the most parts that a sequence can have.
-  constexpr int64_t kTileQueries = 64, kStateParts = 16, kLeastPartRows = 256;
+  constexpr int64_t kTileQueries = 256, kStateParts = 16, kLeastPartRows = 256;
   const int64_t most_rows = layout.has_state() ? std::max(shape.switch_over, 2 * shape.chunk) : shape.max_tail_tokens;
   const int64_t parts = kStateParts + most_rows / kLeastPartRows + 2;
   const int64_t queries = std::max(kPartBytes / (shape.head_dim * 4), int64_t{shape.heads_kv} * parts * kTileQueries);
@@ -54,6 +75,9 @@ absl::StatusOr<SlotRetention> SlotRetention::Make(const RetentionLayout& layout,
                                      made.pairs_.Upload(pairs.data(), pairs.size() * sizeof(uchar2)),
                                      made.staging_.Allocate(staged * sizeof(float))}) {
     if (!status.ok()) return status;
+  }
+  if (mode == SlotRetentionMode::kFastBf16 && HasWideKernel(layout)) {
+    if (absl::Status status = made.MakeWideTables(); !status.ok()) return status;
   }
   return made;
 }
@@ -82,15 +106,23 @@ absl::Status SlotRetention::AnswerWave(const SlotWave& wave, const SlotRetention
                            .folds = args.folds + wave.first_fold,
                            .first_segment = wave.first_segment,
                            .pairs = pairs_.as<uchar2>(),
+                           .blocks = blocks_.as<int2>(),
+                           .wide_state = wide_state_.as<void>(),
+                           .wide_rows = layout_.expanded(),
                            .numerators = numerators_.as<float>(),
                            .denominators = denominators_.as<float>(),
                            .state_parts = wave.state_parts,
                            .tail_parts = wave.tail_parts,
                            .part_rows = wave.part_rows};
   if (wave.num_folds > 0) {
-    if (absl::Status status = LaunchSlotFold(kernel, d, wave.num_folds, stream); !status.ok()) return status;
+    const absl::Status status = blocks_.bytes() > 0 ? LaunchSlotFoldWide(kernel, d, wave.num_folds, stream)
+                                                    : LaunchSlotFold(kernel, d, wave.num_folds, stream);
+    if (!status.ok()) return status;
   }
   if (absl::Status status = LaunchSlotAppend(kernel, d, wave.num_segments, stream); !status.ok()) return status;
+  if (wave.wide && layout_.has_state()) {
+    if (absl::Status status = LaunchSlotWiden(kernel, d, wave.num_segments, stream); !status.ok()) return status;
+  }
   const int64_t per_tile = int64_t{shape.heads_kv} * (wave.state_parts + wave.tail_parts) * wave.tile_queries * d * 4;
   const int64_t capacity = static_cast<int64_t>(numerators_.bytes()) / per_tile;
   if (capacity < 1) return absl::InternalError("power retention: one tile's parts do not fit its working memory");
@@ -99,13 +131,19 @@ absl::Status SlotRetention::AnswerWave(const SlotWave& wave, const SlotRetention
     const int count = static_cast<int>(std::min<int64_t>(most, wave.num_tiles - first));
     SlotKernelArgs round = kernel;
     round.tiles += first;
-    absl::Status status = wave.few ? LaunchSlotAnswerFew(round, d, wave.tile_queries, count, stream)
-                                   : LaunchSlotAnswer(round, d, wave.tile_queries, count, stream);
-    if (!status.ok()) return status;
-    status = LaunchSlotCombine(round, d, wave.tile_queries, count, stream);
+    if (absl::Status status = AnswerTiles(wave, round, count, stream); !status.ok()) return status;
+    const absl::Status status = LaunchSlotCombine(round, d, wave.tile_queries, count, stream);
     if (!status.ok()) return status;
   }
   return absl::OkStatus();
+}
+
+absl::Status SlotRetention::AnswerTiles(const SlotWave& wave, const SlotKernelArgs& args, int num_tiles,
+                                        cudaStream_t stream) {
+  const int d = layout_.shape().head_dim;
+  if (wave.few) return LaunchSlotAnswerFew(args, d, wave.tile_queries, num_tiles, stream);
+  if (wave.wide) return LaunchSlotAnswerWide(args, d, num_tiles, stream);
+  return LaunchSlotAnswer(args, d, wave.tile_queries, num_tiles, stream);
 }
 
 absl::Status SlotRetention::SwitchOver(float* layer_memory, int head, cudaStream_t stream) {

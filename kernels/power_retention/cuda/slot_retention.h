@@ -25,7 +25,8 @@
 
 namespace statehouse::kernels {
 
-enum class SlotRetentionMode { kFast, kDeterministic };
+// kFastBf16: many rows of one sequence are answered with products of bf16 numbers.
+enum class SlotRetentionMode { kFast, kFastBf16, kDeterministic };
 
 // One sequence's rows in a step.
 struct SlotRows {
@@ -56,6 +57,7 @@ struct SlotWave {
   int32_t first_tile = 0, num_tiles = 0;
   int32_t tile_queries = 0;  // width of its tiles
   bool few = false;          // every segment fits one tile of the kernel for few queries
+  bool wide = false;         // tiles are those of the kernel on tensor cores
   int32_t first_fold = 0, num_folds = 0;
   int32_t max_rows = 0;  // of a segment
   int32_t state_parts = 0;
@@ -63,6 +65,10 @@ struct SlotWave {
   int32_t part_rows = 0;   // rows of the tail per part
   bool operator==(const SlotWave&) const = default;
 };
+
+// Whether there is a kernel on tensor cores, and for how many segments of a wave.
+bool HasWideKernel(const RetentionLayout& layout);
+inline constexpr int kMostWideSegments = 16;
 
 // The cutting of a step, made on the host once for all layers. Reserve() is the only place that allocates.
 class SlotRetentionPlan {
@@ -87,6 +93,7 @@ class SlotRetentionPlan {
 
   int64_t chunk_ = 0, switch_over_ = 0, expanded_ = 0;
   int group_ = 0, heads_kv_ = 0, head_dim_ = 0;
+  bool has_wide_ = false;
   SlotRetentionMode mode_ = SlotRetentionMode::kFast;
   int num_multiprocessors_ = 0;
   int64_t max_segments_ = 0, max_tiles_ = 0;
@@ -97,9 +104,11 @@ class SlotRetentionPlan {
   std::vector<SlotWave> waves_;
 };
 
+struct SlotKernelArgs;
+
 // Rows of a step as one layer sees them; device memory, float32.
 struct SlotRetentionArgs {
-  const float* q = nullptr;      // [rows, Hq, d], consecutive rows `row_stride` floats apart; after norm and RoPE
+  const float* q = nullptr;      // [rows, Hq, d], consecutive rows row_stride (even) floats apart; after norm and RoPE
   const float* k = nullptr;      // [rows, Hk, d], likewise
   const float* v = nullptr;      // [rows, Hk, d], likewise
   const float* log_g = nullptr;  // [rows, Hk], likewise
@@ -124,16 +133,21 @@ class SlotRetention {
   absl::Status SwitchOver(float* layer_memory, int head, cudaStream_t stream);
 
   int64_t bytes() const {
-    return static_cast<int64_t>(pairs_.bytes() + numerators_.bytes() + denominators_.bytes() + staging_.bytes());
+    return static_cast<int64_t>(pairs_.bytes() + blocks_.bytes() + wide_state_.bytes() + numerators_.bytes() +
+                                denominators_.bytes() + staging_.bytes());
   }
 
  private:
   explicit SlotRetention(const RetentionLayout& layout) : layout_(layout) {}
 
+  absl::Status MakeWideTables();
+  absl::Status AnswerTiles(const SlotWave& wave, const SlotKernelArgs& args, int num_tiles, cudaStream_t stream);
   absl::Status AnswerWave(const SlotWave& wave, const SlotRetentionArgs& args, cudaStream_t stream);
 
   const RetentionLayout layout_;
   DeviceBuffer pairs_;         // [D] of (i, j): monomials in canonical order
+  DeviceBuffer blocks_;        // of 16 monomials, for the kernel on tensor cores
+  DeviceBuffer wide_state_;    // its copies of the state, in bf16
   DeviceBuffer numerators_;    // [tile, Hk, part, query, d]
   DeviceBuffer denominators_;  // [tile, Hk, part, query]
   DeviceBuffer staging_;       // one head's rows form, during its switch-over
