@@ -7,8 +7,9 @@
 namespace statehouse::kernels {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int64_t kMostElements = 16384;  // a row is kept in shared memory, 64 KB: see CudaNorm()
+constexpr int kThreads = 512;
+constexpr int kHeld = 8;  // elements of a row, its scale and its shift that a thread holds in registers
+constexpr int64_t kMostElements = 16384;
 
 // Sum over the block, the same in every thread; the order depends on the block's shape alone.
 __device__ __forceinline__ float BlockSum(float value, float* shared) {
@@ -26,23 +27,32 @@ __device__ __forceinline__ float BlockSum(float value, float* shared) {
 __device__ __forceinline__ void Put(float* to, float value) { *to = value; }
 __device__ __forceinline__ void Put(__nv_bfloat16* to, float value) { *to = __float2bfloat16_rn(value); }
 
-// Grid (row).
-template <typename T>
+// Grid (row). A row of up to kThreads · kHeld · kTurns elements is held in registers; all loads are under way before
+// the first sum, because a decode step is a chain of latencies.
+template <typename T, int kTurns>
 __global__ void __launch_bounds__(kThreads) Normalise(CudaNormArgs args) {
-  extern __shared__ float row[];  // [size]
   __shared__ float sums[kThreads / 32];
+  constexpr int kMine = kHeld * kTurns;
   const int64_t at = args.rows != nullptr ? args.rows[blockIdx.x] : blockIdx.x;
   const int size = static_cast<int>(args.size);
   float* const x = args.x + at * args.size;
-  float sum = 0;
-  for (int i = threadIdx.x; i < size; i += kThreads) {
-    float value = x[i];
-    if (args.x_bias != nullptr) {
-      value += args.x_bias[i];
-      if (args.rows == nullptr) x[i] = value;
-    }
-    row[i] = value;
-    sum += args.is_rms ? value * value : value;
+  float row[kMine], weight[kMine], bias[kMine], sum = 0;
+#pragma unroll
+  for (int j = 0; j < kMine; ++j) {
+    const int i = j * kThreads + threadIdx.x;
+    row[j] = weight[j] = bias[j] = 0;
+    if (i >= size) continue;
+    row[j] = x[i];
+    if (args.x_bias != nullptr) bias[j] = args.x_bias[i];
+    weight[j] = args.weight[i];
+  }
+#pragma unroll
+  for (int j = 0; j < kMine; ++j) {
+    const int i = j * kThreads + threadIdx.x;
+    row[j] += bias[j];
+    if (i < size && args.x_bias != nullptr && args.rows == nullptr) x[i] = row[j];
+    bias[j] = i < size && args.bias != nullptr ? args.bias[i] : 0.0f;
+    sum += args.is_rms ? row[j] * row[j] : row[j];
   }
   sum = BlockSum(sum, sums);
   const float inverse_size = 1.0f / static_cast<float>(size);
@@ -50,31 +60,30 @@ __global__ void __launch_bounds__(kThreads) Normalise(CudaNormArgs args) {
   if (!args.is_rms) {
     mean = sum * inverse_size;
     float squares = 0;
-    for (int i = threadIdx.x; i < size; i += kThreads) {
-      const float off = row[i] - mean;
+#pragma unroll
+    for (int j = 0; j < kMine; ++j) {
+      const float off = j * kThreads + static_cast<int>(threadIdx.x) < size ? row[j] - mean : 0.0f;
       squares += off * off;
     }
     variance = BlockSum(squares, sums) * inverse_size;
   }
   const float scale = 1.0f / sqrtf(variance + args.epsilon);
   T* const y = static_cast<T*>(args.y) + blockIdx.x * args.size;
-  for (int i = threadIdx.x; i < size; i += kThreads) {
-    float value = (row[i] - mean) * scale * args.weight[i];
-    if (args.bias != nullptr) value += args.bias[i];
-    Put(y + i, value);
+#pragma unroll
+  for (int j = 0; j < kMine; ++j) {
+    const int i = j * kThreads + threadIdx.x;
+    if (i < size) Put(y + i, (row[j] - mean) * scale * weight[j] + bias[j]);
   }
 }
 
 template <typename T>
 absl::Status Launch(const CudaNormArgs& args, cudaStream_t stream) {
-  const size_t shared = args.size * sizeof(float);
-  if (shared > 47 * 1024) {
-    const absl::Status status = CudaStatus(
-        cudaFuncSetAttribute(Normalise<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)),
-        "cudaFuncSetAttribute(Normalise)");
-    if (!status.ok()) return status;
+  const unsigned grid = static_cast<unsigned>(args.num_rows);
+  if (args.size <= kThreads * kHeld) {
+    Normalise<T, 1><<<grid, kThreads, 0, stream>>>(args);
+  } else {
+    Normalise<T, 4><<<grid, kThreads, 0, stream>>>(args);
   }
-  Normalise<T><<<static_cast<unsigned>(args.num_rows), kThreads, shared, stream>>>(args);
   return LaunchStatus("Normalise");
 }
 

@@ -6,6 +6,7 @@ namespace statehouse::kernels {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int kSlices = 16;  // blocks that share a segment's copies, where it has many rows
 // e^-200 is 0 in float32 beside anything: a lower gate changes nothing, and sums of clamped gates keep their precision.
 constexpr double kLowestGate = -200.0;
 
@@ -18,7 +19,7 @@ __device__ __forceinline__ double StoreGateSum(const SlotView& view, float* bloc
   return static_cast<double>(rounded) + static_cast<double>(rest);  // what a later call would read back
 }
 
-// Grid (segment, head).
+// Grid (segment, head, slice of the copies); the first slice sums the gates.
 template <int d>
 __global__ void __launch_bounds__(kThreads) AppendRows(SlotKernelArgs args) {
   __shared__ float gates[kThreads];
@@ -32,29 +33,31 @@ __global__ void __launch_bounds__(kThreads) AppendRows(SlotKernelArgs args) {
   float* const block = slot.Block(chunk, holds_state);
   float* const V = block + view.block_v;
 
-  for (int at = threadIdx.x; at < rows * d; at += kThreads) {
+  const int first = blockIdx.z * kThreads + threadIdx.x, stride = gridDim.z * kThreads;
+  for (int at = first; at < rows * d; at += stride) {
     // Many rows: neighbours in a warp are keys, as they lie in K. Few: they are elements of a row, as they come.
     const int row = rows >= 32 ? at % rows : at / d, l = rows >= 32 ? at / rows : at % d, c = first_c + row;
     const int64_t from = (segment.first_row + row) * args.row_stride + head * d + l;
     block[KeyOffset<d>(c) + l * KeyWidth(view, c)] = args.k[from];
   }
-  for (int at = threadIdx.x; at < rows * d; at += kThreads) {
+  for (int at = first; at < rows * d; at += stride) {
     constexpr int kWidth = PanelMatrix<d>::kWidth;
     const int row = at / d, column = at % d, c = first_c + row;
     const int64_t from = (segment.first_row + row) * args.row_stride + head * d + column;
     V[(int64_t{column / kWidth} * view.chunk + c) * kWidth + column % kWidth] = args.v[from];
   }
+  if (blockIdx.z > 0) return;
   double sum = threadIdx.x == 0 && first_c > 0 ? GateSum(view, block, first_c - 1) : 0.0;
-  for (int first = 0; first < rows; first += kThreads) {
-    const int count = min(kThreads, rows - first);
+  for (int done = 0; done < rows; done += kThreads) {
+    const int count = min(kThreads, rows - done);
     if (static_cast<int>(threadIdx.x) < count) {
-      gates[threadIdx.x] = args.log_g[(segment.first_row + first + threadIdx.x) * args.row_stride + head];
+      gates[threadIdx.x] = args.log_g[(segment.first_row + done + threadIdx.x) * args.row_stride + head];
     }
     __syncthreads();  // gates are there
     if (threadIdx.x == 0) {
       for (int i = 0; i < count; ++i) {
         sum += fmax(static_cast<double>(gates[i]), kLowestGate);
-        sum = StoreGateSum(view, block, first_c + first + i, sum);
+        sum = StoreGateSum(view, block, first_c + done + i, sum);
       }
     }
     __syncthreads();  // gates may be overwritten
@@ -67,9 +70,10 @@ __global__ void __launch_bounds__(kThreads) AppendRows(SlotKernelArgs args) {
 
 }  // namespace
 
-absl::Status LaunchSlotAppend(const SlotKernelArgs& args, int d, int num_segments, cudaStream_t stream) {
+absl::Status LaunchSlotAppend(const SlotKernelArgs& args, int d, int num_segments, int max_rows, cudaStream_t stream) {
+  const dim3 grid(num_segments, args.view.heads_kv, max_rows < 32 ? 1 : kSlices);
   return ForHeadDim(d, [&]<int kDim>() {
-    AppendRows<kDim><<<dim3(num_segments, args.view.heads_kv), kThreads, 0, stream>>>(args);
+    AppendRows<kDim><<<grid, kThreads, 0, stream>>>(args);
     return LaunchStatus("AppendRows");
   });
 }

@@ -11,7 +11,7 @@ namespace statehouse::kernels {
 namespace {
 
 __device__ __forceinline__ void AddInOrder(const float* from, int64_t stride, int count, float* sum) {
-  constexpr int kAhead = 8;
+  constexpr int kAhead = 16;
   int i = 0;
   for (; i + kAhead <= count; i += kAhead) {
     float held[kAhead];

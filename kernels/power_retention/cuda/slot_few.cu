@@ -181,19 +181,24 @@ class FewAnswer {
   __device__ void AddKeys(const float* block, int64_t chunk, int c0, int count, double between, int turn) {
     constexpr int kOwn = kQueries / 4;
     const SlotView& view = args_.view;
-    float4 rows[kLoads];
-    ReadRows({block + view.block_v, view.chunk}, c0, count, rows);
     const int at = warp_ % 2 * 32 + lane_, first_query = warp_ / 2 * kOwn;
     float score[kOwn] = {};
     double since_key = 0;
     if (at < count) {
       const int width = KeyWidth(view, c0 + at);
       const float* key = block + KeyOffset<d>(c0 + at);
-#pragma unroll 16
-      for (int l = 0; l < d; ++l) {
-        const float k = key[l * width];
+      // Many loads under way at once: this block is a chain of their latencies.
+      constexpr int kAhead = d < 32 ? d : 32;
+#pragma unroll 1
+      for (int l0 = 0; l0 < d; l0 += kAhead) {
+        float k[kAhead];
 #pragma unroll
-        for (int i = 0; i < kOwn; ++i) score[i] = fmaf(shared_.queries[l][first_query + i], k, score[i]);
+        for (int l = 0; l < kAhead; ++l) k[l] = __ldg(key + (l0 + l) * width);
+#pragma unroll
+        for (int l = 0; l < kAhead; ++l) {
+#pragma unroll
+          for (int i = 0; i < kOwn; ++i) score[i] = fmaf(shared_.queries[l0 + l][first_query + i], k[l], score[i]);
+        }
       }
       since_key = between - GateSum(view, block, c0 + at);
     }
@@ -207,6 +212,8 @@ class FewAnswer {
       }
       shared_.coef[turn][at][m] = weight;
     }
+    float4 rows[kLoads];
+    ReadRows({block + view.block_v, view.chunk}, c0, count, rows);
     const float ones[kDepth / 32] = {1.0f, 1.0f};
     __syncthreads();  // weights are there
     AddDenominators(turn, ones);

@@ -109,9 +109,11 @@ void SlotRetentionPlan::AddTiles(SlotWave* wave) {
 void SlotRetentionPlan::ChooseParts(SlotWave* wave) const {
   constexpr int64_t kWideParts = 16;
   const int64_t groups = DivideUp(expanded_, kGroup);
-  // Blocks per multiprocessor: the kernel on tensor cores fills one alone.
-  const int64_t blocks = int64_t{wave->wide ? 1 : 4} * num_multiprocessors_;
-  const int64_t wanted = DivideUp(blocks, int64_t{wave->num_tiles} * heads_kv_);
+  ChooseTailParts(wave);
+  const int64_t pairs = int64_t{wave->num_tiles} * heads_kv_;
+  int64_t wanted = DivideUp(int64_t{4} * num_multiprocessors_, pairs);
+  // A block of the kernel on tensor cores fills a multiprocessor alone, so the last round should not be almost empty.
+  if (wave->wide) wanted = std::max<int64_t>(1, num_multiprocessors_ / pairs - wave->tail_parts);
   if (mode_ == SlotRetentionMode::kDeterministic) {
     wave->state_parts = static_cast<int32_t>(std::min(kWideParts, groups));
   } else if (wave->few) {
@@ -120,7 +122,10 @@ void SlotRetentionPlan::ChooseParts(SlotWave* wave) const {
     wave->state_parts = static_cast<int32_t>(std::min({kWideParts, groups, wanted}));
   }
   if (groups == 0) wave->state_parts = 0;
-  wave->part_rows = static_cast<int32_t>(PartRows(chunk_, wave->few ? 64 : 512));
+}
+
+void SlotRetentionPlan::ChooseTailParts(SlotWave* wave) const {
+  wave->part_rows = static_cast<int32_t>(PartRows(chunk_, wave->few ? 64 : wave->wide ? 256 : 512));
   int64_t most = 1;
   for (int32_t i = wave->first_segment; i < wave->first_segment + wave->num_segments; ++i) {
     const SlotSegment& segment = segments_[i];
