@@ -104,7 +104,9 @@ bool Core::Step() {
   any = HandOutSlots() || any;
   any = CopySlices() || any;
   if (absl::Status status = slots_->status(); !status.ok() && !running_.empty()) {
-    workers_.clear();
+    // Whatever holds a slot may be concerned.
+    workers_.assign(active_.begin(), active_.end());
+    std::fill_n(granted_.begin(), workers_.size(), 1);
     FailStep(status);
     return true;
   }

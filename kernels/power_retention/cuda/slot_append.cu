@@ -6,7 +6,7 @@ namespace statehouse::kernels {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kSlices = 16;  // blocks that share a segment's copies, where it has many rows
+constexpr int kSlices = 16;  // blocks that share a segment's copies, at most
 // e^-200 is 0 in float32 beside anything: a lower gate changes nothing, and sums of clamped gates keep their precision.
 constexpr double kLowestGate = -200.0;
 
@@ -70,8 +70,11 @@ __global__ void __launch_bounds__(kThreads) AppendRows(SlotKernelArgs args) {
 
 }  // namespace
 
-absl::Status LaunchSlotAppend(const SlotKernelArgs& args, int d, int num_segments, int max_rows, cudaStream_t stream) {
-  const dim3 grid(num_segments, args.view.heads_kv, max_rows < 32 ? 1 : kSlices);
+absl::Status LaunchSlotAppend(const SlotKernelArgs& args, int d, int num_segments, cudaStream_t stream) {
+  // Few segments may have many rows each; blocks without any end at once.
+  constexpr int kBlocks = 64;
+  const int slices = num_segments >= kBlocks ? 1 : kBlocks / num_segments < kSlices ? kBlocks / num_segments : kSlices;
+  const dim3 grid(num_segments, args.view.heads_kv, slices);
   return ForHeadDim(d, [&]<int kDim>() {
     AppendRows<kDim><<<grid, kThreads, 0, stream>>>(args);
     return LaunchStatus("AppendRows");

@@ -106,25 +106,8 @@ void SlotRetentionPlan::AddTiles(SlotWave* wave) {
   wave->num_tiles = static_cast<int32_t>(tiles_.size()) - wave->first_tile;
 }
 
+// How the sums of a wave's queries are divided: first the tail, then the state.
 void SlotRetentionPlan::ChooseParts(SlotWave* wave) const {
-  constexpr int64_t kWideParts = 16;
-  const int64_t groups = DivideUp(expanded_, kGroup);
-  ChooseTailParts(wave);
-  const int64_t pairs = int64_t{wave->num_tiles} * heads_kv_;
-  int64_t wanted = DivideUp(int64_t{4} * num_multiprocessors_, pairs);
-  // A block of the kernel on tensor cores fills a multiprocessor alone, so the last round should not be almost empty.
-  if (wave->wide) wanted = std::max<int64_t>(1, num_multiprocessors_ / pairs - wave->tail_parts);
-  if (mode_ == SlotRetentionMode::kDeterministic) {
-    wave->state_parts = static_cast<int32_t>(std::min(kWideParts, groups));
-  } else if (wave->few) {
-    wave->state_parts = static_cast<int32_t>(std::min(std::max<int64_t>(1, groups / 4), wanted));
-  } else {
-    wave->state_parts = static_cast<int32_t>(std::min({kWideParts, groups, wanted}));
-  }
-  if (groups == 0) wave->state_parts = 0;
-}
-
-void SlotRetentionPlan::ChooseTailParts(SlotWave* wave) const {
   wave->part_rows = static_cast<int32_t>(PartRows(chunk_, wave->few ? 64 : wave->wide ? 256 : 512));
   int64_t most = 1;
   for (int32_t i = wave->first_segment; i < wave->first_segment + wave->num_segments; ++i) {
@@ -134,8 +117,23 @@ void SlotRetentionPlan::ChooseTailParts(SlotWave* wave) const {
     const int64_t last = segment.position + segment.num_rows - 1;
     most = std::max(most, last / wave->part_rows - first / wave->part_rows + 1);
   }
-  // Rounded up for the same reason.
+  // Rounded up where launches are recorded and replayed.
   wave->tail_parts = static_cast<int32_t>(wave->few ? std::bit_ceil(static_cast<uint64_t>(most)) : most);
+
+  constexpr int64_t kWideParts = 16;
+  const int64_t groups = DivideUp(expanded_, kGroup);
+  const int64_t pairs = int64_t{wave->num_tiles} * heads_kv_;
+  const int64_t wanted = DivideUp(int64_t{4} * num_multiprocessors_, pairs);
+  int64_t parts = std::min({kWideParts, groups, wanted});
+  if (mode_ == SlotRetentionMode::kDeterministic) {
+    parts = std::min(kWideParts, groups);
+  } else if (wave->few) {
+    parts = std::min(std::max<int64_t>(1, groups / 4), wanted);
+  } else if (wave->wide) {
+    // A block of the kernel on tensor cores fills a multiprocessor: no last round that is almost empty.
+    parts = std::clamp<int64_t>(num_multiprocessors_ / pairs - wave->tail_parts, 1, kWideParts);
+  }
+  wave->state_parts = static_cast<int32_t>(groups == 0 ? 0 : parts);
 }
 
 }  // namespace statehouse::kernels

@@ -119,8 +119,7 @@ absl::Status SlotRetention::AnswerWave(const SlotWave& wave, const SlotRetention
                                                     : LaunchSlotFold(kernel, d, wave.num_folds, stream);
     if (!status.ok()) return status;
   }
-  if (absl::Status status = LaunchSlotAppend(kernel, d, wave.num_segments, wave.max_rows, stream); !status.ok())
-    return status;
+  if (absl::Status status = LaunchSlotAppend(kernel, d, wave.num_segments, stream); !status.ok()) return status;
   if (wave.wide && layout_.has_state()) {
     if (absl::Status status = LaunchSlotWiden(kernel, d, wave.num_segments, stream); !status.ok()) return status;
   }

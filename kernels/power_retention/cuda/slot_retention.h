@@ -90,7 +90,6 @@ class SlotRetentionPlan {
  private:
   void AddTiles(SlotWave* wave);
   void ChooseParts(SlotWave* wave) const;
-  void ChooseTailParts(SlotWave* wave) const;
 
   int64_t chunk_ = 0, switch_over_ = 0, expanded_ = 0;
   int group_ = 0, heads_kv_ = 0, head_dim_ = 0;
