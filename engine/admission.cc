@@ -1,6 +1,7 @@
 #include "engine/admission.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "engine/errors.h"
@@ -11,6 +12,8 @@ namespace {
 constexpr int64_t kDefaultSlots = 16;
 constexpr int64_t kDefaultMaxTokens = 1024;
 constexpr int64_t kMostRows = 65536;
+constexpr int64_t kMostDeviceSlots = 256;  // taken without being asked for
+constexpr int64_t kPromptLogitRows = 32;   // as in a step
 
 absl::Status CheckOption(const char* name, int64_t value, int64_t low, int64_t high) {
   if (value >= low && value <= high) return absl::OkStatus();
@@ -58,6 +61,21 @@ absl::Status CheckOptions(const EngineOptions& options) {
     return InvalidField("--slow-reader-timeout", absl::FormatDuration(options.slow_reader_timeout), "more than 0");
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<EngineOptions> SizeForDevice(const Model& model, const EngineOptions& options, int64_t slot_bytes) {
+  EngineOptions sized = options;
+  if (options.state_memory_bytes != 0 || options.max_num_seqs != 0) return sized;
+  const std::optional<int64_t> free_bytes = model.BytesForSlots(
+      std::max(options.max_num_batched_tokens, kMostDeviceSlots), kMostDeviceSlots + kPromptLogitRows);
+  if (!free_bytes.has_value()) return sized;
+  if (*free_bytes < slot_bytes) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("state memory: one sequence needs ", slot_bytes, " bytes, and beside weights and step buffers ",
+                     std::max<int64_t>(0, *free_bytes), " bytes of the device are left"));
+  }
+  sized.state_memory_bytes = std::min(*free_bytes / slot_bytes, kMostDeviceSlots) * slot_bytes;
+  return sized;
 }
 
 absl::StatusOr<EngineOptions> ResolveOptions(const EngineOptions& options, int64_t slot_bytes) {

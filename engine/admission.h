@@ -14,6 +14,10 @@ namespace statehouse {
 
 // What can be said of them before a model is loaded: INVALID_ARGUMENT names the flag.
 absl::Status CheckOptions(const EngineOptions& options);
+// Where slots are in a device's memory and the options do not say how many: as many as its free memory holds, up to
+// 256. RESOURCE_EXHAUSTED says how many bytes a slot needs and how many are left.
+absl::StatusOr<EngineOptions> SizeForDevice(const Model& model, const EngineOptions& options, int64_t slot_bytes);
+
 // Fills in what the options leave open (slot count, bytes, clock) and checks the rest. `slot_bytes` is one slot's size.
 absl::StatusOr<EngineOptions> ResolveOptions(const EngineOptions& options, int64_t slot_bytes);
 

@@ -43,6 +43,7 @@ class Core {
   };
   // `options` are resolved. Allocates slots and buffers.
   static absl::StatusOr<std::unique_ptr<Core>> Create(const Dependencies& dependencies, const EngineOptions& options);
+  ~Core() { deps_.model->RegisterLogits({}); }
 
   // One step; false if there was nothing to do.
   bool Step();

@@ -77,7 +77,7 @@ int64_t Core::Save(Sequence* sequence, int64_t max_bytes) {
   Generation* const generation = sequence->generation;
   SnapshotDraft& draft = *generation->next_order()->into;
   const int64_t bytes = slots_->SaveSlice(sequence->slot, draft.regions(), max_bytes, &sequence->copied);
-  if (sequence->copied != SlotPool::kCopied) return bytes;
+  if (sequence->copied != SlotPool::kCopied || !slots_->status().ok()) return bytes;
   draft.MarkFilled();
   deps_.stats->snapshots_saved.fetch_add(1, std::memory_order_relaxed);
   ++generation->next_snapshot;

@@ -52,7 +52,7 @@ Core::Core(const Dependencies& dependencies, const EngineOptions& options, std::
 absl::StatusOr<std::unique_ptr<Core>> Core::Create(const Dependencies& dependencies, const EngineOptions& options) {
   const Model& model = *dependencies.model;
   absl::StatusOr<std::unique_ptr<SlotPool>> slots =
-      SlotPool::Create({model.retention(), model.config().num_layers}, options.max_num_seqs);
+      SlotPool::Create({model.retention(), model.config().num_layers}, options.max_num_seqs, dependencies.model);
   if (!slots.ok()) return slots.status();
   std::unique_ptr<Core> core(new Core(dependencies, options, std::move(*slots)));
   if (absl::Status status = core->Reserve(); !status.ok()) return status;
@@ -78,6 +78,7 @@ absl::Status Core::Reserve() {
   }
   absl::Status status = buffers_.Reserve(options_.max_num_batched_tokens, num_slots, max_logit_rows, vocab_size);
   if (!status.ok()) return status;
+  deps_.model->RegisterLogits(buffers_.all_logits());
   return deps_.model->Reserve(options_.max_num_batched_tokens, max_logit_rows);
 }
 
@@ -102,6 +103,13 @@ bool Core::Step() {
   any = slots_->ZeroSlice(kZeroBytesPerStep) > 0 || any;
   any = HandOutSlots() || any;
   any = CopySlices() || any;
+  if (absl::Status status = slots_->status(); !status.ok() && !running_.empty()) {
+    // Whatever holds a slot may be concerned.
+    workers_.assign(active_.begin(), active_.end());
+    std::fill_n(granted_.begin(), workers_.size(), 1);
+    FailStep(status);
+    return true;
+  }
   CollectWork();
   any = RunWork() || any;
   for (Generation* generation : running_) generation->stream->NotifyListener();

@@ -168,7 +168,9 @@ EngineStatus EngineImpl::GetStatus() const {
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(Model* model, const Vocabulary* vocabulary,
                                                        const EngineOptions& options) {
   const SlotShape shape{model->retention(), model->config().num_layers};
-  absl::StatusOr<EngineOptions> resolved = ResolveOptions(options, shape.bytes());
+  absl::StatusOr<EngineOptions> sized = SizeForDevice(*model, options, shape.bytes());
+  if (!sized.ok()) return sized.status();
+  absl::StatusOr<EngineOptions> resolved = ResolveOptions(*sized, shape.bytes());
   if (!resolved.ok()) return resolved.status();
   auto engine = std::make_unique<EngineImpl>(model, vocabulary, *resolved);
   if (absl::Status status = engine->MakeCore(); !status.ok()) return status;

@@ -53,10 +53,12 @@ absl::Status FillMatrix(const TensorSpec& spec, uint64_t seed, LoadOptions::DTyp
   pool.Run(rows, [&](int64_t row, int) {
     FillRow(Mix(seed ^ Mix(static_cast<uint64_t>(row))), limit, cols, out + row * cols);
   });
+  const kernels::SourceMatrix source = {out, kernels::SourceType::kBF16, rows, cols};
+  if (spec.sink != nullptr) return spec.sink->Accept(source, pool);
   kernels::WeightType type = kernels::WeightType::kBF16;
   if (dtype == LoadOptions::DType::kF32) type = kernels::WeightType::kF32;
   if (dtype == LoadOptions::DType::kInt8 && spec.int8_mode == Int8Mode::kQuantise) type = kernels::WeightType::kInt8;
-  auto packed = kernels::PackedMatrix::Pack({out, kernels::SourceType::kBF16, rows, cols}, type, pool);
+  auto packed = kernels::PackedMatrix::Pack(source, type, pool);
   if (!packed.ok()) {
     return absl::Status(packed.status().code(),
                         absl::StrCat("dummy tensor ", spec.name, ": ", std::string(packed.status().message())));

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -19,12 +20,14 @@
 #include "kernels/parallel/thread_pool.h"
 #include "kernels/power_retention/layout.h"
 #include "models/config.h"
+#include "models/slot_memory.h"
 
 namespace statehouse {
 
 // The rows of one sequence in a step. Sequences of one step are distinct.
 struct StepSequence {
-  float* memory = nullptr;  // its slot: Model::slot_floats() floats, zero before the first row
+  // Its slot: Model::slot_floats() floats of SlotMemory, zero before the first row. Only the model reads it.
+  float* memory = nullptr;
   int64_t position = 0;     // absolute position of the first row = tokens held so far
   int32_t first_row = 0;    // index of its first row in StepBatch::tokens
   int32_t num_rows = 0;     // >= 1; rows of one sequence are contiguous
@@ -57,6 +60,23 @@ class Model {
   // across hosts and dtypes.
   virtual uint64_t fingerprint() const = 0;
 
+  // Where and how it computes. States go on bit for bit only where both are the same.
+  virtual std::string device() const { return "cpu"; }          // "cpu", "cuda"
+  virtual std::string arithmetic() const { return "f32-fma"; }  // instruction class and types
+  // For people: "cpu, 8 threads", "NVIDIA H200 (cuda:0)".
+  virtual std::string device_name() const { return device(); }
+
+  // Slots where this model computes, all zero. RESOURCE_EXHAUSTED says how many bytes are needed, and how many are free
+  // if that is known.
+  virtual absl::StatusOr<std::unique_ptr<SlotMemory>> AllocateSlots(int64_t slot_bytes, int64_t num_slots) {
+    return AllocateHostSlots(slot_bytes, num_slots);
+  }
+  // Bytes of device memory that slots may take, beside steps of up to max_rows rows with max_logit_rows logits. Nothing
+  // where slots are in host memory, which is the operator's to divide.
+  virtual std::optional<int64_t> BytesForSlots(int64_t max_rows, int64_t max_logit_rows) const { return std::nullopt; }
+  // Logits are often written to this memory: a device may copy to it faster. Before it is freed, call with nothing.
+  virtual void RegisterLogits(std::span<float> logits) {}
+
   // Makes room for steps of up to max_rows rows with up to max_logit_rows logits. Call before Forward(), once or to
   // grow.
   virtual absl::Status Reserve(int64_t max_rows, int64_t max_logit_rows) = 0;
@@ -77,6 +97,9 @@ struct LoadOptions {
   enum class DType { kAuto, kF32, kBF16, kInt8 };
   // kAuto: as stored (F16 is kept as f32; dummy weights are bf16). kInt8: the embedding is bf16, gates stay as stored.
   DType dtype = DType::kAuto;
+  std::string device = "cpu";           // --device: "cpu", "cuda", "cuda:N" or "auto" (see models/device.h)
+  bool deterministic = false;           // --deterministic, GPU: bits that do not depend on what else is in a step
+  double gpu_memory_utilization = 0.9;  // share of the GPU's memory that weights, steps and slots may take, in (0, 1]
   bool dummy = false;  // random weights from config.json alone
   uint64_t dummy_seed = 0;
   int64_t switch_over = kernels::kSwitchOverAuto;  // --switch-over
@@ -84,6 +107,8 @@ struct LoadOptions {
   int64_t chunk = 0;                               // 0: the config's; tests use others
   // Called as tensors are loaded: (bytes done, bytes in all). May be empty.
   std::function<void(int64_t, int64_t)> progress;
+  // Hears which device was taken, and why. May be empty.
+  std::function<void(const std::string&)> on_device;
 };
 
 // "auto", "f32", "bf16" or "int8", as --dtype takes them. INVALID_ARGUMENT lists them.

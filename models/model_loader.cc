@@ -5,12 +5,16 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "models/device.h"
 #include "models/json.h"  // QuotedName
 #include "models/model.h"
 #include "models/retention_plan.h"
 #include "models/transformer.h"
 #include "models/weight_files.h"
 #include "models/weight_loader.h"
+#ifdef STATEHOUSE_CUDA
+#include "models/cuda/cuda_loader.h"
+#endif
 
 namespace statehouse {
 
@@ -28,6 +32,12 @@ absl::StatusOr<std::unique_ptr<Model>> LoadModelWithConfig(const std::filesystem
   auto layout = PlanRetention(
       config, {.switch_over = options.switch_over, .max_tail_tokens = options.max_tail_tokens, .chunk = options.chunk});
   if (!layout.ok()) return layout.status();
+  const absl::StatusOr<DeviceChoice> device = ChooseDevice(options.device);
+  if (!device.ok()) return device.status();
+  if (options.on_device) options.on_device(device->why);
+#ifdef STATEHOUSE_CUDA
+  if (device->gpu >= 0) return LoadCudaModel(checkpoint_dir, config, *layout, options, device->gpu, pool);
+#endif
   std::unique_ptr<Transformer> model =
       config.family == Family::kPowerCoder ? MakePowerCoder(config, *layout, pool) : MakeBrumby(config, *layout, pool);
   TensorTable table;

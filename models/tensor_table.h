@@ -7,9 +7,21 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "kernels/matmul/matmul.h"
+#include "kernels/parallel/thread_pool.h"
 
 namespace statehouse {
+
+// Takes a matrix to where the model computes, if that is not the host.
+class MatrixSink {
+ public:
+  virtual ~MatrixSink() = default;
+  // INVALID_ARGUMENT if a value is NaN or infinite. `source` is only valid during the call.
+  virtual absl::Status Accept(const kernels::SourceMatrix& source, kernels::ThreadPool& pool) = 0;
+  virtual bool filled() const = 0;
+  virtual int64_t bytes() const = 0;
+};
 
 // What --dtype int8 makes of a matrix.
 enum class Int8Mode {
@@ -21,7 +33,8 @@ enum class Int8Mode {
 struct TensorSpec {
   std::string name;                         // "model.layers.0.self_attn.q_proj.weight"
   std::vector<int64_t> shape;               // [rows, cols] or [size]
-  kernels::PackedMatrix* matrix = nullptr;  // exactly one of the two destinations is set
+  kernels::PackedMatrix* matrix = nullptr;  // exactly one of the three destinations is set
+  MatrixSink* sink = nullptr;
   std::vector<float>* vector = nullptr;     // norms and biases stay float32
   bool optional = false;                    // may be missing: the destination then stays empty
   Int8Mode int8_mode = Int8Mode::kQuantise;
@@ -34,6 +47,10 @@ class TensorTable {
  public:
   TensorSpec& Matrix(std::string name, int64_t rows, int64_t cols, kernels::PackedMatrix* out, float dummy_gain = 1) {
     specs_.push_back({.name = std::move(name), .shape = {rows, cols}, .matrix = out, .dummy = dummy_gain});
+    return specs_.back();
+  }
+  TensorSpec& Sink(std::string name, int64_t rows, int64_t cols, MatrixSink* sink, float dummy_gain = 1) {
+    specs_.push_back({.name = std::move(name), .shape = {rows, cols}, .sink = sink, .dummy = dummy_gain});
     return specs_.back();
   }
   TensorSpec& Vector(std::string name, int64_t size, std::vector<float>* out, float dummy_value = 0) {

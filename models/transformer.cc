@@ -2,28 +2,10 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 
-#include "models/content_hash.h"
+#include "models/identity_hash.h"
 
 namespace statehouse {
-namespace {
-
-// What decides the numbers beside the weights: two models that agree in it can share states.
-void HashConfig(const ModelConfig& config, const kernels::RetentionLayout& layout, ContentHash* hash) {
-  hash->AddText(FamilyName(config.family));
-  for (int64_t number :
-       {config.hidden_size, config.intermediate_size, config.num_layers, config.vocab_size, int64_t{config.heads_q},
-        int64_t{config.heads_kv}, int64_t{config.head_dim}, int64_t{config.degree}, int64_t{config.use_bias},
-        layout.shape().chunk, layout.shape().switch_over}) {
-    hash->AddNumber(static_cast<uint64_t>(number));
-  }
-  hash->AddNumber(std::bit_cast<uint64_t>(config.rope_theta));
-  hash->AddNumber(std::bit_cast<uint32_t>(config.norm_epsilon));
-}
-
-}  // namespace
-
 Transformer::Transformer(const ModelConfig& config, const kernels::RetentionLayout& layout, kernels::ThreadPool* pool)
     : config_(config), layout_(layout), pool_(*pool), rope_(config.head_dim, config.rope_theta) {}
 
@@ -46,10 +28,7 @@ void Transformer::FinishLoading(const TensorTable& table, uint64_t weights_hash)
   }
   weight_type_ = static_cast<kernels::WeightType>(
       std::max_element(parameters_by_type.begin(), parameters_by_type.end()) - parameters_by_type.begin());
-  ContentHash hash;
-  HashConfig(config_, layout_, &hash);
-  hash.AddNumber(weights_hash);
-  fingerprint_ = hash.Digest();
+  fingerprint_ = IdentityHash(config_, layout_, weights_hash);
 }
 
 absl::Status Transformer::Reserve(int64_t max_rows, int64_t max_logit_rows) {

@@ -1,8 +1,6 @@
 #include "models/weight_loader.h"
 
-#include <bit>
 #include <cmath>
-#include <cstring>
 #include <optional>
 #include <set>
 #include <string>
@@ -12,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "models/content_hash.h"
+#include "models/element.h"
 #include "models/json.h"  // QuotedName
 
 namespace statehouse {
@@ -91,29 +90,6 @@ absl::Status CheckAgainstTable(const WeightFiles& files, const TensorTable& tabl
   return absl::InvalidArgumentError(absl::StrJoin(problems, "\n"));
 }
 
-float HalfToFloat(uint16_t half) {
-  const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
-  const uint32_t exponent = (half >> 10) & 0x1fu;
-  const uint32_t mantissa = half & 0x3ffu;
-  if (exponent == 0) {  // zero or subnormal: exact as a multiple of 2^-24
-    const float magnitude = static_cast<float>(mantissa) * 0x1p-24f;
-    return sign != 0 ? -magnitude : magnitude;
-  }
-  const uint32_t widened = exponent == 0x1fu ? 0xffu : exponent + 112;
-  return std::bit_cast<float>(sign | (widened << 23) | (mantissa << 13));
-}
-
-float ElementAt(const std::byte* data, SourceType type, int64_t idx) {
-  if (type == SourceType::kF32) {
-    float value;
-    std::memcpy(&value, data + idx * 4, 4);
-    return value;
-  }
-  uint16_t bits;
-  std::memcpy(&bits, data + idx * 2, 2);
-  return type == SourceType::kF16 ? HalfToFloat(bits) : std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
-}
-
 absl::Status LoadVector(const WeightFiles::Tensor& tensor, const TensorSpec& spec, SourceType type) {
   const int64_t size = spec.num_elements();
   spec.vector->resize(size);
@@ -130,15 +106,20 @@ absl::Status LoadVector(const WeightFiles::Tensor& tensor, const TensorSpec& spe
 
 absl::Status LoadMatrix(const WeightFiles::Tensor& tensor, const TensorSpec& spec, SourceType type, WeightType target,
                         kernels::ThreadPool& pool) {
-  auto packed = kernels::PackedMatrix::Pack({tensor.view.data, type, spec.shape[0], spec.shape[1]}, target, pool);
-  if (!packed.ok()) {
-    // Shapes were checked before, so an invalid argument is an invalid value.
-    const char* expectation = absl::IsInvalidArgument(packed.status()) ? "; expected finite values" : "";
-    return absl::Status(packed.status().code(), absl::StrCat(TensorAt(tensor.file, spec.name), ": ",
-                                                             std::string(packed.status().message()), expectation));
+  const kernels::SourceMatrix source = {tensor.view.data, type, spec.shape[0], spec.shape[1]};
+  absl::Status status;
+  if (spec.sink != nullptr) {
+    status = spec.sink->Accept(source, pool);
+  } else {
+    auto packed = kernels::PackedMatrix::Pack(source, target, pool);
+    status = packed.status();
+    if (packed.ok()) *spec.matrix = *std::move(packed);
   }
-  *spec.matrix = *std::move(packed);
-  return absl::OkStatus();
+  if (status.ok()) return status;
+  // Shapes were checked before, so an invalid argument is an invalid value.
+  const char* expectation = absl::IsInvalidArgument(status) ? "; expected finite values" : "";
+  return absl::Status(status.code(), absl::StrCat(TensorAt(tensor.file, spec.name), ": ",
+                                                  std::string(status.message()), expectation));
 }
 
 int64_t BytesToLoad(const WeightFiles& files) {

@@ -54,6 +54,7 @@ void AdminService::Fill(v1::GetStatusResponse* response) const {
   response->set_completion_tokens(environment_->metrics->generation_tokens.load(std::memory_order_relaxed));
   const ServedModel* model = environment_->model->get();
   if (model == nullptr) return;
+  if (!model->device.empty()) response->mutable_build()->set_device(model->device);
 
   const EngineStatus status = model->engine->GetStatus();
   const EngineOptions& options = model->engine->options();

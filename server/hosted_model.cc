@@ -138,7 +138,12 @@ absl::StatusOr<std::unique_ptr<HostedModel>> HostedModel::Load(const HostedModel
   hosted->engine_ = *std::move(engine);
   hosted->served_ = MakeServed(options.served_name.empty() ? hosted->checkpoint_.name : options.served_name,
                                hosted->checkpoint_, hosted->engine_.get());
-  hosted->served_.machine = std::move(machine);
+  const Model& loaded = *hosted->checkpoint_.model;
+  if (loaded.device() == "cpu") {
+    hosted->served_.machine = std::move(machine);
+  } else {
+    hosted->served_.device = loaded.device_name();
+  }
   if (options.sessions.has_value()) {
     if (absl::Status status = hosted->OpenSessions(*options.sessions); !status.ok()) return status;
   }

@@ -37,6 +37,7 @@ struct ServedModel {
   std::optional<FillInTheMiddle> fim;
   std::string why_no_fim;
   GenerationDefaults defaults;
+  std::string device;                        // for people: "cpu, 8 threads", "NVIDIA H200 (cuda:0)"
   std::array<int64_t, 6> warm_up_outputs{};  // that the engine counted before it was served, by FinishReason
   v1::Model card;                            // the answer of GetModel
   v1::Machine machine;                       // the same in Admin.GetStatus; empty: not measured

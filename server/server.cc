@@ -29,6 +29,7 @@ class Server::EngineWatch final : public EventPump::Client {
     if (server_ == nullptr || !server_->serving() || server_->model_.get()->engine->GetStatus().healthy) return;
     server_->log_->Error("a step has failed: health turns to NOT_SERVING; restart this server");
     server_->grpc_->SetServing(false);
+    if (server_->on_failed_) server_->on_failed_();
   }
 
  private:
@@ -38,6 +39,7 @@ class Server::EngineWatch final : public EventPump::Client {
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options, Log* log) {
   std::unique_ptr<Server> server(new Server(log));
+  server->on_failed_ = options.on_failed;
   if (!options.auth_tokens_file.empty()) {
     if (absl::Status status = Authenticator::Load(options.auth_tokens_file, &server->auth_); !status.ok())
       return status;

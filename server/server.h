@@ -24,6 +24,8 @@ struct ServerOptions {
   bool log_prompts = false;
   std::string device = "cpu";
   absl::Duration slow_reader_timeout = absl::Seconds(30);
+  // Called once if the engine fails, after health has turned; from a thread of the server's. May be empty.
+  std::function<void()> on_failed;
 };
 
 class Server {
@@ -55,6 +57,7 @@ class Server {
   explicit Server(Log* log) : log_(log) {}
 
   Log* const log_;
+  std::function<void()> on_failed_;
   Authenticator auth_;
   ModelHandle model_;
   ServerMetrics metrics_;

@@ -12,9 +12,10 @@ namespace statehouse {
 struct Signals::Shared {
   mutable std::mutex mu;
   std::condition_variable stopped;
-  int stop_signal = 0;        // guarded by mu
-  bool exit_on_stop = false;  // guarded by mu
-  bool ending = false;        // guarded by mu
+  int stop_signal = 0;          // guarded by mu
+  bool stop_requested = false;  // guarded by mu
+  bool exit_on_stop = false;    // guarded by mu
+  bool ending = false;          // guarded by mu
 };
 
 Signals::Signals(std::function<void()> on_hangup)
@@ -62,8 +63,14 @@ void Signals::ExitOnStop(bool on) {
 
 int Signals::WaitForStop() {
   std::unique_lock<std::mutex> lock(shared_->mu);
-  shared_->stopped.wait(lock, [this] { return shared_->stop_signal != 0; });
+  shared_->stopped.wait(lock, [this] { return shared_->stop_signal != 0 || shared_->stop_requested; });
   return shared_->stop_signal;
+}
+
+void Signals::RequestStop() {
+  std::lock_guard<std::mutex> lock(shared_->mu);
+  shared_->stop_requested = true;
+  shared_->stopped.notify_all();
 }
 
 bool Signals::stopping() const {

@@ -25,8 +25,10 @@ class Signals {
 
   // While on, the first SIGTERM or SIGINT ends the process at once with status 0: there is nothing to finish.
   void ExitOnStop(bool on);
-  // Blocks until the first SIGTERM or SIGINT; returns its number.
+  // Blocks until the first SIGTERM or SIGINT; returns its number, or 0 after RequestStop().
   int WaitForStop();
+  // Ends WaitForStop() as a signal would. Any thread.
+  void RequestStop();
   // Whether it has come already.
   bool stopping() const;
 

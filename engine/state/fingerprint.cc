@@ -37,6 +37,8 @@ Fingerprint Fingerprint::Of(const Model& model, uint64_t tokenizer) {
                    .rope_theta = model.config().rope_theta,
                    .chunk = shape.chunk,
                    .switch_over = shape.switch_over};
+  made.numeric.device = model.device();
+  made.numeric.arithmetic = model.arithmetic();
   made.numeric.weights = WeightName(model.weight_type());
   return made;
 }

@@ -37,7 +37,7 @@ struct Fingerprint {
   Identity identity;
   NumericMode numeric;
 
-  // Of a model on this machine's CPU.
+  // Of a model as it computes here.
   static Fingerprint Of(const Model& model, uint64_t tokenizer);
 };
 

@@ -1,7 +1,6 @@
 #include "engine/state/slot_pool.h"
 
 #include <algorithm>
-#include <cstring>
 #include <optional>
 
 #include "absl/strings/str_cat.h"
@@ -36,7 +35,7 @@ bool SlotShape::SameAs(const SlotShape& other) const {
          a.switch_over == b.switch_over && a.max_tail_tokens == b.max_tail_tokens;
 }
 
-absl::StatusOr<std::unique_ptr<SlotPool>> SlotPool::Create(const SlotShape& shape, int64_t num_slots) {
+absl::StatusOr<std::unique_ptr<SlotPool>> SlotPool::Create(const SlotShape& shape, int64_t num_slots, Model* model) {
   std::unique_ptr<SlotPool> pool(new SlotPool(shape));
   const auto shortage = [&](const std::string& available) {
     return absl::ResourceExhaustedError(
@@ -45,11 +44,17 @@ absl::StatusOr<std::unique_ptr<SlotPool>> SlotPool::Create(const SlotShape& shap
                      available, "; lower --max-num-seqs or --state-memory"));
   };
   // Pages are given on first use, so the promise is checked here and not by the allocation.
-  const std::optional<int64_t> available = AvailableHostBytes();
+  const bool on_host = model == nullptr || model->device() == "cpu";
+  const std::optional<int64_t> available = on_host ? AvailableHostBytes() : std::nullopt;
   if (available.has_value() && num_slots > *available / shape.bytes()) {
     return shortage(absl::StrCat(*available, " bytes available"));
   }
-  if (!pool->buffer_.Allocate(num_slots * shape.bytes())) return shortage("too few");
+  auto memory = model == nullptr ? AllocateHostSlots(shape.bytes(), num_slots)
+                                 : model->AllocateSlots(shape.bytes(), num_slots);
+  if (!memory.ok()) {
+    return on_host && absl::IsResourceExhausted(memory.status()) ? shortage("too few") : memory.status();
+  }
+  pool->memory_ = *std::move(memory);
   pool->slots_.resize(num_slots);
   pool->dirty_.reserve(num_slots);
   pool->free_.reserve(num_slots);
@@ -64,8 +69,6 @@ int32_t SlotPool::Take() {
   slots_[slot] = Slot{};
   return slot;
 }
-
-float* SlotPool::memory(int32_t slot) { return reinterpret_cast<float*>(buffer_.data() + slot * shape_.bytes()); }
 
 void SlotPool::NoteUse(int32_t slot, int64_t position) {
   slots_[slot].used_floats = std::max(slots_[slot].used_floats, shape_.layout.UsedHeadFloats(position));
@@ -89,7 +92,7 @@ int64_t SlotPool::ZeroSlice(int64_t max_bytes) {
     float* const base = memory(dirty_[done]);
     const int64_t all = slot.used_floats * shape_.num_regions();
     const int64_t count = std::min(left, all - slot.zeroed);
-    const auto zero = [base](int64_t offset, int64_t floats) { std::memset(base + offset, 0, floats * kFloatBytes); };
+    const auto zero = [this, base](int64_t offset, int64_t floats) { memory_->Zero(base + offset, floats); };
     ForEachStretch(slot.used_floats, shape_.region_floats(), slot.zeroed, count, zero);
     slot.zeroed += count;
     left -= count;
@@ -112,8 +115,8 @@ int64_t SlotPool::MoveSlice(int64_t used_floats, int64_t max_bytes, int64_t* pro
 int64_t SlotPool::SaveSlice(int32_t slot, float* to, int64_t max_bytes, int64_t* progress) {
   const float* const source = memory(slot);
   return MoveSlice(slots_[slot].used_floats, max_bytes, progress,
-                   [source, &to, start = *progress](int64_t offset, int64_t floats) mutable {
-                     std::memcpy(to + start, source + offset, floats * kFloatBytes);
+                   [this, source, to, start = *progress](int64_t offset, int64_t floats) mutable {
+                     memory_->Read(source + offset, to + start, floats);
                      start += floats;
                    });
 }
@@ -123,8 +126,8 @@ int64_t SlotPool::RestoreSlice(const float* from, int64_t used_floats, int32_t s
   slots_[slot].used_floats = std::max(slots_[slot].used_floats, used_floats);
   float* const target = memory(slot);
   return MoveSlice(used_floats, max_bytes, progress,
-                   [from, target, start = *progress](int64_t offset, int64_t floats) mutable {
-                     std::memcpy(target + offset, from + start, floats * kFloatBytes);
+                   [this, from, target, start = *progress](int64_t offset, int64_t floats) mutable {
+                     memory_->Write(from + start, target + offset, floats);
                      start += floats;
                    });
 }
@@ -134,8 +137,8 @@ int64_t SlotPool::CopySlice(int32_t from, int32_t to, int64_t position, int64_t 
   const int64_t used = shape_.layout.UsedHeadFloats(position);
   const float* const source = memory(from);
   float* const target = memory(to);
-  return MoveSlice(used, max_bytes, progress, [source, target](int64_t offset, int64_t floats) {
-    std::memcpy(target + offset, source + offset, floats * kFloatBytes);
+  return MoveSlice(used, max_bytes, progress, [this, source, target](int64_t offset, int64_t floats) {
+    memory_->Copy(source + offset, target + offset, floats);
   });
 }
 

@@ -12,8 +12,9 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "kernels/math/aligned_buffer.h"
 #include "kernels/power_retention/layout.h"
+#include "models/model.h"
+#include "models/slot_memory.h"
 
 namespace statehouse {
 
@@ -32,8 +33,10 @@ struct SlotShape {
 
 class SlotPool {
  public:
-  // RESOURCE_EXHAUSTED says how many bytes are needed and how many there are.
-  static absl::StatusOr<std::unique_ptr<SlotPool>> Create(const SlotShape& shape, int64_t num_slots);
+  // In memory of `model`'s, or in the host's if that is null. RESOURCE_EXHAUSTED says how many bytes are needed and how
+  // many there are.
+  static absl::StatusOr<std::unique_ptr<SlotPool>> Create(const SlotShape& shape, int64_t num_slots,
+                                                          Model* model = nullptr);
 
   int64_t num_slots() const { return static_cast<int64_t>(slots_.size()); }
   int64_t num_free() const { return static_cast<int64_t>(free_.size()); }
@@ -41,9 +44,12 @@ class SlotPool {
   int64_t num_used() const { return num_slots() - num_free() - num_zeroing(); }
   int64_t slot_bytes() const { return shape_.bytes(); }
 
+  // The first error of the device that holds the slots: what was saved since may be wrong.
+  absl::Status status() const { return memory_->status(); }
+
   // A zeroed slot. REQUIRES: num_free() > 0.
   int32_t Take();
-  float* memory(int32_t slot);
+  float* memory(int32_t slot) { return memory_->slot(slot); }
   // The slot is about to hold up to `position` tokens.
   void NoteUse(int32_t slot, int64_t position);
   // The slot is about to change its form: all of it counts as written.
@@ -79,7 +85,7 @@ class SlotPool {
   explicit SlotPool(const SlotShape& shape) : shape_(shape) {}
 
   const SlotShape shape_;
-  kernels::AlignedBuffer buffer_;
+  std::unique_ptr<SlotMemory> memory_;
   std::vector<Slot> slots_;
   std::vector<int32_t> free_;   // a stack
   std::vector<int32_t> dirty_;  // a queue, short: its head is erased when done

@@ -112,6 +112,12 @@ class RetentionLayout {
     return block + block_l_offset_ + padded_chunk_;
   }
 
+  // Offsets of those parts, in floats: within a head's region, and within a block.
+  int64_t normalizer_offset() const { return normalizer_offset_; }
+  int64_t ring_offset() const { return ring_offset_; }
+  int64_t block_v_offset() const { return block_v_offset_; }
+  int64_t block_l_offset() const { return block_l_offset_; }
+
   static constexpr int64_t kHeaderFloats = 32;
 
  private:

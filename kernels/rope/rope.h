@@ -20,6 +20,8 @@ class RopeFrequencies {
   // Writes cos and sin of every pair for one position. cos, sin [head_dim / 2].
   void Angles(int64_t position, float* cos, float* sin) const;
   int head_dim() const { return head_dim_; }
+  // Whole turns per position, one per pair: for devices that form their own angles.
+  const std::vector<DoubleDouble>& turns() const { return turns_; }
 
  private:
   int head_dim_;

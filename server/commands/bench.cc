@@ -12,19 +12,38 @@
 #include "kernels/probe/fma_peak.h"
 #include "models/sizing.h"
 #include "server/commands/bench_sequences.h"
+#ifdef STATEHOUSE_CUDA
+#include "kernels/probe/cuda/gpu_ceilings.h"
+#endif
 
 namespace statehouse {
 namespace {
 
 constexpr int64_t kBeyondCaches = 512 << 20;
 
-// Read bandwidth for as many bytes as a step reads; measured once per power of two.
+// What the device that the model computes on could do at best. The CPU: read bandwidth for as many bytes as a step
+// reads, measured once per power of two. A GPU: a large copy, and a large product in bf16.
 class Ceilings {
  public:
-  explicit Ceilings(kernels::ThreadPool* pool) : pool_(*pool), fma_rate_(kernels::MeasureFmaPeak(*pool)) {}
+  Ceilings(const Model& model, kernels::ThreadPool* pool)
+      : pool_(*pool), is_gpu_(model.device() != "cpu"), fma_rate_(is_gpu_ ? 0 : kernels::MeasureFmaPeak(*pool)) {}
 
+  // Measures a GPU.
+  absl::Status Prepare() {
+#ifdef STATEHOUSE_CUDA
+    if (!is_gpu_) return absl::OkStatus();
+    const absl::StatusOr<kernels::GpuCeilings> measured = kernels::MeasureGpuCeilings();
+    if (!measured.ok()) return measured.status();
+    fma_rate_ = measured->bf16_flops_per_s;
+    gpu_bandwidth_ = measured->copy_bytes_per_s;
+#endif
+    return absl::OkStatus();
+  }
+
+  bool is_gpu() const { return is_gpu_; }
   double fma_rate() const { return fma_rate_; }
   double BandwidthFor(double bytes) {
+    if (is_gpu_) return gpu_bandwidth_;
     const auto whole = static_cast<uint64_t>(std::clamp(bytes, 64.0 * 1024, static_cast<double>(kBeyondCaches)));
     double& bandwidth = by_size_[std::bit_ceil(whole)];
     if (bandwidth == 0) bandwidth = kernels::MeasureReadBandwidth(static_cast<int64_t>(std::bit_ceil(whole)), pool_);
@@ -38,8 +57,10 @@ class Ceilings {
 
  private:
   kernels::ThreadPool& pool_;
+  const bool is_gpu_;
   std::optional<kernels::BandwidthProbe> probe_;
-  const double fma_rate_;
+  double fma_rate_;
+  double gpu_bandwidth_ = 0;
   std::map<uint64_t, double> by_size_;
 };
 
@@ -49,12 +70,13 @@ class BenchRun {
       : model_(*model),
         options_(options),
         observer_(observer),
-        ceilings_(pool),
+        ceilings_(*model, pool),
         sequences_(model, options.step_tokens) {
     report_.threads = pool->num_threads();
   }
 
   absl::StatusOr<BenchReport> Run() {
+    if (absl::Status status = ceilings_.Prepare(); !status.ok()) return status;
     Describe();
     const int64_t max_batch = LargestBatchThatFits();
     if (absl::Status status = sequences_.Allocate(max_batch); !status.ok()) return status;
@@ -86,7 +108,11 @@ class BenchRun {
 
   int64_t LargestBatchThatFits() {
     const int64_t slot_bytes = model_.slot_floats() * static_cast<int64_t>(sizeof(float));
-    const int64_t room = AvailableHostBytes().value_or(INT64_MAX) / 10 * 9 / slot_bytes - 1;
+    const int64_t most_rows =
+        std::max(options_.step_tokens, *std::max_element(options_.batches.begin(), options_.batches.end()));
+    const std::optional<int64_t> on_device = model_.BytesForSlots(most_rows, most_rows);
+    const int64_t bytes = on_device.value_or(AvailableHostBytes().value_or(INT64_MAX) / 10 * 9);
+    const int64_t room = std::max<int64_t>(0, bytes) / slot_bytes - 1;
     int64_t largest = 1;
     for (int64_t batch : options_.batches) {
       if (batch <= room) {
@@ -141,7 +167,7 @@ class BenchRun {
     BenchFigure figure = DecodeFigure(context, batch);
     std::vector<double> seconds, passes;
     std::function<void()> between;
-    if (figure.bytes >= static_cast<double>(kBeyondCaches)) {
+    if (!ceilings_.is_gpu() && figure.bytes >= static_cast<double>(kBeyondCaches)) {
       between = [&] { passes.push_back(ceilings_.PassBeyondCaches()); };
       between();  // makes its buffer
       passes.clear();

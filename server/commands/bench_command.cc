@@ -46,10 +46,13 @@ absl::Status Run(BenchFlags& flags, const ShowProgress& show_progress) {
   absl::StatusOr<CheckpointOptions> checkpoint =
       ToCheckpointOptions(flags.model, [&](int64_t done, int64_t total) { show_progress("loading", done, total); });
   if (!checkpoint.ok()) return checkpoint.status();
+  std::string device;
+  checkpoint->load.on_device = [&device](const std::string& why) { device = why; };
   kernels::ThreadPool pool(flags.model.threads);
   absl::StatusOr<std::unique_ptr<Model>> model = LoadModel(flags.model.model, checkpoint->load, &pool);
   show_progress(nullptr, 0, 0);
   if (!model.ok()) return model.status();
+  Print(absl::StrCat(device, "\n"));
   const std::string name = std::filesystem::weakly_canonical(flags.model.model).filename().string();
   BenchObserver observer;
   observer.on_start = [&](BenchReport report) {

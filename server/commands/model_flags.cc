@@ -7,6 +7,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/power_retention/layout.h"
+#include "models/device.h"
 
 namespace statehouse {
 namespace {
@@ -109,6 +110,26 @@ void AddModelFlags(CLI::App& command, ModelFlags* flags) {
                   "How messages become a prompt: " + TemplateNames() + "; by default what the checkpoint names")
       ->type_name("NAME")
       ->group(kGroup);
+  command
+      .add_option(
+          "--device", flags->device,
+          "Where the model computes: auto (the first GPU, if there is one that can, else the CPU), cpu, cuda, or "
+          "cuda:N for GPU number N")
+      ->type_name("DEVICE")
+      ->capture_default_str()
+      ->group(kGroup);
+  command
+      .add_flag("--deterministic", flags->deterministic,
+                "On a GPU: a sequence's bits depend on its own tokens alone, as they always do on the CPU; slower")
+      ->group(kGroup);
+  command
+      .add_option("--gpu-memory-utilization", flags->gpu_memory_utilization,
+                  "Share of the GPU's memory for weights, working memory and sequences, if nothing else says how many "
+                  "sequences run at once")
+      ->check(CLI::Range(0.01, 1.0))
+      ->type_name("SHARE")
+      ->capture_default_str()
+      ->group(kGroup);
   command.add_option("--threads", flags->threads, "Threads of the forward pass; 0: one per available core")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str()
@@ -122,8 +143,10 @@ void AddEngineFlags(CLI::App& command, EngineOptions* options) {
       "Memory for sequences' states; each running sequence takes the same, whatever its length. 0: from --max-num-seqs")
       ->group(kGroup);
   command
-      .add_option("--max-num-seqs", options->max_num_seqs,
-                  "Sequences that run at once; 0: as many as --state-memory holds (16 if that is 0 too)")
+      .add_option(
+          "--max-num-seqs", options->max_num_seqs,
+          "Sequences that run at once; 0: as many as --state-memory holds (if that is 0 too: 16, or on a GPU as "
+          "many as its memory holds, at most 256)")
       ->check(CLI::Range(int64_t{0}, int64_t{65536}))
       ->capture_default_str()
       ->group(kGroup);
@@ -149,6 +172,10 @@ absl::StatusOr<CheckpointOptions> ToCheckpointOptions(const ModelFlags& flags,
   } else if (flags.dtype != "auto") {
     return absl::InvalidArgumentError(absl::StrCat("--dtype: ", flags.dtype, "; expected auto, f32, bf16 or int8"));
   }
+  if (absl::Status status = CheckDeviceName(flags.device); !status.ok()) return status;
+  options.load.device = flags.device;
+  options.load.deterministic = flags.deterministic;
+  options.load.gpu_memory_utilization = flags.gpu_memory_utilization;
   options.load.dummy = flags.load_format == "dummy";
   const absl::StatusOr<int64_t> switch_over = ParseSwitchOver(flags.switch_over);
   if (!switch_over.ok()) return switch_over.status();

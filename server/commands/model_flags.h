@@ -28,6 +28,9 @@ struct ModelFlags {
   int64_t max_tail_tokens = 0;       // --max-tail-tokens
   std::string chat_template;         // --chat-template; "": the checkpoint's own
   int threads = 0;                   // --threads; 0: one per core
+  std::string device = "auto";       // --device
+  bool deterministic = false;        // --deterministic
+  double gpu_memory_utilization = 0.9;
 };
 
 // `flags` and `options` must outlive parsing.

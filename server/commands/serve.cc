@@ -32,6 +32,7 @@ absl::StatusOr<std::unique_ptr<HostedModel>> LoadModelToServe(const ServeOptions
   auto checkpoint =
       ToCheckpointOptions(options.model, [&progress](int64_t done, int64_t all) { progress.Show(done, all); });
   if (!checkpoint.ok()) return checkpoint.status();
+  checkpoint->load.on_device = [log](const std::string& why) { log->Info("device", {{"choice", why}}); };
   hosted.checkpoint = *std::move(checkpoint);
   hosted.directory = options.model.model;
   hosted.served_name = options.served_model_name;
@@ -84,6 +85,7 @@ int RunServe(const ServeOptions& options) {
   server_options.log_prompts = options.log_prompts;
   server_options.slow_reader_timeout = options.engine.slow_reader_timeout;
   server_options.device = DeviceName(options.model.threads);
+  server_options.on_failed = [&signals] { signals.RequestStop(); };
   auto started = Server::Start(server_options, &log);
   if (!started.ok()) return FailCommand(started.status());
   {
@@ -100,6 +102,7 @@ int RunServe(const ServeOptions& options) {
   PrintStartupSummary(*model, *server, options, &log);
 
   const int signal = signals.WaitForStop();
+  const bool failed = !model->engine().GetStatus().healthy;
   log.Info("stopping: finishing requests in flight; a second signal ends at once",
            {{"signal", int64_t{signal}}, {"timeout_s", absl::ToDoubleSeconds(options.shutdown_timeout)}});
   const int64_t cancelled = server->Drain(options.shutdown_timeout);
@@ -110,7 +113,7 @@ int RunServe(const ServeOptions& options) {
     std::lock_guard<std::mutex> lock(reload_mu);
     server.reset();
   }
-  return 0;
+  return failed ? 1 : 0;
 }
 
 }  // namespace statehouse

@@ -19,6 +19,8 @@ std::string Text(const HostedModel& model, const Server& server, const ServeOpti
       absl::StrFormat("model      %s (%s, %s parameters as %s), chat template: %s\n", card.name(), card.family(),
                       WithPrefix(static_cast<double>(card.parameters()), ""), card.dtype(),
                       card.chat_template().empty() ? "none, so chat is refused" : card.chat_template().c_str());
+  absl::StrAppendFormat(&text, "device     %s\n",
+                        model.served().device.empty() ? DeviceName(options.model.threads) : model.served().device);
   const std::string length = card.has_max_tail_tokens()
                                  ? absl::StrCat(", of at most ", card.max_tail_tokens(), " tokens each")
                                  : ", whatever their length";
@@ -50,8 +52,10 @@ void PrintStartupSummary(const HostedModel& model, const Server& server, const S
     std::fputs(Text(model, server, options).c_str(), stderr);
     std::fflush(stderr);
   }
+  const std::string& device = model.served().device;
   log->Info("ready",
             {{"model", model.served().name},
+             {"device", device.empty() ? DeviceName(options.model.threads) : device},
              {"sequences", now.slots_total},
              {"slot_bytes", now.slot_bytes},
              {"state_bytes", now.state_bytes},

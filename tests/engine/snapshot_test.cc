@@ -62,6 +62,20 @@ TEST_F(SnapshotTest, RequestFromAnyPosition_ContinuesAsIfItHadComputedAll) {
   }
 }
 
+TEST_F(SnapshotTest, ADeviceThatFailsWhileASnapshotIsCopied_SealsNothingAndFailsTheRequest) {
+  MakeEngine(2, 16);
+  auto request = MakeRequest(MakePrompt(40), 5);
+  auto draft = Draft();
+  request->snapshots = {{20, draft}};
+  model_->FailSlotReads();
+  const auto stream = Submit(std::move(request));
+  RunAndRead(stream);
+  EXPECT_FALSE(draft->filled());
+  EXPECT_EQ(stream->status().code(), absl::StatusCode::kInternal) << stream->status();
+  EXPECT_THAT(std::string(stream->status().message()), HasSubstr("a copy out of a slot failed"));
+  EXPECT_FALSE(engine_->GetStatus().healthy);
+}
+
 TEST_F(SnapshotTest, ShortSequence_CostsOnlyWhatExists) {
   MakeEngine(2, 16);
   const std::vector<int32_t> prompt = MakePrompt(200);

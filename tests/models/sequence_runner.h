@@ -3,19 +3,23 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "kernels/math/aligned_buffer.h"
 #include "models/model.h"
+#include "models/slot_memory.h"
 
 namespace statehouse::testing {
 
 class SequenceRunner {
  public:
   explicit SequenceRunner(Model* model) : model_(model) {
-    EXPECT_TRUE(memory_.Allocate(model->slot_floats() * static_cast<int64_t>(sizeof(float))));
+    auto memory = model->AllocateSlots(model->slot_floats() * static_cast<int64_t>(sizeof(float)), 1);
+    EXPECT_TRUE(memory.ok()) << memory.status();
+    if (memory.ok()) memory_ = *std::move(memory);
   }
 
   // How many of `wanted` rows the next step may hold; runs the switch-over first if it is due.
@@ -48,13 +52,20 @@ class SequenceRunner {
     return logits;
   }
 
+  // The slot holds a sequence that came from elsewhere.
+  void Continue(int64_t position, bool switched) {
+    position_ = position;
+    switched_ = switched;
+  }
+  bool switched() const { return switched_; }
   void Advance(int64_t rows) { position_ += rows; }
-  float* memory() { return memory_.as<float>(); }
+  float* memory() { return memory_->slot(0); }
+  SlotMemory& slots() { return *memory_; }
   int64_t position() const { return position_; }
 
  private:
   Model* model_;
-  kernels::AlignedBuffer memory_;
+  std::unique_ptr<SlotMemory> memory_;
   int64_t position_ = 0;
   bool switched_ = false;
 };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace statehouse::testing {
 namespace {
@@ -47,6 +48,30 @@ kernels::RetentionLayout MakeLayout(const FakeModelOptions& options) {
   shape.max_tail_tokens = options.max_tail_tokens;
   return kernels::RetentionLayout::Make(shape).value();
 }
+
+// Host memory whose reads can be made to fail.
+class FakeSlotMemory final : public SlotMemory {
+ public:
+  FakeSlotMemory(std::unique_ptr<SlotMemory> host, const bool* fail_reads)
+      : host_(std::move(host)), fail_reads_(*fail_reads) {}
+  float* slot(int64_t idx) override { return host_->slot(idx); }
+  void Zero(float* to, int64_t floats) override { host_->Zero(to, floats); }
+  void Copy(const float* from, float* to, int64_t floats) override { host_->Copy(from, to, floats); }
+  void Write(const float* host, float* to, int64_t floats) override { host_->Write(host, to, floats); }
+  void Read(const float* from, float* host, int64_t floats) override {
+    if (fail_reads_) {
+      status_ = absl::InternalError("a copy out of a slot failed");
+    } else {
+      host_->Read(from, host, floats);
+    }
+  }
+  absl::Status status() const override { return status_; }
+
+ private:
+  const std::unique_ptr<SlotMemory> host_;
+  const bool& fail_reads_;
+  absl::Status status_;
+};
 
 }  // namespace
 
@@ -210,6 +235,12 @@ void FakeModel::Violation(const char* what) {
 std::string FakeModel::violation() const {
   std::lock_guard<std::mutex> lock(mu_);
   return violation_;
+}
+
+absl::StatusOr<std::unique_ptr<SlotMemory>> FakeModel::AllocateSlots(int64_t slot_bytes, int64_t num_slots) {
+  auto host = AllocateHostSlots(slot_bytes, num_slots);
+  if (!host.ok()) return host.status();
+  return std::make_unique<FakeSlotMemory>(*std::move(host), &fail_slot_reads_);
 }
 
 }  // namespace statehouse::testing

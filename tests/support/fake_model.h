@@ -11,6 +11,7 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <span>
 #include <string>
@@ -47,12 +48,15 @@ class FakeModel final : public Model {
   int64_t workspace_bytes() const override { return 4096; }
   absl::Status Forward(const StepBatch& batch, std::span<float> logits) override;
   void SwitchOver(float* memory, int64_t unit) override;
+  absl::StatusOr<std::unique_ptr<SlotMemory>> AllocateSlots(int64_t slot_bytes, int64_t num_slots) override;
 
   // The logits after a token history: what Forward() answers.
   std::vector<float> LogitsAfter(std::span<const int32_t> tokens) const;
 
   // Forward() number `call` (from 1 on, counted from now) fails; 0: none.
   void FailAfter(int64_t call) { fail_at_ = call > 0 ? num_steps() + call : 0; }
+  // From now on nothing can be copied out of slots: their memory reports an error.
+  void FailSlotReads() { fail_slot_reads_ = true; }
   // Called at the start of each Forward(): a slow step, a clock that moves.
   std::function<void(const StepBatch&)> on_forward;
 
@@ -73,6 +77,7 @@ class FakeModel final : public Model {
   int64_t num_regions() const { return config_.num_layers * config_.heads_kv; }
 
   FakeModelOptions options_;
+  bool fail_slot_reads_ = false;
   ModelConfig config_;
   kernels::RetentionLayout layout_;
   int64_t max_rows_ = 0;

@@ -27,6 +27,20 @@ TEST(ModelFlags, BytesWithAndWithoutAnI_AreNotTheSame) {
   EXPECT_THROW(Bytes("much"), CLI::ParseError);
 }
 
+TEST(ModelFlags, AnUnknownDevice_IsRefusedBeforeAnythingIsLoaded) {
+  ModelFlags flags;
+  for (const char* device : {"gpu", "cuda:", "cuda:-1", "cuda:x", ""}) {
+    flags.device = device;
+    const absl::Status status = ToCheckpointOptions(flags).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << device;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("expected auto, cpu, cuda or cuda:N"));
+  }
+  for (const char* device : {"auto", "cpu", "cuda", "cuda:3"}) {
+    flags.device = device;
+    EXPECT_TRUE(ToCheckpointOptions(flags).ok()) << device;
+  }
+}
+
 TEST(ModelFlags, AnUnknownChatTemplate_IsRefusedBeforeAnythingIsLoaded) {
   ModelFlags flags;
   flags.chat_template = "chatlm";

@@ -1,0 +1,84 @@
+// Writes new rows into their chunk blocks: K transposed, V in panels, running sums of the log gates.
+#include "kernels/cuda/status.h"
+#include "kernels/power_retention/cuda/slot_args.cuh"
+
+namespace statehouse::kernels {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kSlices = 16;  // blocks that share a segment's copies, at most
+// e^-200 is 0 in float32 beside anything: a lower gate changes nothing, and sums of clamped gates keep their precision.
+constexpr double kLowestGate = -200.0;
+
+// A number as a float and the remainder that it cannot hold.
+__device__ __forceinline__ double StoreGateSum(const SlotView& view, float* block, int c, double sum) {
+  const float rounded = static_cast<float>(sum);
+  const float rest = static_cast<float>(sum - static_cast<double>(rounded));
+  block[view.block_l + c] = rounded;
+  block[view.block_l + view.padded_chunk + c] = rest;
+  return static_cast<double>(rounded) + static_cast<double>(rest);  // what a later call would read back
+}
+
+// Grid (segment, head, slice of the copies); the first slice sums the gates.
+template <int d>
+__global__ void __launch_bounds__(kThreads) AppendRows(SlotKernelArgs args) {
+  __shared__ float gates[kThreads];
+  const SlotView& view = args.view;
+  const SlotSegment segment = args.segments[blockIdx.x];
+  const int head = blockIdx.y, rows = segment.num_rows;
+  const SlotHead slot(view, segment.memory, args.layer_idx, head);
+  const bool holds_state = slot.HoldsState();
+  const int64_t chunk = segment.position / view.chunk;
+  const int first_c = static_cast<int>(segment.position - chunk * view.chunk);
+  float* const block = slot.Block(chunk, holds_state);
+  float* const V = block + view.block_v;
+
+  const int first = blockIdx.z * kThreads + threadIdx.x, stride = gridDim.z * kThreads;
+  for (int at = first; at < rows * d; at += stride) {
+    // Many rows: neighbours in a warp are keys, as they lie in K. Few: they are elements of a row, as they come.
+    const int row = rows >= 32 ? at % rows : at / d, l = rows >= 32 ? at / rows : at % d, c = first_c + row;
+    const int64_t from = (segment.first_row + row) * args.row_stride + head * d + l;
+    block[KeyOffset<d>(c) + l * KeyWidth(view, c)] = args.k[from];
+  }
+  for (int at = first; at < rows * d; at += stride) {
+    constexpr int kWidth = PanelMatrix<d>::kWidth;
+    const int row = at / d, column = at % d, c = first_c + row;
+    const int64_t from = (segment.first_row + row) * args.row_stride + head * d + column;
+    V[(int64_t{column / kWidth} * view.chunk + c) * kWidth + column % kWidth] = args.v[from];
+  }
+  if (blockIdx.z > 0) return;
+  double sum = threadIdx.x == 0 && first_c > 0 ? GateSum(view, block, first_c - 1) : 0.0;
+  for (int done = 0; done < rows; done += kThreads) {
+    const int count = min(kThreads, rows - done);
+    if (static_cast<int>(threadIdx.x) < count) {
+      gates[threadIdx.x] = args.log_g[(segment.first_row + done + threadIdx.x) * args.row_stride + head];
+    }
+    __syncthreads();  // gates are there
+    if (threadIdx.x == 0) {
+      for (int i = 0; i < count; ++i) {
+        sum += fmax(static_cast<double>(gates[i]), kLowestGate);
+        sum = StoreGateSum(view, block, first_c + done + i, sum);
+      }
+    }
+    __syncthreads();  // gates may be overwritten
+  }
+  // The fold before these rows is done.
+  if (threadIdx.x == 0 && first_c == 0 && holds_state && slot.header()->folded_chunks < chunk - 1) {
+    ++slot.header()->folded_chunks;
+  }
+}
+
+}  // namespace
+
+absl::Status LaunchSlotAppend(const SlotKernelArgs& args, int d, int num_segments, cudaStream_t stream) {
+  // Few segments may have many rows each; blocks without any end at once.
+  constexpr int kBlocks = 64;
+  const int slices = num_segments >= kBlocks ? 1 : kBlocks / num_segments < kSlices ? kBlocks / num_segments : kSlices;
+  const dim3 grid(num_segments, args.view.heads_kv, slices);
+  return ForHeadDim(d, [&]<int kDim>() {
+    AppendRows<kDim><<<grid, kThreads, 0, stream>>>(args);
+    return LaunchStatus("AppendRows");
+  });
+}
+
+}  // namespace statehouse::kernels

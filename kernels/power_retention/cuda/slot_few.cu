@@ -1,0 +1,271 @@
+// The sums of AnswerTiles for few queries, bound by reading the state: every element of S goes from device memory into
+// the registers of the one thread that multiplies it with all queries. Elements are summed in interleaved chains
+// (thread, then warp), so the bits are not those of AnswerTiles.
+#include "kernels/cuda/status.h"
+#include "kernels/power_retention/cuda/slot_tile.cuh"
+
+namespace statehouse::kernels {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / 32;
+constexpr int kDepth = 64;  // monomials or keys at a time
+
+template <int d, int kQueries>
+struct FewShared {
+  float queries[d][kQueries];
+  float coef[2][kDepth][kQueries];
+  double gates[kQueries];
+  float sums[kWarps][kQueries][PanelMatrix<d>::kWidth];
+};
+
+template <int d, int kQueries>
+class FewAnswer {
+ public:
+  static constexpr int kWidth = PanelMatrix<d>::kWidth, kPanels = d / kWidth;
+  static constexpr int kWarpsPerPanel = kWarps / kPanels;
+  static constexpr int kLanesPerRow = kWidth / 4, kRowsPerLoad = 32 / kLanesPerRow;
+  static constexpr int kStep = kWarpsPerPanel * kRowsPerLoad;  // rows that a panel's warps take together
+  static constexpr int kLoads = kDepth / kStep;
+  static constexpr int kDens = (kQueries + kWarps - 1) / kWarps;  // denominators per warp
+
+  __device__ FewAnswer(const SlotKernelArgs& args, const TilePlace& place, FewShared<d, kQueries>& shared)
+      : args_(args),
+        place_(place),
+        shared_(shared),
+        lane_(threadIdx.x % 32),
+        warp_(threadIdx.x / 32),
+        column_(warp_ % kPanels * kWidth + lane_ % kLanesPerRow * 4),
+        row_(warp_ / kPanels * kRowsPerLoad + lane_ / kLanesPerRow) {}
+
+  __device__ void LoadQueries() {
+    for (int at = threadIdx.x; at < kQueries * d; at += kThreads) {
+      const int m = at / d, l = at % d, query = place_.first_query + m, group = args_.view.group;
+      float value = 0;
+      if (m < place_.num_queries) {
+        value = args_.q[(place_.segment.first_row + query / group) * args_.row_stride +
+                        (place_.head * group + query % group) * d + l];
+      }
+      shared_.queries[l][m] = value;
+    }
+    __syncthreads();  // queries are there
+  }
+
+  __device__ void AddState(int first, int end) {
+    const SlotHead head = place_.Head(args_.view);
+    const PanelMatrix<d> state = {head.State(), args_.view.expanded};
+    const float* z = head.Normalizer();
+    for (int m0 = first, turn = 0; m0 < end; m0 += kDepth, turn ^= 1) {
+      const int count = min(kDepth, end - m0);
+      float4 rows[kLoads];
+      ReadRows(state, m0, count, rows);
+      for (int at = threadIdx.x; at < kDepth * kQueries; at += kThreads) {
+        const int m = at / kQueries, query = at % kQueries;
+        float expanded = 0;
+        if (m < count) {
+          const uchar2 pair = args_.pairs[m0 + m];
+          expanded = shared_.queries[pair.x][query] * shared_.queries[pair.y][query];
+        }
+        shared_.coef[turn][m][query] = expanded;
+      }
+      float weight[kDepth / 32];
+#pragma unroll
+      for (int i = 0; i < kDepth / 32; ++i) weight[i] = i * 32 + lane_ < count ? z[m0 + i * 32 + lane_] : 0.0f;
+      __syncthreads();  // coefficients are there; those of two turns ago were used up before the last barrier
+      AddDenominators(turn, weight);
+      AddRows(turn, rows);
+    }
+  }
+
+  __device__ void AddTail(int64_t first, int64_t end) {
+    const SlotView& view = args_.view;
+    const SlotHead head = place_.Head(view);
+    if (threadIdx.x < kQueries) {
+      const int row = place_.RowOf(view, min(static_cast<int>(threadIdx.x), place_.num_queries - 1));
+      shared_.gates[threadIdx.x] = GateSum(view, head.Block(place_.chunk, place_.holds_state), place_.chunk_row + row);
+    }
+    __syncthreads();  // gates are there
+    int turn = 0;
+    for (int64_t at = first; at < end;) {
+      const int64_t chunk = at / view.chunk;
+      const int begin = static_cast<int>(at - chunk * view.chunk);
+      const int stop = static_cast<int>(min(end - chunk * view.chunk, static_cast<int64_t>(view.chunk)));
+      const float* block = head.Block(chunk, place_.holds_state);
+      double between = 0;
+      if (chunk < place_.chunk) {
+        between = ChunkGates(head, place_.holds_state, chunk, place_.chunk) + GateSum(view, block, view.chunk - 1);
+      }
+      for (int c0 = begin; c0 < stop; c0 += kDepth, turn ^= 1) {
+        AddKeys(block, chunk, c0, min(kDepth, stop - c0), between, turn);
+      }
+      at = chunk * view.chunk + stop;
+    }
+  }
+
+  __device__ void Store(int part) {
+    const int parts = args_.state_parts + args_.tail_parts;
+    const int64_t first = ((int64_t{place_.tile} * args_.view.heads_kv + place_.head) * parts + part) * kQueries;
+#pragma unroll
+    for (int query = 0; query < kQueries; ++query) {
+      // Lanes that hold the same column.
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+#pragma unroll
+        for (int step = 16; step >= kLanesPerRow; step /= 2) {
+          sum_[query][i] += __shfl_xor_sync(0xffffffffu, sum_[query][i], step);
+        }
+      }
+      if (lane_ < kLanesPerRow) {
+        *reinterpret_cast<float4*>(&shared_.sums[warp_][query][lane_ * 4]) =
+            make_float4(sum_[query][0], sum_[query][1], sum_[query][2], sum_[query][3]);
+      }
+    }
+    __syncthreads();  // sums are there
+    for (int at = threadIdx.x; at < kQueries * d; at += kThreads) {
+      const int query = at / d, column = at % d;
+      float sum = 0;
+#pragma unroll
+      for (int i = 0; i < kWarpsPerPanel; ++i) {
+        sum += shared_.sums[i * kPanels + column / kWidth][query][column % kWidth];
+      }
+      args_.numerators[(first + query) * d + column] = sum;
+    }
+#pragma unroll
+    for (int i = 0; i < kDens; ++i) {
+#pragma unroll
+      for (int step = 16; step > 0; step /= 2) den_[i] += __shfl_xor_sync(0xffffffffu, den_[i], step);
+      if (lane_ == 0 && warp_ + i * kWarps < kQueries) args_.denominators[first + warp_ + i * kWarps] = den_[i];
+    }
+  }
+
+ private:
+  __device__ void ReadRows(const PanelMatrix<d>& from, int64_t first, int count, float4 (&rows)[kLoads]) const {
+#pragma unroll
+    for (int i = 0; i < kLoads; ++i) {
+      const int row = i * kStep + row_;
+      rows[i] = row < count ? __ldg(from.Address(first + row, column_)) : make_float4(0, 0, 0, 0);
+    }
+  }
+
+  __device__ void AddRows(int turn, const float4 (&rows)[kLoads]) {
+#pragma unroll
+    for (int i = 0; i < kLoads; ++i) {
+      const float* coef = shared_.coef[turn][i * kStep + row_];
+#pragma unroll
+      for (int query = 0; query < kQueries; query += 4) {
+        const float4 four = *reinterpret_cast<const float4*>(coef + query);
+        const float c[4] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          sum_[query + j][0] = fmaf(c[j], rows[i].x, sum_[query + j][0]);
+          sum_[query + j][1] = fmaf(c[j], rows[i].y, sum_[query + j][1]);
+          sum_[query + j][2] = fmaf(c[j], rows[i].z, sum_[query + j][2]);
+          sum_[query + j][3] = fmaf(c[j], rows[i].w, sum_[query + j][3]);
+        }
+      }
+    }
+  }
+
+  __device__ void AddDenominators(int turn, const float (&weight)[kDepth / 32]) {
+#pragma unroll
+    for (int i = 0; i < kDens; ++i) {
+      const int query = warp_ + i * kWarps;
+      if (query >= kQueries) break;
+#pragma unroll
+      for (int j = 0; j < kDepth / 32; ++j)
+        den_[i] = fmaf(shared_.coef[turn][j * 32 + lane_][query], weight[j], den_[i]);
+    }
+  }
+
+  // Keys c0 … of one chunk; c0 is a multiple of 32. Two half-blocks of keys, four sets of queries.
+  __device__ void AddKeys(const float* block, int64_t chunk, int c0, int count, double between, int turn) {
+    constexpr int kOwn = kQueries / 4;
+    const SlotView& view = args_.view;
+    const int at = warp_ % 2 * 32 + lane_, first_query = warp_ / 2 * kOwn;
+    float score[kOwn] = {};
+    double since_key = 0;
+    if (at < count) {
+      const int width = KeyWidth(view, c0 + at);
+      const float* key = block + KeyOffset<d>(c0 + at);
+      // Many loads under way at once: this block is a chain of their latencies.
+      constexpr int kAhead = d < 32 ? d : 32;
+#pragma unroll 1
+      for (int l0 = 0; l0 < d; l0 += kAhead) {
+        float k[kAhead];
+#pragma unroll
+        for (int l = 0; l < kAhead; ++l) k[l] = __ldg(key + (l0 + l) * width);
+#pragma unroll
+        for (int l = 0; l < kAhead; ++l) {
+#pragma unroll
+          for (int i = 0; i < kOwn; ++i) score[i] = fmaf(shared_.queries[l0 + l][first_query + i], k[l], score[i]);
+        }
+      }
+      since_key = between - GateSum(view, block, c0 + at);
+    }
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) {
+      const int m = first_query + i, row = place_.RowOf(view, min(m, place_.num_queries - 1));
+      const bool seen = chunk < place_.chunk || c0 + at <= place_.chunk_row + row;
+      float weight = 0;
+      if (at < count && seen) {
+        weight = Power(score[i] * view.scale, view.degree) * expf(static_cast<float>(shared_.gates[m] + since_key));
+      }
+      shared_.coef[turn][at][m] = weight;
+    }
+    float4 rows[kLoads];
+    ReadRows({block + view.block_v, view.chunk}, c0, count, rows);
+    const float ones[kDepth / 32] = {1.0f, 1.0f};
+    __syncthreads();  // weights are there
+    AddDenominators(turn, ones);
+    AddRows(turn, rows);
+  }
+
+  const SlotKernelArgs& args_;
+  const TilePlace& place_;
+  FewShared<d, kQueries>& shared_;
+  const int lane_, warp_;
+  const int column_, row_;  // what this thread reads of every kStep rows
+  float sum_[kQueries][4] = {};
+  float den_[kDens] = {};
+};
+
+// Grid (part, head, tile).
+template <int d, int kQueries>
+__global__ void __launch_bounds__(kThreads, 2) AnswerFew(SlotKernelArgs args) {
+  __shared__ FewShared<d, kQueries> shared;
+  const TilePlace place(args, blockIdx.z, blockIdx.y, kQueries);
+  const int part = blockIdx.x, tail_part = part - args.state_parts;
+  FewAnswer<d, kQueries> answer(args, place, shared);
+  if (tail_part < 0) {
+    if (place.first_chunk == 0) return;  // nothing is folded
+    answer.LoadQueries();
+    answer.AddState(PartBegin(args.view.expanded, args.state_parts, part),
+                    PartBegin(args.view.expanded, args.state_parts, part + 1));
+  } else {
+    if (tail_part >= place.NumTailParts(args)) return;
+    answer.LoadQueries();
+    const int64_t begin = (place.FirstTailPart(args) + tail_part) * args.part_rows;
+    answer.AddTail(max(begin, place.first_chunk * args.view.chunk),
+                   min(begin + args.part_rows, place.LastPosition(args.view) + 1));
+  }
+  answer.Store(part);
+}
+
+}  // namespace
+
+absl::Status LaunchSlotAnswerFew(const SlotKernelArgs& args, int d, int tile_queries, int num_tiles,
+                                 cudaStream_t stream) {
+  const dim3 grid(args.state_parts + args.tail_parts, args.view.heads_kv, num_tiles);
+  return ForHeadDim(d, [&]<int kDim>() {
+    if (tile_queries == 8) {
+      AnswerFew<kDim, 8><<<grid, kThreads, 0, stream>>>(args);
+    } else if (kDim == 128 && tile_queries == 12) {
+      AnswerFew<kDim, kDim == 128 ? 12 : 16><<<grid, kThreads, 0, stream>>>(args);
+    } else {
+      AnswerFew<kDim, 16><<<grid, kThreads, 0, stream>>>(args);
+    }
+    return LaunchStatus("AnswerFew");
+  });
+}
+
+}  // namespace statehouse::kernels

@@ -1,0 +1,343 @@
+#include "models/cuda/cuda_transformer.h"
+
+#include <algorithm>
+#include <cstring>
+#include <tuple>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/activation/cuda/activation.h"
+#include "kernels/cuda/status.h"
+#include "kernels/embedding/cuda/embedding.h"
+#include "kernels/norm/cuda/norm.h"
+#include "kernels/rope/cuda/heads.h"
+#include "kernels/rope/rope.h"
+#include "models/cuda/cuda_slot_memory.h"
+#include "models/identity_hash.h"
+
+namespace statehouse {
+namespace {
+
+using kernels::CudaStatus;
+
+// What the CUDA runtime and cuBLAS take when their code is first used.
+constexpr int64_t kRuntimeBytes = int64_t{512} << 20;
+// Recordings kept; beyond that all are made anew.
+constexpr size_t kMostGraphs = 256;
+
+}  // namespace
+
+bool CudaTransformer::StepKey::operator<(const StepKey& other) const {
+  const auto fields = [](const StepKey& key) {
+    const kernels::SlotWave& wave = key.wave;
+    return std::tuple(key.num_rows, key.num_logits, wave.num_tiles, wave.tile_queries, wave.few, wave.num_folds,
+                      wave.state_parts, wave.tail_parts, wave.part_rows);
+  };
+  return fields(*this) < fields(other);
+}
+
+absl::StatusOr<std::unique_ptr<CudaTransformer>> CudaTransformer::Make(const ModelConfig& config,
+                                                                       const kernels::RetentionLayout& layout,
+                                                                       const CudaModelOptions& options) {
+  const int64_t q_width = int64_t{config.heads_q} * config.head_dim;
+  for (int64_t size : {config.hidden_size, config.intermediate_size, q_width}) {
+    if (size % 8 == 0) continue;
+    return absl::UnimplementedError(absl::StrCat("on the GPU: a width of ", size, ", which is not a multiple of 8"));
+  }
+  if (absl::Status status = CudaStatus(cudaSetDevice(options.device.index), "cudaSetDevice"); !status.ok()) {
+    return status;
+  }
+  absl::StatusOr<kernels::Stream> stream = kernels::Stream::Make();
+  if (!stream.ok()) return stream.status();
+  using kernels::MatMulMode;
+  auto matmul = kernels::CudaMatMul::Make(options.deterministic ? MatMulMode::kDeterministic : MatMulMode::kFast,
+                                          options.is_bf16, stream->get());
+  if (!matmul.ok()) return matmul.status();
+  auto retention = kernels::SlotRetention::Make(layout, options.retention_mode());
+  if (!retention.ok()) return retention.status();
+  std::unique_ptr<CudaTransformer> made(
+      new CudaTransformer(config, layout, options, *std::move(stream), *std::move(matmul), *std::move(retention)));
+  const kernels::RopeFrequencies rope(config.head_dim, config.rope_theta);
+  const size_t bytes = rope.turns().size() * sizeof(rope.turns()[0]);
+  if (absl::Status status = made->turns_.Allocate(bytes); !status.ok()) return status;
+  if (absl::Status status = made->turns_.Upload(rope.turns().data(), bytes); !status.ok()) return status;
+  return made;
+}
+
+CudaTransformer::CudaTransformer(const ModelConfig& config, const kernels::RetentionLayout& layout,
+                                 const CudaModelOptions& options, kernels::Stream stream, kernels::CudaMatMul matmul,
+                                 kernels::SlotRetention retention)
+    : config_(config),
+      layout_(layout),
+      options_(options),
+      stream_(std::move(stream)),
+      matmul_(std::move(matmul)),
+      retention_(std::move(retention)),
+      weights_(config) {}
+
+CudaTransformer::~CudaTransformer() {
+  cudaStreamSynchronize(stream_.get());
+  RegisterLogits({});
+  DropGraphs();
+}
+
+absl::Status CudaTransformer::FinishLoading(const TensorTable& table, uint64_t weights_hash) {
+  for (const TensorSpec& spec : table.specs()) {
+    const bool absent = spec.sink != nullptr ? !spec.sink->filled() : spec.vector->empty();
+    if (!absent) num_parameters_ += spec.num_elements();
+  }
+  fingerprint_ = IdentityHash(config_, layout_, weights_hash);
+  if (absl::Status status = weights_.Finish(config_); !status.ok()) return status;
+  weight_bytes_ = weights_.bytes();
+  return absl::OkStatus();
+}
+
+int64_t CudaTransformer::step_weight_bytes() const {
+  return weight_bytes_ - (weights_.lm_head.bytes() > 0 ? weights_.embedding.bytes() : 0);
+}
+
+std::string CudaTransformer::arithmetic() const {
+  return absl::StrCat("sm_", options_.device.major, options_.device.minor, options_.is_bf16 ? "-bf16" : "-f32",
+                      options_.deterministic ? "-deterministic" : "-fast");
+}
+
+std::string CudaTransformer::device_name() const {
+  return absl::StrCat(options_.device.name, " (cuda:", options_.device.index, ")");
+}
+
+absl::StatusOr<std::unique_ptr<SlotMemory>> CudaTransformer::AllocateSlots(int64_t slot_bytes, int64_t num_slots) {
+  return CudaSlotMemory::Allocate(slot_bytes, num_slots, options_.device.index, stream_.get());
+}
+
+std::optional<int64_t> CudaTransformer::BytesForSlots(int64_t max_rows, int64_t max_logit_rows) const {
+  size_t free_bytes = 0, total_bytes = 0;
+  cudaSetDevice(options_.device.index);
+  if (cudaMemGetInfo(&free_bytes, &total_bytes) != cudaSuccess) return 0;
+  const double kept = (1.0 - options_.memory_utilization) * static_cast<double>(total_bytes);
+  return static_cast<int64_t>(free_bytes) - static_cast<int64_t>(kept) - kRuntimeBytes -
+         CudaWorkspace::Bytes(config_, max_rows, max_logit_rows, options_.is_bf16);
+}
+
+void CudaTransformer::RegisterLogits(std::span<float> logits) {
+  // A failure costs speed, not results: the copy then takes a detour.
+  if (!registered_.empty()) cudaHostUnregister(registered_.data());
+  registered_ = {};
+  if (logits.empty()) return;
+  if (cudaHostRegister(logits.data(), logits.size_bytes(), cudaHostRegisterDefault) == cudaSuccess) {
+    registered_ = logits;
+  } else {
+    cudaGetLastError();  // not sticky
+  }
+}
+
+absl::Status CudaTransformer::Reserve(int64_t max_rows, int64_t max_logit_rows) {
+  if (absl::Status status = CudaStatus(cudaSetDevice(options_.device.index), "cudaSetDevice"); !status.ok()) {
+    return status;
+  }
+  if (absl::Status status = stream_.Synchronize(); !status.ok()) return status;
+  DropGraphs();  // they hold addresses
+  max_rows_ = std::max(max_rows, max_rows_);
+  max_logit_rows_ = std::max(max_logit_rows, max_logit_rows_);
+  absl::Status status =
+      plan_.Reserve(layout_, max_rows_, options_.retention_mode(), options_.device.num_multiprocessors);
+  if (!status.ok()) return status;
+  rows_.reserve(max_rows_);
+  return workspace_.Reserve(config_, plan_, max_rows_, max_logit_rows_, options_.is_bf16);
+}
+
+int64_t CudaTransformer::workspace_bytes() const { return workspace_.bytes() + retention_.bytes() + matmul_.bytes(); }
+
+void CudaTransformer::SwitchOver(float* memory, int64_t unit) {
+  float* const layer_memory = memory + unit / config_.heads_kv * layout_.layer_floats();
+  const absl::Status status =
+      retention_.SwitchOver(layer_memory, static_cast<int>(unit % config_.heads_kv), stream_.get());
+  if (queued_.ok()) queued_ = status;
+}
+
+absl::Status CudaTransformer::Forward(const StepBatch& batch, std::span<float> logits) {
+  if (!queued_.ok()) return queued_;
+  if (static_cast<int64_t>(batch.tokens.size()) > max_rows_) {
+    return absl::InternalError(absl::StrCat("a step of ", batch.tokens.size(), " rows; reserved were ", max_rows_));
+  }
+  // The caller's thread may be another one than the last time.
+  if (absl::Status status = CudaStatus(cudaSetDevice(options_.device.index), "cudaSetDevice"); !status.ok()) {
+    return status;
+  }
+  rows_.clear();
+  for (const StepSequence& sequence : batch.sequences) {
+    rows_.push_back({sequence.memory, sequence.position, sequence.first_row, sequence.num_rows});
+  }
+  plan_.Make(rows_);
+  if (absl::Status status = workspace_.Begin(batch, plan_, stream_.get()); !status.ok()) return status;
+  const bool is_decode = plan_.waves().size() == 1 && plan_.waves()[0].max_rows == 1;
+  absl::Status status = is_decode ? ReplayStep() : QueueStep();
+  if (!status.ok()) return status;
+  if (!logits.empty()) {
+    status = CudaStatus(
+        cudaMemcpyAsync(logits.data(), workspace_.logits, logits.size_bytes(), cudaMemcpyDeviceToHost, stream_.get()),
+        "copy of logits");
+    if (!status.ok()) return status;
+  }
+  return stream_.Synchronize();
+}
+
+// The first step of a kind runs as it is, so that nothing is loaded or set up while the second is recorded.
+absl::Status CudaTransformer::ReplayStep() {
+  if (graphs_.size() >= kMostGraphs) DropGraphs();
+  const auto [found, is_new] =
+      graphs_.try_emplace({workspace_.num_rows(), workspace_.num_logits(), plan_.waves()[0]}, nullptr);
+  if (is_new) return QueueStep();
+  if (found->second == nullptr) {
+    if (absl::Status status = RecordStep(&found->second); !status.ok()) return status;
+  }
+  return CudaStatus(cudaGraphLaunch(found->second, stream_.get()), "cudaGraphLaunch");
+}
+
+absl::Status CudaTransformer::RecordStep(cudaGraphExec_t* recorded) {
+  absl::Status status =
+      CudaStatus(cudaStreamBeginCapture(stream_.get(), cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
+  if (!status.ok()) return status;
+  const absl::Status queued = QueueStep();
+  cudaGraph_t graph = nullptr;
+  status = CudaStatus(cudaStreamEndCapture(stream_.get(), &graph), "cudaStreamEndCapture");
+  if (!queued.ok()) return queued;
+  if (!status.ok()) return status;
+  status = CudaStatus(cudaGraphInstantiate(recorded, graph, 0), "cudaGraphInstantiate");
+  cudaGraphDestroy(graph);
+  return status;
+}
+
+void CudaTransformer::DropGraphs() {
+  for (const auto& [key, recorded] : graphs_) {
+    if (recorded != nullptr) cudaGraphExecDestroy(recorded);
+  }
+  graphs_.clear();
+}
+
+absl::Status CudaTransformer::QueueStep() {
+  CudaWorkspace& w = workspace_;
+  absl::Status status = kernels::CudaEmbed({.table = weights_.embedding.data(),
+                                            .is_bf16 = options_.is_bf16,
+                                            .tokens = w.tokens,
+                                            .out = w.x,
+                                            .num_rows = w.num_rows(),
+                                            .size = config_.hidden_size},
+                                           stream_.get());
+  if (!status.ok()) return status;
+  status = kernels::CudaRopeAngles(w.positions, turns_.as<kernels::DoubleDouble>(), w.angles, w.num_rows(),
+                                   config_.head_dim, stream_.get());
+  if (!status.ok()) return status;
+  const float* bias_before = nullptr;
+  for (int64_t i = 0; i < config_.num_layers; ++i) {
+    if (status = QueueLayer(i, bias_before); !status.ok()) return status;
+    bias_before = weights_.layers[i].down_bias.data();
+  }
+  return QueueHead();
+}
+
+// `bias_before`: of the product that was added to the residual stream last.
+absl::Status CudaTransformer::QueueLayer(int64_t layer_idx, const float* bias_before) {
+  CudaWorkspace& w = workspace_;
+  const CudaLayerWeights& layer = weights_.layers[layer_idx];
+  kernels::CudaNormArgs norm = {.x = w.x,
+                                .x_bias = bias_before,
+                                .y = w.normed,
+                                .y_is_bf16 = options_.is_bf16,
+                                .weight = layer.input_norm.data(),
+                                .bias = layer.input_norm_bias.data(),
+                                .num_rows = w.num_rows(),
+                                .size = config_.hidden_size,
+                                .epsilon = config_.norm_epsilon,
+                                .is_rms = config_.family == Family::kBrumby};
+  absl::Status status = kernels::CudaNorm(norm, stream_.get());
+  if (!status.ok()) return status;
+  if (status = Multiply(layer.heads, w.normed, w.heads, false, w.num_rows(), false); !status.ok()) return status;
+  status = kernels::CudaPrepareHeads({.x = w.heads,
+                                      .bias = layer.heads_bias.data(),
+                                      .q_norm = layer.q_norm.data(),
+                                      .k_norm = layer.k_norm.data(),
+                                      .angles = w.angles,
+                                      .num_rows = w.num_rows(),
+                                      .row_stride = layer.heads.outputs(),
+                                      .heads_q = config_.heads_q,
+                                      .heads_kv = config_.heads_kv,
+                                      .head_dim = config_.head_dim,
+                                      .epsilon = config_.norm_epsilon},
+                                     stream_.get());
+  if (!status.ok()) return status;
+  if (status = QueueRetention(layer_idx); !status.ok()) return status;
+  if (status = Multiply(layer.o, w.y, w.x, false, w.num_rows(), true); !status.ok()) return status;
+  norm.x_bias = layer.o_bias.data();
+  norm.weight = layer.post_norm.data();
+  norm.bias = layer.post_norm_bias.data();
+  if (status = kernels::CudaNorm(norm, stream_.get()); !status.ok()) return status;
+  return QueueMlp(layer);
+}
+
+absl::Status CudaTransformer::QueueRetention(int64_t layer_idx) {
+  CudaWorkspace& w = workspace_;
+  const int64_t q_width = int64_t{config_.heads_q} * config_.head_dim;
+  const int64_t kv_width = int64_t{config_.heads_kv} * config_.head_dim;
+  const kernels::SlotRetentionArgs args = {.q = w.heads,
+                                           .k = w.heads + q_width,
+                                           .v = w.heads + q_width + kv_width,
+                                           .log_g = w.heads + q_width + 2 * kv_width,
+                                           .row_stride = CudaWeights::HeadsWidth(config_),
+                                           .y = w.y,
+                                           .y_is_bf16 = options_.is_bf16,
+                                           .layer_idx = layer_idx,
+                                           .segments = w.segments,
+                                           .tiles = w.tiles,
+                                           .folds = w.folds};
+  return retention_.Run(plan_, args, stream_.get());
+}
+
+absl::Status CudaTransformer::QueueMlp(const CudaLayerWeights& layer) {
+  CudaWorkspace& w = workspace_;
+  const bool gated = config_.family == Family::kBrumby;
+  absl::Status status = Multiply(layer.up, w.normed, w.mlp, options_.is_bf16, w.num_rows(), false);
+  if (!status.ok()) return status;
+  const kernels::CudaActivationArgs activation = {.x = w.mlp,
+                                                  .bias = layer.up_bias.data(),
+                                                  .y = gated ? w.gated : w.mlp,
+                                                  .is_bf16 = options_.is_bf16,
+                                                  .num_rows = w.num_rows(),
+                                                  .size = config_.intermediate_size};
+  status = gated ? kernels::CudaSiluMul(activation, stream_.get()) : kernels::CudaGeluTanh(activation, stream_.get());
+  if (!status.ok()) return status;
+  return Multiply(layer.down, activation.y, w.x, false, w.num_rows(), true);
+}
+
+absl::Status CudaTransformer::QueueHead() {
+  CudaWorkspace& w = workspace_;
+  if (w.num_logits() == 0) return absl::OkStatus();
+  const absl::Status status = kernels::CudaNorm({.x = w.x,
+                                                 .x_bias = weights_.layers.back().down_bias.data(),
+                                                 .rows = w.logit_rows,
+                                                 .y = w.normed,
+                                                 .y_is_bf16 = options_.is_bf16,
+                                                 .weight = weights_.final_norm.data(),
+                                                 .bias = weights_.final_norm_bias.data(),
+                                                 .num_rows = w.num_logits(),
+                                                 .size = config_.hidden_size,
+                                                 .epsilon = config_.norm_epsilon,
+                                                 .is_rms = config_.family == Family::kBrumby},
+                                                stream_.get());
+  if (!status.ok()) return status;
+  const CudaWeightMatrix& head = weights_.lm_head.bytes() > 0 ? weights_.lm_head : weights_.embedding;
+  return Multiply(head, w.normed, w.logits, false, w.num_logits(), false);
+}
+
+absl::Status CudaTransformer::Multiply(const CudaWeightMatrix& weights, const void* x, void* y, bool y_is_bf16,
+                                       int64_t rows, bool add) {
+  return matmul_.Run({.weights = weights.data(),
+                      .x = x,
+                      .y = y,
+                      .y_is_bf16 = y_is_bf16,
+                      .rows = rows,
+                      .outputs = weights.outputs(),
+                      .inputs = weights.inputs(),
+                      .add = add});
+}
+
+}  // namespace statehouse

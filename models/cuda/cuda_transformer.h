@@ -1,0 +1,109 @@
+// Both model families on a GPU: weights, working memory and slots on the device, one stream, one wait per step.
+//
+// Weights and the inputs of products are bf16, or float32 for checkpoints that are; the residual stream, retention and
+// logits are float32. A decode step (one row per sequence) is recorded as a CUDA graph at its second occurrence and
+// then replayed. Thread-safety: as Model.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kernels/cuda/device.h"
+#include "kernels/matmul/cuda/matmul.h"
+#include "kernels/power_retention/cuda/slot_retention.h"
+#include "models/cuda/cuda_weights.h"
+#include "models/cuda/cuda_workspace.h"
+#include "models/model.h"
+
+namespace statehouse {
+
+struct CudaModelOptions {
+  kernels::DeviceProperties device;
+  bool is_bf16 = true;
+  bool deterministic = false;
+  double memory_utilization = 0.9;
+
+  kernels::SlotRetentionMode retention_mode() const {
+    using Mode = kernels::SlotRetentionMode;
+    return deterministic ? Mode::kDeterministic : is_bf16 ? Mode::kFastBf16 : Mode::kFast;
+  }
+};
+
+class CudaTransformer final : public Model {
+ public:
+  // Without weights: fill weights(), then FinishLoading().
+  static absl::StatusOr<std::unique_ptr<CudaTransformer>> Make(const ModelConfig& config,
+                                                               const kernels::RetentionLayout& layout,
+                                                               const CudaModelOptions& options);
+  ~CudaTransformer() override;
+  CudaWeights& weights() { return weights_; }
+  absl::Status FinishLoading(const TensorTable& table, uint64_t weights_hash);
+
+  const ModelConfig& config() const override { return config_; }
+  const kernels::RetentionLayout& retention() const override { return layout_; }
+  int64_t weight_bytes() const override { return weight_bytes_; }
+  int64_t step_weight_bytes() const override;
+  int64_t num_parameters() const override { return num_parameters_; }
+  kernels::WeightType weight_type() const override {
+    return options_.is_bf16 ? kernels::WeightType::kBF16 : kernels::WeightType::kF32;
+  }
+  uint64_t fingerprint() const override { return fingerprint_; }
+  std::string device() const override { return "cuda"; }
+  std::string arithmetic() const override;
+  std::string device_name() const override;
+  absl::StatusOr<std::unique_ptr<SlotMemory>> AllocateSlots(int64_t slot_bytes, int64_t num_slots) override;
+  std::optional<int64_t> BytesForSlots(int64_t max_rows, int64_t max_logit_rows) const override;
+  void RegisterLogits(std::span<float> logits) override;
+  absl::Status Reserve(int64_t max_rows, int64_t max_logit_rows) override;
+  int64_t workspace_bytes() const override;
+  absl::Status Forward(const StepBatch& batch, std::span<float> logits) override;
+  void SwitchOver(float* memory, int64_t unit) override;
+
+ private:
+  // What a recorded step depends on, beside its tables.
+  struct StepKey {
+    int64_t num_rows, num_logits;
+    kernels::SlotWave wave;
+    bool operator<(const StepKey& other) const;
+  };
+
+  CudaTransformer(const ModelConfig& config, const kernels::RetentionLayout& layout, const CudaModelOptions& options,
+                  kernels::Stream stream, kernels::CudaMatMul matmul, kernels::SlotRetention retention);
+
+  absl::Status QueueStep();
+  absl::Status QueueLayer(int64_t layer_idx, const float* bias_before);
+  absl::Status QueueRetention(int64_t layer_idx);
+  absl::Status QueueMlp(const CudaLayerWeights& layer);
+  absl::Status QueueHead();
+  absl::Status Multiply(const CudaWeightMatrix& weights, const void* x, void* y, bool y_is_bf16, int64_t rows,
+                        bool add);
+  // Runs, records or replays the step.
+  absl::Status ReplayStep();
+  absl::Status RecordStep(cudaGraphExec_t* recorded);
+  void DropGraphs();
+
+  const ModelConfig config_;
+  const kernels::RetentionLayout layout_;
+  const CudaModelOptions options_;
+  kernels::Stream stream_;
+  kernels::CudaMatMul matmul_;
+  kernels::SlotRetention retention_;
+  CudaWeights weights_;
+  kernels::DeviceBuffer turns_;  // [d / 2] of RopeFrequencies::turns()
+  kernels::SlotRetentionPlan plan_;
+  CudaWorkspace workspace_;
+  std::vector<kernels::SlotRows> rows_;
+  std::map<StepKey, cudaGraphExec_t> graphs_;
+  std::span<float> registered_;
+  absl::Status queued_;  // the first error of what was queued between steps
+  int64_t max_rows_ = 0, max_logit_rows_ = 0;
+  int64_t weight_bytes_ = 0, num_parameters_ = 0;
+  uint64_t fingerprint_ = 0;
+};
+
+}  // namespace statehouse

@@ -1,0 +1,159 @@
+// The engine on a GPU: in deterministic mode the bits of a request do not depend on company, forks or snapshots, and a
+// snapshot made on one device goes on on the other.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <random>
+
+#include "engine/state/fingerprint.h"
+#include "kernels/cuda/device.h"
+#include "kernels/parallel/thread_pool.h"
+#include "models/model.h"
+#include "tests/engine/engine_fixture.h"
+
+namespace statehouse::testing {
+namespace {
+
+constexpr int32_t kVocab = 300;
+
+std::unique_ptr<Model> LoadTiny(const std::string& device, kernels::ThreadPool* pool) {
+  LoadOptions load;
+  load.chunk = 16;
+  load.switch_over = 64;
+  load.device = device;
+  load.deterministic = true;
+  absl::StatusOr<std::unique_ptr<Model>> model =
+      LoadModel(STATEHOUSE_SOURCE_DIR "/tests/golden/models/powercoder-tiny", load, pool);
+  EXPECT_TRUE(model.ok()) << model.status();
+  return model.ok() ? std::move(*model) : nullptr;
+}
+
+std::unique_ptr<Request> MakeProbe(int64_t prompt_size) {
+  auto request = MakeRequest(MakePrompt(prompt_size, 5, kVocab), 60);
+  request->sampling.temperature = 1.2;
+  request->sampling.repetition_penalty = 1.1;
+  request->stop.ignore_eos = true;
+  request->n = 2;
+  request->num_logprobs = 3;
+  return request;
+}
+
+void ExpectSame(const ReadStream& a, const ReadStream& b) {
+  ASSERT_EQ(a.outputs.size(), b.outputs.size());
+  for (size_t output = 0; output < a.outputs.size(); ++output) {
+    EXPECT_EQ(a.outputs[output].tokens, b.outputs[output].tokens) << "output " << output;
+    ASSERT_EQ(a.outputs[output].logprobs.size(), b.outputs[output].logprobs.size());
+    EXPECT_EQ(std::memcmp(a.outputs[output].logprobs.data(), b.outputs[output].logprobs.data(),
+                          a.outputs[output].logprobs.size() * sizeof(float)),
+              0)
+        << "log probabilities of output " << output;
+  }
+}
+
+ReadStream Finish(Engine* engine, EventStream* stream) {
+  ReadStream read;
+  for (int step = 0; !read.done && step < 100000; ++step) {
+    engine->RunStep();
+    Drain(stream, &read);
+  }
+  EXPECT_TRUE(read.done);
+  return read;
+}
+
+class CudaEngine : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (kernels::CountDevices() == 0) GTEST_SKIP() << "no GPU: nothing was run";
+  }
+  std::unique_ptr<Engine> MakeEngine(Model* model, int64_t slots, int64_t rows) {
+    auto engine = Engine::Create(model, &vocabulary_, {.max_num_seqs = slots, .max_num_batched_tokens = rows});
+    EXPECT_TRUE(engine.ok()) << engine.status();
+    return engine.ok() ? *std::move(engine) : nullptr;
+  }
+
+  kernels::ThreadPool pool_{2};
+  const FakeVocabulary vocabulary_ = LetterVocabulary(kVocab);
+};
+
+TEST_F(CudaEngine, RequestAmongOthers_GetsTheBitsItGetsAlone) {
+  const auto model = LoadTiny("cuda", &pool_);
+  ASSERT_NE(model, nullptr);
+  for (const int64_t prompt_size : {30, 100}) {
+    ReadStream alone;
+    {
+      auto engine = MakeEngine(model.get(), 2, 512);
+      alone = Finish(engine.get(), engine->Submit(MakeProbe(prompt_size)).value().get());
+    }
+    std::mt19937 random(7);
+    auto engine = MakeEngine(model.get(), 6, 23);
+    std::vector<std::shared_ptr<EventStream>> others;
+    for (int i = 0; i < 12; ++i) {
+      auto other = MakeRequest(MakePrompt(1 + random() % 150, random(), kVocab), 1 + random() % 60);
+      others.push_back(engine->Submit(std::move(other)).value());
+    }
+    const auto probe = engine->Submit(MakeProbe(prompt_size)).value();
+    ReadStream among;
+    for (int step = 0; !among.done && step < 100000; ++step) {
+      if (step == 20) others[3]->Cancel();
+      engine->RunStep();
+      for (const auto& other : others) {
+        for (Event event; other->TryNext(&event);) {
+        }
+      }
+      Drain(probe.get(), &among);
+    }
+    ExpectSame(among, alone);
+  }
+}
+
+TEST_F(CudaEngine, SnapshotsGoOnExactlyHere_AndContinuedOnTheCpu) {
+  const auto gpu = LoadTiny("cuda", &pool_), cpu = LoadTiny("cpu", &pool_);
+  ASSERT_TRUE(gpu != nullptr && cpu != nullptr);
+  const Fingerprint here = Fingerprint::Of(*gpu, 0), there = Fingerprint::Of(*cpu, 0);
+  EXPECT_TRUE(CheckIdentity(here.identity, there.identity).ok());
+  EXPECT_NE(NumericDifference(here.numeric, there.numeric), "");
+  for (const int64_t position : {10, 64, 90}) {
+    SCOPED_TRACE(position);
+    const std::vector<int32_t> prompt = MakePrompt(100, 5, kVocab);
+    const auto request = [&](std::shared_ptr<const Snapshot> from) {
+      auto made = MakeRequest(prompt, 30);
+      made->sampling.temperature = 0;
+      made->stop.ignore_eos = true;
+      made->num_logprobs = 1;
+      made->from = std::move(from);
+      return made;
+    };
+    const auto save_and_finish = [&](Model* model, std::shared_ptr<const Snapshot>* saved) {
+      auto engine = MakeEngine(model, 2, 32);
+      auto draft = SnapshotDraft::Reserve({model->retention(), model->config().num_layers}, kVocab).value();
+      auto made = request(nullptr);
+      made->snapshots = {{position, draft}};
+      ReadStream read = Finish(engine.get(), engine->Submit(std::move(made)).value().get());
+      EXPECT_TRUE(draft->filled());
+      *saved = draft->Seal(prompt);
+      return read;
+    };
+    const auto go_on = [&](Model* model, const std::shared_ptr<const Snapshot>& from) {
+      auto engine = MakeEngine(model, 2, 32);
+      return Finish(engine.get(), engine->Submit(request(from)).value().get());
+    };
+    std::shared_ptr<const Snapshot> from_gpu, from_cpu;
+    const ReadStream on_gpu = save_and_finish(gpu.get(), &from_gpu), on_cpu = save_and_finish(cpu.get(), &from_cpu);
+    ExpectSame(go_on(gpu.get(), from_gpu), on_gpu);
+    EXPECT_EQ(go_on(cpu.get(), from_gpu).outputs[0].tokens, on_cpu.outputs[0].tokens);
+    EXPECT_EQ(go_on(gpu.get(), from_cpu).outputs[0].tokens, on_cpu.outputs[0].tokens);
+  }
+}
+
+TEST_F(CudaEngine, SlotsThatDoNotFit_AreRefusedWithTheBytes) {
+  const auto model = LoadTiny("cuda", &pool_);
+  ASSERT_NE(model, nullptr);
+  const auto slots = model->AllocateSlots(int64_t{1} << 32, int64_t{1} << 16);
+  EXPECT_EQ(slots.status().code(), absl::StatusCode::kResourceExhausted) << slots.status();
+  const std::string message(slots.status().message());
+  EXPECT_NE(message.find("GPU memory: 281474976710656 bytes needed, "), std::string::npos) << message;
+  EXPECT_NE(message.find("lower --max-num-seqs or --state-memory"), std::string::npos) << message;
+}
+
+}  // namespace
+}  // namespace statehouse::testing

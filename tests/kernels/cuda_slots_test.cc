@@ -1,0 +1,255 @@
+// Retention on slots on the GPU, beside the CPU's on the same layout; and, in deterministic mode, its bits.
+#include <algorithm>
+#include <vector>
+
+#include "kernels/power_retention/cuda/slot_retention.h"
+#include "tests/kernels/retention_fixture.h"
+
+namespace statehouse::kernels {
+namespace {
+
+constexpr int64_t kMaxRows = 700;
+
+// Shapes of both forms, group sizes that fill and do not fill a tile, chunks that are and are not multiples of 32.
+constexpr RetentionShape kGpuShapes[] = {
+    {.heads_q = 4, .heads_kv = 2, .head_dim = 16, .chunk = 16, .switch_over = 0},
+    {.heads_q = 6, .heads_kv = 2, .head_dim = 32, .chunk = 24, .switch_over = 72},
+    {.heads_q = 5, .heads_kv = 1, .head_dim = 64, .chunk = 64, .switch_over = 128},
+    {.heads_q = 24, .heads_kv = 2, .head_dim = 128, .chunk = 128, .switch_over = 256},
+    {.heads_q = 20, .heads_kv = 1, .head_dim = 32, .chunk = 16, .switch_over = 32},
+    {.heads_q = 2,
+     .heads_kv = 1,
+     .head_dim = 64,
+     .degree = 4,
+     .chunk = 32,
+     .switch_over = kNeverSwitch,
+     .max_tail_tokens = 1024},
+};
+
+// Sequences on the GPU that read rows of one problem each, in steps.
+class GpuSequences {
+ public:
+  GpuSequences(const RetentionShape& shape, SlotRetentionMode mode, int count)
+      : layout_(*RetentionLayout::Make(shape)),
+        retention_(*SlotRetention::Make(layout_, mode)),
+        stream_(*Stream::Make()),
+        positions_(count) {
+    EXPECT_TRUE(plan_.Reserve(layout_, kMaxRows, mode, 132).ok());
+    EXPECT_TRUE(slots_.Allocate(count * layout_.layer_floats() * 4).ok());
+    EXPECT_EQ(cudaMemset(slots_.as<void>(), 0, slots_.bytes()), cudaSuccess);
+    const int64_t stride = Stride();
+    EXPECT_TRUE(x_.Allocate(kMaxRows * stride * 4).ok());
+    EXPECT_TRUE(y_.Allocate(kMaxRows * shape.heads_q * shape.head_dim * 4).ok());
+    EXPECT_TRUE(segments_.Allocate(plan_.max_segments() * sizeof(SlotSegment)).ok());
+    EXPECT_TRUE(tiles_.Allocate(plan_.max_tiles() * sizeof(SlotTile)).ok());
+    EXPECT_TRUE(folds_.Allocate(plan_.max_folds() * 4).ok());
+  }
+
+  // The next rows[i] rows of sequence i; Y[i] receives them at their positions.
+  void Step(const std::vector<RetentionProblem>& problems, const std::vector<int64_t>& rows,
+            std::vector<std::vector<float>>* Y) {
+    const RetentionShape& shape = layout_.shape();
+    const int64_t q_width = int64_t{shape.heads_q} * shape.head_dim,
+                  kv_width = int64_t{shape.heads_kv} * shape.head_dim;
+    std::vector<float> x;
+    std::vector<SlotRows> step;
+    for (size_t i = 0; i < rows.size(); ++i) {
+      if (rows[i] == 0) continue;
+      const RetentionProblem& problem = problems[i];
+      step.push_back(
+          {Slot(i), positions_[i], static_cast<int32_t>(x.size() / Stride()), static_cast<int32_t>(rows[i])});
+      for (int64_t t = positions_[i]; t < positions_[i] + rows[i]; ++t) {
+        const size_t row = x.size();
+        x.resize(row + Stride(), std::nanf(""));
+        std::copy_n(&problem.Q[t * q_width], q_width, &x[row]);
+        std::copy_n(&problem.K[t * kv_width], kv_width, &x[row + q_width]);
+        std::copy_n(&problem.V[t * kv_width], kv_width, &x[row + q_width + kv_width]);
+        std::copy_n(&problem.log_G[t * shape.heads_kv], shape.heads_kv, &x[row + q_width + 2 * kv_width]);
+      }
+    }
+    plan_.Make(step);
+    const auto upload = [](DeviceBuffer& to, const auto& values) {
+      ASSERT_TRUE(to.Upload(values.data(), values.size() * sizeof(values[0])).ok());
+    };
+    upload(x_, x);
+    upload(segments_, plan_.segments());
+    upload(tiles_, plan_.tiles());
+    upload(folds_, plan_.folds());
+    ASSERT_EQ(cudaMemset(y_.as<void>(), 0xff, y_.bytes()), cudaSuccess);
+    const float* base = x_.as<float>();
+    const absl::Status status = retention_.Run(plan_,
+                                               {.q = base,
+                                                .k = base + q_width,
+                                                .v = base + q_width + kv_width,
+                                                .log_g = base + q_width + 2 * kv_width,
+                                                .row_stride = Stride(),
+                                                .y = y_.as<void>(),
+                                                .segments = segments_.as<SlotSegment>(),
+                                                .tiles = tiles_.as<SlotTile>(),
+                                                .folds = folds_.as<int32_t>()},
+                                               stream_.get());
+    ASSERT_TRUE(status.ok()) << status;
+    ASSERT_TRUE(stream_.Synchronize().ok());
+    for (size_t i = 0, at = 0; i < rows.size(); ++i) {
+      if (rows[i] == 0) continue;
+      ASSERT_TRUE(y_.Download(&(*Y)[i][positions_[i] * q_width], rows[i] * q_width * 4, at * 4).ok());
+      at += rows[i] * q_width;
+      positions_[i] += rows[i];
+    }
+  }
+
+  // Rows that sequence i may take now, of `wanted`; runs its switch-over first if it is due.
+  int64_t Prepare(size_t i, int64_t wanted) {
+    const RetentionShape& shape = layout_.shape();
+    if (!layout_.has_state()) return wanted;
+    if (positions_[i] == shape.switch_over && positions_[i] > 0) {
+      for (int head = 0; head < shape.heads_kv; ++head) {
+        EXPECT_TRUE(retention_.SwitchOver(Slot(i), head, stream_.get()).ok());
+      }
+    }
+    return positions_[i] < shape.switch_over ? std::min(wanted, shape.switch_over - positions_[i]) : wanted;
+  }
+
+  std::vector<float> Memory(size_t i) {
+    EXPECT_TRUE(stream_.Synchronize().ok());
+    std::vector<float> memory(layout_.layer_floats());
+    EXPECT_TRUE(slots_.Download(memory.data(), memory.size() * 4, i * memory.size() * 4).ok());
+    return memory;
+  }
+  void SetMemory(size_t i, const std::vector<float>& memory, int64_t position) {
+    EXPECT_TRUE(slots_.Upload(memory.data(), memory.size() * 4, i * memory.size() * 4).ok());
+    positions_[i] = position;
+  }
+  int64_t position(size_t i) const { return positions_[i]; }
+
+ private:
+  int64_t Stride() const {
+    const RetentionShape& shape = layout_.shape();
+    // Longer than the rows, and even as the kernels ask.
+    return (int64_t{shape.heads_q} + 2 * shape.heads_kv) * shape.head_dim + (shape.heads_kv + 3) / 2 * 2;
+  }
+  float* Slot(size_t i) { return slots_.as<float>() + i * layout_.layer_floats(); }
+
+  const RetentionLayout layout_;
+  SlotRetention retention_;
+  Stream stream_;
+  SlotRetentionPlan plan_;
+  std::vector<int64_t> positions_;
+  DeviceBuffer slots_, x_, y_, segments_, tiles_, folds_;
+};
+
+// A whole sequence in steps of at most `piece` rows.
+std::vector<float> RunInPieces(GpuSequences& sequences, size_t i, const std::vector<RetentionProblem>& problems,
+                               int64_t piece) {
+  std::vector<std::vector<float>> Y(problems.size());
+  for (size_t j = 0; j < problems.size(); ++j) Y[j].resize(problems[j].Q.size());
+  while (sequences.position(i) < problems[i].t) {
+    std::vector<int64_t> rows(problems.size());
+    rows[i] = sequences.Prepare(i, std::min(piece, problems[i].t - sequences.position(i)));
+    sequences.Step(problems, rows, &Y);
+    if (::testing::Test::HasFatalFailure()) break;
+  }
+  return Y[i];
+}
+
+// sqrt(Σ (out - want)²) / sqrt(Σ want²)
+template <typename Want>
+double RelativeError(const std::vector<float>& out, const std::vector<Want>& want) {
+  double difference = 0, reference = 0;
+  for (size_t i = 0; i < out.size(); ++i) {
+    difference += (out[i] - want[i]) * (out[i] - want[i]);
+    reference += want[i] * want[i];
+  }
+  return std::sqrt(difference / reference);
+}
+
+class CudaSlots : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (CountDevices() == 0) GTEST_SKIP() << "no GPU: the kernels were compiled, not run";
+  }
+  ThreadPool pool_{4};
+};
+
+TEST_F(CudaSlots, EveryFormAndCut_AgreesWithTheDefinition) {
+  std::mt19937 rng = SeededRng(std::random_device{}());
+  for (const RetentionShape& shape : kGpuShapes) {
+    const std::vector<RetentionProblem> problems = {RandomProblem(rng, shape, 5 * shape.chunk + 37)};
+    const std::vector<double> want = QuadraticReference(problems[0]);
+    for (const SlotRetentionMode mode :
+         {SlotRetentionMode::kFast, SlotRetentionMode::kDeterministic, SlotRetentionMode::kFastBf16}) {
+      for (const int64_t piece : {kMaxRows, int64_t{50}, int64_t{1}}) {
+        GpuSequences sequences(shape, mode, 1);
+        const std::vector<float> Y = RunInPieces(sequences, 0, problems, piece);
+        const double error = RelativeError(Y, want);
+        EXPECT_LE(error, mode == SlotRetentionMode::kFastBf16 ? 1e-2 : 2e-5) << "d " << shape.head_dim << ", heads " << shape.heads_q << "/" << shape.heads_kv
+                               << ", pieces of " << piece << ", mode " << static_cast<int>(mode);
+        std::printf("d %d piece %d mode %d error %.2g\n", shape.head_dim, static_cast<int>(piece),
+                    static_cast<int>(mode), error);
+      }
+    }
+  }
+}
+
+TEST_F(CudaSlots, DeterministicMode_HasTheSameBitsForEveryCutAndCompany) {
+  std::mt19937 rng = SeededRng(std::random_device{}());
+  for (const RetentionShape& shape : kGpuShapes) {
+    SCOPED_TRACE(shape.head_dim);
+    std::vector<RetentionProblem> problems;
+    for (int i = 0; i < 3; ++i) problems.push_back(RandomProblem(rng, shape, 4 * shape.chunk + 19 * i + 5));
+    GpuSequences whole(shape, SlotRetentionMode::kDeterministic, 3),
+        single(shape, SlotRetentionMode::kDeterministic, 3);
+    const std::vector<float> one = RunInPieces(whole, 1, problems, kMaxRows);
+    EXPECT_TRUE(SameBits(one, RunInPieces(single, 1, problems, 1))) << "token by token differs";
+    EXPECT_TRUE(SameBits(whole.Memory(1), single.Memory(1)));
+    // Among others, in random pieces.
+    GpuSequences mixed(shape, SlotRetentionMode::kDeterministic, 3);
+    std::vector<std::vector<float>> Y(3);
+    for (int i = 0; i < 3; ++i) Y[i].resize(problems[i].Q.size());
+    while (mixed.position(1) < problems[1].t) {
+      std::vector<int64_t> rows(3);
+      for (int i = 0; i < 3; ++i) {
+        const int64_t left = problems[i].t - mixed.position(i);
+        rows[i] = mixed.Prepare(i, std::min<int64_t>(left, rng() % 3 == 0 ? 1 : rng() % 60));
+      }
+      mixed.Step(problems, rows, &Y);
+    }
+    EXPECT_TRUE(SameBits(one, Y[1])) << "company changes bits";
+  }
+}
+
+TEST_F(CudaSlots, ASlotOfTheCpu_GoesOnHereAndTheOtherWayRound) {
+  std::mt19937 rng = SeededRng(std::random_device{}());
+  for (const RetentionShape& shape : kGpuShapes) {
+    SCOPED_TRACE(shape.head_dim);
+    const std::vector<RetentionProblem> problems = {RandomProblem(rng, shape, 5 * shape.chunk + 11)};
+    const std::vector<double> want = QuadraticReference(problems[0]);
+    const int64_t half = 3 * shape.chunk + 5, q_width = int64_t{shape.heads_q} * shape.head_dim;
+    std::vector<float> Y(problems[0].Q.size());
+    RetentionSequence cpu(shape, pool_);
+    cpu.Step(problems[0], half, Y);
+    GpuSequences gpu(shape, SlotRetentionMode::kFast, 1);
+    gpu.SetMemory(0, cpu.memory(), half);
+    const std::vector<float> rest = RunInPieces(gpu, 0, problems, 40);
+    std::copy(rest.begin() + half * q_width, rest.end(), Y.begin() + half * q_width);
+    EXPECT_LE(RelativeError(Y, want), 2e-5);
+    // Two rows more on the CPU, from the GPU's memory: its last row is taken back first.
+    RetentionSequence back(shape, pool_);
+    back.memory() = gpu.Memory(0);
+    back.TakeBackTo(problems[0].t - 2);
+    std::vector<float> again = Y;
+    back.Step(problems[0], 2, again);
+    EXPECT_LE(RelativeError(again, want), 2e-5);
+  }
+}
+
+TEST_F(CudaSlots, ShapesWithoutKernels_AreNamed) {
+  const auto layout = RetentionLayout::Make({.heads_q = 2, .heads_kv = 1, .head_dim = 48});
+  ASSERT_TRUE(layout.ok());
+  const absl::Status status = SlotRetention::CheckSupport(*layout);
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
+  EXPECT_NE(std::string(status.message()).find("head_dim 48"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace statehouse::kernels
