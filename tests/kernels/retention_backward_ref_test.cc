@@ -6,6 +6,7 @@
 #include "kernels/power_retention/backward_ref.h"
 #include "models/safetensors.h"
 #include "tests/kernels/kernel_test_support.h"
+#include "tests/kernels/retention_backward_plain.h"
 #include "tests/support/golden.h"
 
 namespace statehouse::kernels {
@@ -111,6 +112,42 @@ TEST(RetentionBackwardRef, EveryInput_AgreesWithCentralDifferences) {
     ExpectDerivatives(in, upstream, in.log_G, got.dlog_G, rng, "dlog_G");
     ExpectDerivatives(in, upstream, in.S, got.dS, rng, "dS");
     ExpectDerivatives(in, upstream, in.z, got.dz, rng, "dz");
+  }
+}
+
+// The form that the GPU's kernels compute, without rounding.
+TEST(RetentionBackwardRef, ChunksAndStates_GiveTheSameGradients) {
+  std::mt19937 rng = SeededRng(std::random_device{}());
+  for (const bool has_state : {false, true}) {
+    RetentionDoubles in = {.t = 23, .heads_q = 6, .heads_kv = 2, .head_dim = 9, .scale = 0.3};
+    in.Q = RandomDoubles(rng, in.t * 6 * 9), in.K = RandomDoubles(rng, in.t * 2 * 9);
+    in.V = RandomDoubles(rng, in.t * 2 * 9);
+    for (const float gate : Uniforms(rng, in.t * 2, -0.7f, 0)) in.log_G.push_back(gate);
+    const std::vector<double> dY = RandomDoubles(rng, in.Q.size());
+    std::vector<double> dS, dz;
+    if (has_state) {
+      RetentionDoubles before = in;
+      const RetentionDoubleOutputs state = PowerRetentionForwardRef(before);
+      in.S = state.S, in.z = state.z;
+      dS = RandomDoubles(rng, state.S.size()), dz = RandomDoubles(rng, state.z.size());
+    }
+    const RetentionDoubleOutputs forward = PowerRetentionForwardRef(in);
+    const RetentionGradients want = PowerRetentionBackwardRef(in, dY, dS, dz);
+    for (const int64_t chunk : {1, 4, 5, 22, 23, 100}) {
+      SCOPED_TRACE(chunk);
+      const PlainOptions options = {.chunk = chunk};
+      const RetentionGradients got =
+          PlainBackward<double>(in, forward.y, forward.denominator, dY, dS, dz, options).gradients();
+      const auto expect = [&](const char* name, const std::vector<double>& a, const std::vector<double>& b) {
+        ASSERT_EQ(a.size(), b.size()) << name;
+        double error = 0, norm = 0;
+        for (size_t i = 0; i < a.size(); ++i) error += (a[i] - b[i]) * (a[i] - b[i]), norm += b[i] * b[i];
+        EXPECT_LE(std::sqrt(error / norm), 1e-10) << name;
+      };
+      expect("dQ", got.dQ, want.dQ), expect("dK", got.dK, want.dK), expect("dV", got.dV, want.dV);
+      expect("dlog_G", got.dlog_G, want.dlog_G);
+      if (has_state || in.t > chunk) expect("dS", got.dS, want.dS), expect("dz", got.dz, want.dz);
+    }
   }
 }
 

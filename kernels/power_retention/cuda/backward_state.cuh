@@ -1,0 +1,173 @@
+// What a row's gradient takes from a chunk state, beside pairs within the chunk. With x a row of Q (K), u the same row
+// of dY (V), S the state before the chunk (its gradient after it), z likewise:
+//   dx_i = Σ_j (S_ij·u) x_j over both places of the pair, + the same with z     (GradientFromState)
+//   dv   = Σ_ij x_i x_j S_ij                                                    (ValuesFromState)
+// A product U Sᵀ of 16 rows with a tile of 64 pairs leaves, per row, an 8x8 matrix M over (i, j) in registers: lane
+// (g, t) holds all i of columns j = 2t, 2t + 1 for rows g and g + 8. M x_J is summed over lanes once per I, xᵀ_I M is
+// in place at once.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "kernels/power_retention/cuda/products.cuh"
+#include "kernels/power_retention/cuda/retention.h"
+
+namespace statehouse::kernels {
+
+// z as a full symmetric matrix G with xᵀ G x = Σ z x x over the padded layout where tiles I < J count `factor` twice;
+// in two numbers of T each: `high` [d][d], then `low`.
+template <typename T, int kDim, int kThreads>
+__device__ __forceinline__ void ExpandSymmetric(const float* z, float factor, char* high) {
+  constexpr int kStride = kDim + 8, kLow = kDim * kStride * 2;
+  const auto element = [&](int i, int j) {
+    if (i / 8 == j / 8) return 0.5f * (z[RetentionStateRow(i, j, kDim)] + z[RetentionStateRow(j, i, kDim)]);
+    return factor * z[RetentionStateRow(min(i, j), max(i, j), kDim)];
+  };
+#pragma unroll 4
+  for (int pair = threadIdx.x; pair < kDim * kDim / 2; pair += kThreads) {
+    const int i = pair / (kDim / 2), j = pair % (kDim / 2) * 2;
+    const float a = element(i, j), b = element(i, j + 1);
+    const uint32_t rounded = Pair<T>::Pack(a, b);
+    const int at = (i * kStride + j) * 2;
+    *reinterpret_cast<uint32_t*>(high + at) = rounded;
+    *reinterpret_cast<uint32_t*>(high + kLow + at) =
+        Pair<T>::Pack(a - Pair<T>::Low(rounded), b - Pair<T>::High(rounded));
+  }
+}
+
+// dx += factor (rows g, g + 8) · X G
+template <typename T, int kDim>
+__device__ __forceinline__ void GradientFromNormalizer(const char* x, const char* G, const float (&factor)[2],
+                                                       float (&dx)[kDim / 8][4]) {
+  constexpr int kStride = kDim + 8, kLow = kDim * kStride * 2;
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int np = 0; np < kDim / 16; ++np) {
+    float sums[2][4] = {};
+#pragma unroll 1
+    for (int k = 0; k < kDim / 16; ++k) {
+      uint32_t a[4], b[4], b_low[4];
+      const int at = ((np * 16 + lane / 16 * 8 + lane % 8) * kStride + k * 16 + lane / 8 % 2 * 8) * 2;
+      LoadMatrices(b, SharedAddress(G + at));
+      LoadMatrices(b_low, SharedAddress(G + kLow + at));
+      LoadLeft<kStride>(a, x, k);
+      Mma<T>(sums[0], a, b[0], b[1]);
+      Mma<T>(sums[1], a, b[2], b[3]);
+      Mma<T>(sums[0], a, b_low[0], b_low[1]);
+      Mma<T>(sums[1], a, b_low[2], b_low[3]);
+    }
+#pragma unroll
+    for (int nt = 0; nt < 2; ++nt) {
+#pragma unroll
+      for (int r = 0; r < 4; ++r) dx[2 * np + nt][r] += factor[r / 2] * sums[nt][r];
+    }
+  }
+}
+
+// Sums over the four lanes of a row what each holds for i = 0 … 7; lane t is left with i = 2t and 2t + 1.
+__device__ __forceinline__ void SumOverLanes(const float (&partial)[8][2], float (&out)[4]) {
+  const int t = threadIdx.x % 4;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    float kept[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float mine = t & 2 ? partial[i + 4][half] : partial[i][half];
+      const float sent = t & 2 ? partial[i][half] : partial[i + 4][half];
+      kept[i] = mine + __shfl_xor_sync(0xffffffffu, sent, 2);
+    }
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+      const float mine = t & 1 ? kept[e + 2] : kept[e];
+      const float sent = t & 1 ? kept[e] : kept[e + 2];
+      out[2 * half + e] = mine + __shfl_xor_sync(0xffffffffu, sent, 1);
+    }
+  }
+}
+
+// One tile: M = U Sᵀ, then both of its sums.
+template <typename T, int kDim, bool kSm90, typename Tiles>
+__device__ __forceinline__ void GradientFromTile(Tiles& tiles, int tile, const uint32_t (&u)[kDim / 16][4],
+                                                 const uint32_t (&xj)[2], const uint4 (&xi)[2], float (&partial)[8][2],
+                                                 float (&dxj)[4]) {
+  const uint32_t at = tiles.Acquire(tile);
+  float m[8][4] = {};
+  BeginProducts<kSm90>();
+#pragma unroll
+  for (int k = 0; k < kDim / 16; ++k) MultiplyByRows<T, kSm90>(m, u[k], at, k);
+  CommitProducts<kSm90>();
+  AwaitProducts<kSm90, 0>();
+  PinProducts<kSm90>(m);
+  tiles.Release(tile);
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const float low = Pair<T>::Low(xj[half]), high = Pair<T>::High(xj[half]);
+    const uint32_t pairs[4] = {xi[half].x, xi[half].y, xi[half].z, xi[half].w};
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const float x = i % 2 == 0 ? Pair<T>::Low(pairs[i / 2]) : Pair<T>::High(pairs[i / 2]);
+      partial[i][half] = fmaf(m[i][2 * half], low, fmaf(m[i][2 * half + 1], high, partial[i][half]));
+      dxj[2 * half] = fmaf(m[i][2 * half], x, dxj[2 * half]);
+      dxj[2 * half + 1] = fmaf(m[i][2 * half + 1], x, dxj[2 * half + 1]);
+    }
+  }
+}
+
+template <typename T, int kDim, bool kSm90, typename Tiles>
+__device__ __forceinline__ void GradientFromState(Tiles& tiles, const char* x, const char* u_rows,
+                                                  float (&dx)[kDim / 8][4]) {
+  constexpr int kStride = kDim + 8, kBlocks = kDim / 8;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  const char* rows[2] = {x + (warp * 16 + g) * kStride * 2, x + (warp * 16 + g + 8) * kStride * 2};
+  uint32_t u[kDim / 16][4];
+#pragma unroll
+  for (int k = 0; k < kDim / 16; ++k) LoadLeft<kStride>(u[k], u_rows, k);
+  int tile = 0;
+#pragma unroll 1
+  for (int I = 0; I < kBlocks; ++I) {
+    const uint4 xi[2] = {*reinterpret_cast<const uint4*>(rows[0] + I * 16),
+                         *reinterpret_cast<const uint4*>(rows[1] + I * 16)};
+    float partial[8][2] = {};
+#pragma unroll
+    for (int J = 0; J < kBlocks; ++J) {  // unrolled, so that dx stays in registers
+      if (J < I) continue;
+      const uint32_t xj[2] = {*reinterpret_cast<const uint32_t*>(rows[0] + J * 16 + t * 4),
+                              *reinterpret_cast<const uint32_t*>(rows[1] + J * 16 + t * 4)};
+      GradientFromTile<T, kDim, kSm90>(tiles, tile, u, xj, xi, partial, dx[J]);
+      ++tile;
+    }
+    float own[4];
+    SumOverLanes(partial, own);
+#pragma unroll
+    for (int J = 0; J < kBlocks; ++J) {
+#pragma unroll
+      for (int r = 0; r < 4; ++r) dx[J][r] += J == I ? own[r] : 0.0f;
+    }
+  }
+}
+
+template <typename T, int kDim, bool kSm90, typename Tiles>
+__device__ __forceinline__ void ValuesFromState(Tiles& tiles, const char* x, float (&dv)[kDim / 8][4]) {
+  TilePosition at = {0, 0};
+  const auto multiply = [&](int tile, uint32_t(&a)[4][4]) {
+    const uint32_t buffer = tiles.Acquire(tile);
+    ExpandQueryTile<T, kDim>(x, at, a);
+    if (++at.J == kDim / 8) at.J = ++at.I;
+    BeginProducts<kSm90>();
+#pragma unroll
+    for (int s = 0; s < 4; ++s) SumOverRows<T, kSm90>(dv, a[s], buffer, s);
+    CommitProducts<kSm90>();
+    AwaitProducts<kSm90, 1>();  // the tile before is done with, and its φ(x) may be overwritten
+    if (tile > 0) tiles.Release(tile - 1);
+  };
+  uint32_t even[4][4], odd[4][4];
+#pragma unroll 1
+  for (int tile = 0; tile < Tiles::kTiles; tile += 2) {
+    multiply(tile, even);
+    if (tile + 1 < Tiles::kTiles) multiply(tile + 1, odd);
+  }
+  AwaitProducts<kSm90, 0>();
+  PinProducts<kSm90>(dv);
+}
+
+}  // namespace statehouse::kernels
