@@ -103,7 +103,7 @@ void AddStates(std::mt19937& rng, BackwardProblem& problem) {
 
 std::string Name(const BackwardProblem& problem, int64_t chunk) {
   const RetentionShape& shape = problem.forward.shape;
-  return "t " + std::to_string(problem.forward.t) + " Hq " + std::to_string(shape.heads_q) + " Hk " +
+  return std::string("t ") + std::to_string(problem.forward.t) + " Hq " + std::to_string(shape.heads_q) + " Hk " +
          std::to_string(shape.heads_kv) + " d " + std::to_string(shape.head_dim) + " C " + std::to_string(chunk);
 }
 
@@ -125,7 +125,7 @@ TEST_P(CudaBackwardLengths, AroundChunksAndTiles_AgreeWithExactGradients) {
   }
 }
 INSTANTIATE_TEST_SUITE_P(HeadSizes, CudaBackwardLengths, ::testing::Values(16, 32, 64, 128),
-                         [](const auto& param) { return "d" + std::to_string(param.param); });
+                         [](const auto& param) { return std::string("d").append(std::to_string(param.param)); });
 
 class CudaBackwardGroups : public CudaBackward, public ::testing::WithParamInterface<int> {};
 
@@ -142,7 +142,7 @@ TEST_P(CudaBackwardGroups, AndGates_AgreeWithExactGradients) {
   }
 }
 INSTANTIATE_TEST_SUITE_P(Sizes, CudaBackwardGroups, ::testing::Values(1, 3, 12, 16),
-                         [](const auto& param) { return "r" + std::to_string(param.param); });
+                         [](const auto& param) { return std::string("r").append(std::to_string(param.param)); });
 
 class CudaBackwardStates : public CudaBackward, public ::testing::WithParamInterface<int> {};
 
@@ -165,7 +165,7 @@ TEST_P(CudaBackwardStates, OfPackedSequences_AgreeWithExactGradients) {
   ExpectBothPaths(final, 128, Name(final.problem, 128) + " final state");
 }
 INSTANTIATE_TEST_SUITE_P(HeadSizes, CudaBackwardStates, ::testing::Values(16, 64, 128),
-                         [](const auto& param) { return "d" + std::to_string(param.param); });
+                         [](const auto& param) { return std::string("d").append(std::to_string(param.param)); });
 
 TEST_F(CudaBackward, GradientOfAnInitialStateOfZero_IsGivenToo) {
   std::mt19937 rng = SeededRng(std::random_device{}());
