@@ -150,6 +150,7 @@ BackwardArgs<bf16> KernelArgs(const CudaRetentionPlan& plan, const CudaRetention
   out.suffix = reinterpret_cast<bf16*>(workspace + parts.suffix);
   out.suffix_z = reinterpret_cast<float*>(workspace + parts.suffix_z);
   out.border = reinterpret_cast<float*>(workspace + parts.border);
+  out.border_parts = parts.border_parts;
   return out;
 }
 

@@ -27,17 +27,15 @@ absl::Status QueueGradientStates(const BackwardArgs<T>& args, cudaStream_t strea
   PrepareQueries<T, kDim><<<tiles, kPrepareThreads, 0, stream>>>(folded);
   if (absl::Status status = LaunchStatus("PrepareQueries"); !status.ok()) return status;
   if (absl::Status status = QueueFold<T, kDim>(folded.forward, stream); !status.ok()) return status;
+  static_assert(kScanThreads == 256);  // BackwardWorkspace counts its warps
   const dim3 scans(ScanTiles<kDim>::kBlocks, heads, forward.num_sequences);
   ScanGradients<T, kDim><<<scans, kScanThreads, 0, stream>>>(folded);
-  if (absl::Status status = LaunchStatus("ScanGradients"); !status.ok()) return status;
-  if (args.dlog_G == nullptr) return absl::OkStatus();
-  MultiplyBorders<T, kDim><<<dim3(kBorderParts, heads, chunks), kBorderThreads, 0, stream>>>(args);
-  return LaunchStatus("MultiplyBorders");
+  return LaunchStatus("ScanGradients");
 }
 
 template <typename T, int kDim, GradientOf kOf, bool kSm90>
 absl::Status QueueGradientOfRows(const BackwardArgs<T>& args, cudaStream_t stream) {
-  using Tiles = PairTiles<kDim, kOf>;
+  using Tiles = PairTiles<kDim, kOf, kSm90>;
   const auto kernel = GradientOfRows<T, kDim, kOf, kSm90>;
   if (absl::Status status = AllowShared(kernel, Tiles::kSharedBytes); !status.ok()) return status;
   const int heads = kOf == GradientOf::kQueries ? args.forward.heads_q : args.forward.heads_kv;

@@ -9,8 +9,6 @@
 
 namespace statehouse::kernels {
 
-inline constexpr int kBorderParts = 16;  // of a border's product, summed by blocks of their own
-
 template <typename T>
 struct BackwardArgs {
   RetentionArgs<T> forward;  // tensors, tables, gate sums, states before chunks; `y` and final states are null
@@ -35,7 +33,8 @@ struct BackwardArgs {
   float2* key_sums;     // [n, h, chunk_rows] Σ_t w dW of a key: over rows of later chunks, of its own
   T* suffix;            // [n, h, P, d] gradient of S after the chunk; laid out as prefix
   float* suffix_z;      // [n, h, P]
-  float* border;        // [n, h, kBorderParts] <dS after, S before the chunk>
+  float* border;        // [n, h, border_parts] <dS after, S before the chunk>, by warps of the scan
+  int border_parts;
 };
 
 // Is there a gradient of the state after the chunk?

@@ -14,7 +14,8 @@ inline constexpr int kGateGradientThreads = 256;
 // Grid (chunks, Hk).
 template <typename T>
 __global__ void __launch_bounds__(kGateGradientThreads) SumGateGradients(BackwardArgs<T> args) {
-  __shared__ double warp_sums[kGateGradientThreads / 32], warp_totals[kGateGradientThreads / 32];
+  __shared__ double warp_sums[kGateGradientThreads / 32], warp_totals[kGateGradientThreads / 32],
+      warp_borders[kGateGradientThreads / 32];
   const RetentionArgs<T>& forward = args.forward;
   const int n = blockIdx.x, h = blockIdx.y, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const ChunkEntry chunk = forward.chunks[n];
@@ -37,23 +38,24 @@ __global__ void __launch_bounds__(kGateGradientThreads) SumGateGradients(Backwar
     total += own;
     moved += key_sums[c].x - own;
   }
+  double border = 0;
+  if (args.has_suffix) {
+    for (int part = threadIdx.x; part < args.border_parts; part += kGateGradientThreads)
+      border += args.border[slot * args.border_parts + part];
+  }
   double inclusive = moved;
   for (int offset = 1; offset < 32; offset *= 2) {
     const double other = __shfl_up_sync(0xffffffffu, inclusive, offset);
     if (lane >= offset) inclusive += other;
     total += __shfl_xor_sync(0xffffffffu, total, offset);
+    border += __shfl_xor_sync(0xffffffffu, border, offset);
   }
   if (lane == 31) warp_sums[warp] = inclusive;
-  if (lane == 0) warp_totals[warp] = total;
+  if (lane == 0) warp_totals[warp] = total, warp_borders[warp] = border;
   __syncthreads();
   double sum = inclusive - moved;
   for (int w = 0; w < warp; ++w) sum += warp_sums[w];
-  for (int w = 0; w < kGateGradientThreads / 32; ++w) sum += warp_totals[w];
-  if (args.has_suffix) {
-    double border = 0;
-    for (int part = 0; part < kBorderParts; ++part) border += args.border[slot * kBorderParts + part];
-    sum += border * forward.decay[slot];
-  }
+  for (int w = 0; w < kGateGradientThreads / 32; ++w) sum += warp_totals[w] + forward.decay[slot] * warp_borders[w];
   for (int c = first; c < end; ++c) {
     args.dlog_G[(chunk.first_row + c) * forward.heads_kv + h] = static_cast<float>(sum);
     sum += key_sums[c].x - entering(c);

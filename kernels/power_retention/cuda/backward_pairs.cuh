@@ -7,7 +7,7 @@
 //
 // A warp owns 16 rows. Row pairs are weighed in registers, from sums of the first products to left operands of the
 // last.
-//   shared: in turn z, tiles of S, two buffers of tiles of rows; X [128][d] and U [128][d]; factors of two tiles' rows
+//   shared: in turn z, tiles of S, two buffers of tiles of rows; X and U, two tiles each; factors of two tiles' rows
 #pragma once
 
 #include <cuda_runtime.h>
@@ -19,18 +19,20 @@ namespace statehouse::kernels {
 
 enum class GradientOf { kQueries, kKeys, kValues };
 
-template <int kDim, GradientOf kOf>
+template <int kDim, GradientOf kOf, bool kSm90>
 struct PairTiles {
   static constexpr bool kNeedsU = kOf != GradientOf::kValues;
   static constexpr int kThreads = kBlockRows * 2;
-  static constexpr int kMinBlocks = 1;
-  static constexpr int kStride = kDim + 8;  // elements of a row of X, U and z
-  static constexpr int kStages = kDim == 128 ? 4 : 6;
-  static constexpr int kOwnBytes = kBlockRows * kStride * 2;
-  static constexpr int kNormalizerBytes = kNeedsU ? 2 * kDim * kStride * 2 : 0;
-  static constexpr int kTilesBytes = (kStages > 4 ? kStages : 4) * kTileBytes<kDim>;
+  static constexpr int kMinBlocks = kDim == 64 && kSm90 ? 2 : 1;
+  // Columns that a warp weighs at a time: two sums of so many beside d of the gradient must fit in its registers.
+  static constexpr int kSpan = kDim == 128 || !kNeedsU ? 64 : 32;
+  static constexpr int kStages = kDim == 128 ? 4 : 6;  // of tiles of S
+  static constexpr int kBuffers = kSm90 ? 4 : 2;       // of two tiles of rows each
+  static constexpr int kOwnBytes = 2 * kTileBytes<kDim>;
+  static constexpr int kNormalizerBytes = kNeedsU ? 2 * kDim * (kDim + 8) * 2 : 0;
+  static constexpr int kTilesBytes = (kStages > 2 * kBuffers ? kStages : 2 * kBuffers) * kTileBytes<kDim>;
   static constexpr int kRightBytes = kTilesBytes > kNormalizerBytes ? kTilesBytes : kNormalizerBytes;
-  static constexpr int kColumnBytes = 2 * 2 * kTokenTile * 8;
+  static constexpr int kColumnBytes = kBuffers * 2 * kTokenTile * 8;
   static constexpr int kSharedBytes = 1024 + kRightBytes + (kNeedsU ? 2 : 1) * kOwnBytes + kColumnBytes;
 };
 
@@ -52,19 +54,26 @@ struct PairBlock {
     first_tile = kOfQueries ? 0 : block.first_row / kTokenTile;
     tiles_per_head = kOfQueries ? (block.first_row + num_rows + kTokenTile - 1) / kTokenTile : tiles - first_tile;
     num_turns = kOfQueries ? tiles_per_head : tiles_per_head * group;
+    turns_to_heads = 1.0f / static_cast<float>(tiles_per_head);
   }
   // Of one turn: the query head and the tile's first row in the chunk.
   __device__ __forceinline__ int QueryHead(int turn) const {
-    return kOfQueries ? blockIdx.y : head_kv * group + turn / tiles_per_head;
+    return kOfQueries ? blockIdx.y : head_kv * group + HeadOf(turn);
   }
-  __device__ __forceinline__ int TileRow(int turn) const { return (first_tile + turn % tiles_per_head) * kTokenTile; }
+  __device__ __forceinline__ int TileRow(int turn) const {
+    return kOfQueries ? turn * kTokenTile : (first_tile + turn - HeadOf(turn) * tiles_per_head) * kTokenTile;
+  }
+  // turn / tiles_per_head: exact, as turns are few against what a float holds.
+  __device__ __forceinline__ int HeadOf(int turn) const {
+    return static_cast<int>((static_cast<float>(turn) + 0.5f) * turns_to_heads);
+  }
   __device__ __forceinline__ const float2* QueryRows(int head) const {
     return args.rows + (static_cast<int64_t>(block.chunk) * args.forward.heads_q + head) * args.forward.chunk_rows;
   }
 
   // The tile's two tensors: K and V, or Q and dY.
   __device__ __forceinline__ void LoadTile(int turn, uint32_t buffer) const {
-    constexpr int kThreads = PairTiles<kDim, kOf>::kThreads;
+    constexpr int kThreads = kBlockRows * 2;
     const RetentionArgs<T>& forward = args.forward;
     const int first = TileRow(turn), heads = kOfQueries ? forward.heads_kv : forward.heads_q;
     const int head = kOfQueries ? head_kv : QueryHead(turn);
@@ -90,6 +99,7 @@ struct PairBlock {
   const BlockEntry block;
   const ChunkEntry chunk;
   int group, head_kv, num_rows, first_tile, tiles_per_head, num_turns;
+  float turns_to_heads;
   int group_row;  // first row of this warpgroup's 64
   int64_t slot;
   const float2* sums;
@@ -99,20 +109,22 @@ struct PairBlock {
 struct PairRows {
   float factors[2];  // of queries σ² / den; of keys e^{L_r - L_j}
   float deltas[2];   // of queries dY·y
-  float2 sums[2];    // L
+  float2 sums[2];    // L, of queries
 };
 
-// a for one lane's columns nt, by row and column: below the diagonal from factors, else masked.
+// a (2 a for queries and keys) for one lane's columns nt, by row and column: below the diagonal from factors, else
+// masked.
 template <typename T, int kDim, GradientOf kOf, bool kIsDiagonal>
-__device__ __forceinline__ void PairFactors(const PairBlock<T, kDim, kOf>& pairs, int turn, const PairRows& rows,
-                                            const float (&row_factors)[2], float4 columns, int nt, float (&out)[2][2]) {
+__device__ __forceinline__ void PairFactors(const PairBlock<T, kDim, kOf>& pairs, int turn, int first_column,
+                                            const PairRows& rows, const float (&row_factors)[2], float4 columns, int nt,
+                                            float (&out)[2][2]) {
   const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   if constexpr (!kIsDiagonal) {
 #pragma unroll
     for (int half = 0; half < 2; ++half)
       out[half][0] = row_factors[half] * columns.x, out[half][1] = row_factors[half] * columns.z;
   } else {
-    const int column = pairs.TileRow(turn) + nt * 8 + t * 2;
+    const int column = pairs.TileRow(turn) + first_column + nt * 8 + t * 2;
     const float4 sums = *reinterpret_cast<const float4*>(pairs.sums + column);
     float4 queries = {};
     if constexpr (kOf != GradientOf::kQueries)
@@ -124,33 +136,35 @@ __device__ __forceinline__ void PairFactors(const PairBlock<T, kDim, kOf>& pairs
       for (int e = 0; e < 2; ++e) {
         const float2 sum = e == 0 ? float2{sums.x, sums.y} : float2{sums.z, sums.w};
         if constexpr (kOf == GradientOf::kQueries) {
-          out[half][e] = column + e <= row ? rows.factors[half] * __expf(Difference(rows.sums[half], sum)) : 0.0f;
+          out[half][e] = column + e <= row ? row_factors[half] * __expf(Difference(rows.sums[half], sum)) : 0.0f;
         } else {
-          const float factor = e == 0 ? queries.x : queries.z;
-          out[half][e] = column + e >= row ? factor * __expf(Difference(sum, rows.sums[half])) : 0.0f;
+          const float factor = (kOf == GradientOf::kKeys ? 2 : 1) * (e == 0 ? queries.x : queries.z);
+          out[half][e] = column + e >= row ? factor * __expf(Difference(sum, pairs.sums[row])) : 0.0f;
         }
       }
     }
   }
 }
 
-// From s and dY·v (or v·dY) of 16 rows and 64 columns to 2 a s dW, or a s², as left operands.
-template <typename T, int kDim, GradientOf kOf, bool kIsDiagonal>
-__device__ __forceinline__ void WeighPairs(const PairBlock<T, kDim, kOf>& pairs, int turn, const PairRows& rows,
-                                           const float2* columns, const float (&s)[8][4], const float (&dots)[8][4],
-                                           float (&moved)[2], uint32_t (&weights)[4][4]) {
+// From s and dY·v (or v·dY) of 16 rows and kSpan columns to 2 a s dW, or a s², as left operands.
+template <typename T, int kDim, GradientOf kOf, bool kIsDiagonal, int kSpan>
+__device__ __forceinline__ void WeighPairs(const PairBlock<T, kDim, kOf>& pairs, int turn, int first_column,
+                                           const PairRows& rows, const float2* columns, const float (&s)[kSpan / 8][4],
+                                           const float (&dots)[kSpan / 8][4], float (&moved)[2],
+                                           uint32_t (&weights)[kSpan / 16][4]) {
   const int t = threadIdx.x % 4;
-  float row_factors[2] = {rows.factors[0], rows.factors[1]};
+  constexpr float kTwice = kOf == GradientOf::kValues ? 1.0f : 2.0f;
+  float row_factors[2] = {kTwice * rows.factors[0], kTwice * rows.factors[1]};
   if constexpr (kOf == GradientOf::kQueries && !kIsDiagonal) {
     const float2 reference = pairs.sums[pairs.TileRow(turn) + kTokenTile - 1];
     row_factors[0] *= __expf(Difference(rows.sums[0], reference));
     row_factors[1] *= __expf(Difference(rows.sums[1], reference));
   }
 #pragma unroll
-  for (int nt = 0; nt < 8; ++nt) {
-    const float4 column = *reinterpret_cast<const float4*>(columns + nt * 8 + t * 2);
+  for (int nt = 0; nt < kSpan / 8; ++nt) {
+    const float4 column = *reinterpret_cast<const float4*>(columns + first_column + nt * 8 + t * 2);
     float a[2][2];
-    PairFactors<T, kDim, kOf, kIsDiagonal>(pairs, turn, rows, row_factors, column, nt, a);
+    PairFactors<T, kDim, kOf, kIsDiagonal>(pairs, turn, first_column, rows, row_factors, column, nt, a);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       float out[2];
@@ -161,7 +175,7 @@ __device__ __forceinline__ void WeighPairs(const PairBlock<T, kDim, kOf>& pairs,
           out[e] = a[half][e] * score * score;
         } else {
           const float delta = kOf == GradientOf::kQueries ? rows.deltas[half] : e == 0 ? column.y : column.w;
-          out[e] = 2 * a[half][e] * score * (dots[nt][2 * half + e] - delta);
+          out[e] = a[half][e] * score * (dots[nt][2 * half + e] - delta);
           moved[half] = fmaf(out[e], score, moved[half]);  // twice w dW
         }
       }
@@ -170,53 +184,57 @@ __device__ __forceinline__ void WeighPairs(const PairBlock<T, kDim, kOf>& pairs,
   }
 }
 
-// Pairs of this warp's 16 rows with one tile; the last products are left under way.
-template <typename T, int kDim, GradientOf kOf, bool kSm90>
+// Pairs of this warp's 16 rows with one tile; the last products are left under way. Calls when_done() once those of
+// the tile before are done.
+template <typename T, int kDim, GradientOf kOf, bool kSm90, typename WhenDone>
 __device__ __forceinline__ void MeetTile(const PairBlock<T, kDim, kOf>& pairs, int turn, const PairRows& rows,
-                                         const char* x, const char* u, uint32_t tile, const float2* columns,
-                                         float (&moved)[2], float (&sums)[kDim / 8][4]) {
-  constexpr int kStride = kDim + 8;
-  float s[8][4] = {}, dots[8][4] = {};
-  uint32_t left[kDim / 16][4];
-#pragma unroll
-  for (int k = 0; k < kDim / 16; ++k) LoadLeft<kStride>(left[k], x, k);
-  BeginProducts<kSm90>();
-#pragma unroll
-  for (int k = 0; k < kDim / 16; ++k) MultiplyByRows<T, kSm90>(s, left[k], tile, k);
-  CommitProducts<kSm90>();
-  if constexpr (kOf != GradientOf::kValues) {
-    uint32_t left_u[kDim / 16][4];
-#pragma unroll
-    for (int k = 0; k < kDim / 16; ++k) LoadLeft<kStride>(left_u[k], u, k);
+                                         uint32_t x, uint32_t u, uint32_t tile, const float2* columns,
+                                         const WhenDone& when_done, float (&moved)[2], float (&sums)[kDim / 8][4]) {
+  constexpr int kSpan = PairTiles<kDim, kOf, kSm90>::kSpan;
+  const bool is_diagonal = pairs.TileRow(turn) == pairs.group_row;
+  const uint32_t summed = kOf == GradientOf::kValues ? tile + kTileBytes<kDim> : tile;
+#pragma unroll 1
+  for (int first = 0; first < kTokenTile; first += kSpan) {
+    float s[kSpan / 8][4], dots[kSpan / 8][4];
+    BeginProducts<kSm90>();
+    MultiplyRows<T, kDim, kSm90>(s, x, tile + first * 128);
+    if constexpr (kOf != GradientOf::kValues)
+      MultiplyRows<T, kDim, kSm90>(dots, u, tile + kTileBytes<kDim> + first * 128);
+    CommitProducts<kSm90>();
+    AwaitProducts<kSm90, 0>();
+    PinProducts<kSm90>(s);
+    if constexpr (kOf != GradientOf::kValues) PinProducts<kSm90>(dots);
+    if (first == 0) when_done();
+    uint32_t weights[kSpan / 16][4];
+    if (!is_diagonal) {
+      WeighPairs<T, kDim, kOf, false, kSpan>(pairs, turn, first, rows, columns, s, dots, moved, weights);
+    } else {
+      WeighPairs<T, kDim, kOf, true, kSpan>(pairs, turn, first, rows, columns, s, dots, moved, weights);
+    }
     BeginProducts<kSm90>();
 #pragma unroll
-    for (int k = 0; k < kDim / 16; ++k) MultiplyByRows<T, kSm90>(dots, left_u[k], tile + kTileBytes<kDim>, k);
+    for (int k = 0; k < kSpan / 16; ++k) SumOverRows<T, kSm90>(sums, weights[k], summed + first * 128, k);
     CommitProducts<kSm90>();
   }
-  AwaitProducts<kSm90, 0>();
-  PinProducts<kSm90>(s);
-  PinProducts<kSm90>(dots);
-  uint32_t weights[4][4];
-  if (pairs.TileRow(turn) != pairs.group_row) {
-    WeighPairs<T, kDim, kOf, false>(pairs, turn, rows, columns, s, dots, moved, weights);
-  } else {
-    WeighPairs<T, kDim, kOf, true>(pairs, turn, rows, columns, s, dots, moved, weights);
-  }
-  const uint32_t summed = kOf == GradientOf::kValues ? tile + kTileBytes<kDim> : tile;
-  BeginProducts<kSm90>();
-#pragma unroll
-  for (int k = 0; k < 4; ++k) SumOverRows<T, kSm90>(sums, weights[k], summed, k);
-  CommitProducts<kSm90>();
 }
 
-// All pairs within the chunk.
-template <typename T, int kDim, GradientOf kOf, bool kSm90>
-__device__ __forceinline__ void MeetTiles(const PairBlock<T, kDim, kOf>& pairs, const PairRows& rows, const char* x,
-                                          const char* u, uint32_t buffers, float2* columns, float (&moved)[2],
+// Does the warpgroup have pairs with the tile?
+template <typename T, int kDim, GradientOf kOf>
+__device__ __forceinline__ bool HasPairs(const PairBlock<T, kDim, kOf>& pairs, int turn) {
+  const int tile_row = pairs.TileRow(turn);
+  return kOf == GradientOf::kQueries ? tile_row <= pairs.group_row : tile_row >= pairs.group_row;
+}
+// How many threads bring columns; each has its place, warpgroup by warpgroup.
+template <GradientOf kOf>
+inline constexpr int kColumnHolders = kOf == GradientOf::kQueries ? kTokenTile : 2 * kTokenTile;
+
+// All pairs within the chunk: two buffers, and a barrier of the block for each tile.
+template <typename T, int kDim, GradientOf kOf>
+__device__ __forceinline__ void MeetTiles(const PairBlock<T, kDim, kOf>& pairs, const PairRows& rows, uint32_t x,
+                                          uint32_t u, uint32_t buffers, float2* columns, float (&moved)[2],
                                           float (&sums)[kDim / 8][4]) {
-  constexpr bool kOfQueries = kOf == GradientOf::kQueries;
-  constexpr int kHolders = kOfQueries ? kTokenTile : 2 * kTokenTile;  // threads that bring columns
-  const float2* own_columns = kOfQueries ? columns : columns + threadIdx.x / 128 * kTokenTile;
+  constexpr int kBytes = 2 * kTileBytes<kDim>, kHolders = kColumnHolders<kOf>;
+  const float2* own_columns = columns + (kOf == GradientOf::kQueries ? 0 : threadIdx.x / 128 * kTokenTile);
   float2 column = {};
   if (threadIdx.x < kHolders) columns[threadIdx.x] = pairs.ColumnOf(0);
   pairs.LoadTile(0, buffers);
@@ -225,36 +243,98 @@ __device__ __forceinline__ void MeetTiles(const PairBlock<T, kDim, kOf>& pairs, 
   for (int turn = 0; turn < pairs.num_turns; ++turn) {
     const bool has_next = turn + 1 < pairs.num_turns;
     CopyWait<0>();
-    if constexpr (kSm90) FenceSharedForProducts();
-    AwaitProducts<kSm90, 0>();
     __syncthreads();  // the tile has arrived for all, and all are done with the other buffers
     if (has_next) {
-      pairs.LoadTile(turn + 1, buffers + (turn + 1) % 2 * 2 * kTileBytes<kDim>);
+      pairs.LoadTile(turn + 1, buffers + (turn + 1) % 2 * kBytes);
       if (threadIdx.x < kHolders) column = pairs.ColumnOf(turn + 1);
     }
     CopyCommit();
-    const int tile_row = pairs.TileRow(turn);
-    if (kOfQueries ? tile_row <= pairs.group_row : tile_row >= pairs.group_row) {
-      MeetTile<T, kDim, kOf, kSm90>(pairs, turn, rows, x, u, buffers + turn % 2 * 2 * kTileBytes<kDim>,
-                                    own_columns + turn % 2 * 2 * kTokenTile, moved, sums);
+    if (HasPairs(pairs, turn)) {
+      MeetTile<T, kDim, kOf, false>(
+          pairs, turn, rows, x, u, buffers + turn % 2 * kBytes, own_columns + turn % 2 * 2 * kTokenTile, [] {}, moved,
+          sums);
     }
     if (has_next && threadIdx.x < kHolders) columns[(turn + 1) % 2 * 2 * kTokenTile + threadIdx.x] = column;
   }
-  AwaitProducts<kSm90, 0>();
-  PinProducts<kSm90>(sums);
 }
+
+#ifdef STATEHOUSE_HAS_WGMMA
+
+template <int kBuffers>
+struct PairBarriers {
+  BulkBarrier full[kBuffers], empty[kBuffers];
+};
+
+// The same with barriers of their own for each buffer, so that one warpgroup's products run beside the other's weights:
+// copies are two tiles ahead, and a warpgroup may be as much behind the other.
+template <typename T, int kDim, GradientOf kOf>
+__device__ __forceinline__ void MeetTilesSm90(const PairBlock<T, kDim, kOf>& pairs, const PairRows& rows, uint32_t x,
+                                              uint32_t u, uint32_t buffers, float2* columns, float (&moved)[2],
+                                              float (&sums)[kDim / 8][4]) {
+  using Tiles = PairTiles<kDim, kOf, true>;
+  constexpr int kBytes = 2 * kTileBytes<kDim>, kBuffers = Tiles::kBuffers, kHolders = kColumnHolders<kOf>;
+  __shared__ PairBarriers<kBuffers> barriers;
+  const float2* own_columns = columns + (kOf == GradientOf::kQueries ? 0 : threadIdx.x / 128 * kTokenTile);
+  const auto load = [&](int turn) {
+    if (turn < pairs.num_turns) pairs.LoadTile(turn, buffers + turn % kBuffers * kBytes);
+    CopyCommit();
+  };
+  // This thread's part of a tile is there.
+  const auto arrive = [&](int turn, float2 column) {
+    if (threadIdx.x < kHolders) columns[turn % kBuffers * 2 * kTokenTile + threadIdx.x] = column;
+    CopyWait<1>();
+    FenceSharedForProducts();
+    barriers.full[turn % kBuffers].Arrive();
+  };
+  if (threadIdx.x == 0) {
+    for (int b = 0; b < kBuffers; ++b) {
+      barriers.full[b].Init(Tiles::kThreads);
+      barriers.empty[b].Init(Tiles::kThreads / 32);
+    }
+    FenceBarrierInit();
+  }
+  __syncthreads();  // the barriers are there
+  float2 column = {};
+  if (threadIdx.x < kHolders) column = pairs.ColumnOf(0);
+  load(0);
+  load(1);
+  arrive(0, column);
+#pragma unroll 1
+  for (int turn = 0; turn < pairs.num_turns; ++turn) {
+    const bool has_next = turn + 1 < pairs.num_turns;
+    if (turn >= 2) barriers.empty[(turn - 2) % kBuffers].Wait((turn - 2) / kBuffers % 2);
+    load(turn + 2);
+    if (has_next && threadIdx.x < kHolders) column = pairs.ColumnOf(turn + 1);
+    barriers.full[turn % kBuffers].Wait(turn / kBuffers % 2);
+    const auto release = [&] {
+      if (turn > 0 && threadIdx.x % 32 == 0) barriers.empty[(turn - 1) % kBuffers].Arrive();
+      __syncwarp();
+    };
+    if (HasPairs(pairs, turn)) {
+      MeetTile<T, kDim, kOf, true>(pairs, turn, rows, x, u, buffers + turn % kBuffers * kBytes,
+                                   own_columns + turn % kBuffers * 2 * kTokenTile, release, moved, sums);
+    } else {
+      ProductsWait<0>();
+      release();
+    }
+    if (has_next) arrive(turn + 1, column);
+  }
+  ProductsWait<0>();
+  PinSums(sums);
+}
+
+#endif  // STATEHOUSE_HAS_WGMMA
 
 // x·dx / 2 over this lane's columns of its two rows: how much of Σ w dW came with what dx holds so far.
 template <typename T, int kDim>
 __device__ __forceinline__ void DotRows(const char* x, const float (&dx)[kDim / 8][4], float (&out)[2]) {
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const char* row = x + (warp * 16 + half * 8 + g) * (kDim + 8) * 2;
+    const int row = LaneRow() + half * 8;
     float sum = 0;
 #pragma unroll
     for (int nt = 0; nt < kDim / 8; ++nt) {
-      const uint32_t pair = *reinterpret_cast<const uint32_t*>(row + nt * 16 + t * 4);
+      const uint32_t pair = *reinterpret_cast<const uint32_t*>(x + TileOffset(row, nt * 8) + threadIdx.x % 4 * 4);
       sum += Pair<T>::Low(pair) * dx[nt][2 * half] + Pair<T>::High(pair) * dx[nt][2 * half + 1];
     }
     out[half] = 0.5f * sum;
@@ -266,25 +346,49 @@ __device__ __forceinline__ float SumOfRow(float x) {
   return x + __shfl_xor_sync(0xffffffffu, x, 2);
 }
 
-// Stores the rows' gradients and what they moved: through the state, and within the chunk (twice).
+// Where a row's Σ w dW stands.
 template <typename T, int kDim, GradientOf kOf>
-__device__ __forceinline__ void StoreGradients(const PairBlock<T, kDim, kOf>& pairs, const float (&through_state)[2],
-                                               const float (&moved)[2], const float (&sums)[kDim / 8][4]) {
+__device__ __forceinline__ int64_t SumAt(const PairBlock<T, kDim, kOf>& pairs, int row) {
+  const RetentionArgs<T>& forward = pairs.args.forward;
+  const int heads = kOf == GradientOf::kQueries ? forward.heads_q : forward.heads_kv;
+  return (static_cast<int64_t>(pairs.block.chunk) * heads + blockIdx.y) * forward.chunk_rows + row;
+}
+
+// Stores what moved through the state, to have the registers back.
+template <typename T, int kDim, GradientOf kOf>
+__device__ __forceinline__ void StoreStateSums(const PairBlock<T, kDim, kOf>& pairs, const float (&through_state)[2]) {
+  if constexpr (kOf != GradientOf::kValues) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float state = SumOfRow(through_state[half]);
+      const int row = pairs.group_row + LaneRow() + half * 8;
+      if (threadIdx.x % 4 != 0 || row >= pairs.chunk.num_rows) continue;
+      if constexpr (kOf == GradientOf::kQueries) {
+        pairs.args.query_sums[SumAt(pairs, row)] = state;
+      } else {
+        pairs.args.key_sums[SumAt(pairs, row)].x = state;
+      }
+    }
+  }
+}
+
+// Stores the rows' gradients and what they moved within the chunk (`moved` is twice that).
+template <typename T, int kDim, GradientOf kOf>
+__device__ __forceinline__ void StoreGradients(const PairBlock<T, kDim, kOf>& pairs, const float (&moved)[2],
+                                               const float (&sums)[kDim / 8][4]) {
   const BackwardArgs<T>& args = pairs.args;
-  const RetentionArgs<T>& forward = args.forward;
-  const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  const int t = threadIdx.x % 4;
   constexpr bool kOfQueries = kOf == GradientOf::kQueries;
   T* to = kOfQueries ? args.dQ : kOf == GradientOf::kKeys ? args.dK : args.dV;
-  const int heads = kOfQueries ? forward.heads_q : forward.heads_kv;
+  const int heads = kOfQueries ? args.forward.heads_q : args.forward.heads_kv;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const float state = SumOfRow(through_state[half]), own = 0.5f * SumOfRow(moved[half]);
-    const int row = pairs.block.first_row + static_cast<int>(threadIdx.x) / 32 * 16 + half * 8 + g;
+    const float own = 0.5f * SumOfRow(moved[half]);
+    const int row = pairs.group_row + LaneRow() + half * 8;
     if (row >= pairs.chunk.num_rows) continue;
-    if (t == 0) {
-      const int64_t at = (static_cast<int64_t>(pairs.block.chunk) * heads + blockIdx.y) * forward.chunk_rows + row;
-      if constexpr (kOfQueries) args.query_sums[at] = state + own;
-      if constexpr (kOf == GradientOf::kKeys) args.key_sums[at] = {state, own};
+    if (t == 0) {  // the same thread stored the state's part
+      if constexpr (kOfQueries) args.query_sums[SumAt(pairs, row)] += own;
+      if constexpr (kOf == GradientOf::kKeys) args.key_sums[SumAt(pairs, row)].y = own;
     }
     uint32_t* out = reinterpret_cast<uint32_t*>(to + ((pairs.chunk.first_row + row) * heads + blockIdx.y) * kDim) + t;
 #pragma unroll
@@ -294,10 +398,10 @@ __device__ __forceinline__ void StoreGradients(const PairBlock<T, kDim, kOf>& pa
 
 // Grid (blocks, Hq) for queries, (blocks, Hk) for keys and values.
 template <typename T, int kDim, GradientOf kOf, bool kSm90>
-__global__ void __launch_bounds__(PairTiles<kDim, kOf>::kThreads, PairTiles<kDim, kOf>::kMinBlocks)
+__global__ void __launch_bounds__(PairTiles<kDim, kOf, kSm90>::kThreads, PairTiles<kDim, kOf, kSm90>::kMinBlocks)
     GradientOfRows(BackwardArgs<T> args) {
   if constexpr (!kSm90 || kHasWgmma) {
-    using Tiles = PairTiles<kDim, kOf>;
+    using Tiles = PairTiles<kDim, kOf, kSm90>;
     using State = StateTiles<T, kDim, kSm90, Tiles::kStages, Tiles::kThreads>;
     extern __shared__ __align__(1024) char unaligned[];
     __shared__ typename State::Barriers barriers;
@@ -305,27 +409,35 @@ __global__ void __launch_bounds__(PairTiles<kDim, kOf>::kThreads, PairTiles<kDim
     char* x = buffers + Tiles::kRightBytes;
     char* u = x + Tiles::kOwnBytes;
     float2* columns = reinterpret_cast<float2*>(x + (Tiles::kNeedsU ? 2 : 1) * Tiles::kOwnBytes);
+    const char* own_x = x + threadIdx.x / 128 * kTileBytes<kDim>;  // this warpgroup's rows
+    const char* own_u = u + threadIdx.x / 128 * kTileBytes<kDim>;
     constexpr bool kOfQueries = kOf == GradientOf::kQueries;
     const PairBlock<T, kDim, kOf> pairs(args);
     const RetentionArgs<T>& forward = args.forward;
 
     const int heads = kOfQueries ? forward.heads_q : forward.heads_kv;
     const int64_t first = ((pairs.chunk.first_row + pairs.block.first_row) * heads + blockIdx.y) * kDim;
-    LoadRows<T, kDim, kBlockRows, Tiles::kThreads>(SharedAddress(x), (kOfQueries ? forward.Q : forward.K) + first,
-                                                   int64_t{heads} * kDim, pairs.num_rows);
-    if constexpr (Tiles::kNeedsU) {
-      LoadRows<T, kDim, kBlockRows, Tiles::kThreads>(SharedAddress(u), (kOfQueries ? args.dY : forward.V) + first,
-                                                     int64_t{heads} * kDim, pairs.num_rows);
+    const int64_t stride = int64_t{heads} * kDim;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int64_t at = first + half * kTokenTile * stride;
+      const int valid = pairs.num_rows - half * kTokenTile, offset = half * kTileBytes<kDim>;
+      LoadOperand<T, kDim, Tiles::kThreads>(SharedAddress(x) + offset, (kOfQueries ? forward.Q : forward.K) + at,
+                                            stride, valid);
+      if constexpr (Tiles::kNeedsU) {
+        LoadOperand<T, kDim, Tiles::kThreads>(SharedAddress(u) + offset, (kOfQueries ? args.dY : forward.V) + at,
+                                              stride, valid);
+      }
     }
     CopyCommit();
 
-    PairRows rows;
+    PairRows rows = {};
     const int lane_row = pairs.block.first_row + static_cast<int>(threadIdx.x) / 32 * 16 + threadIdx.x % 32 / 4;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int row = lane_row + half * 8;
-      rows.sums[half] = pairs.sums[row];
       if constexpr (kOfQueries) {
+        rows.sums[half] = pairs.sums[row];
         const float2 query = pairs.QueryRows(blockIdx.y)[row];
         rows.factors[half] = query.x, rows.deltas[half] = query.y;
       } else {
@@ -345,33 +457,43 @@ __global__ void __launch_bounds__(PairTiles<kDim, kOf>::kThreads, PairTiles<kDim
         ExpandSymmetric<T, kDim, Tiles::kThreads>(z, kOfQueries ? 1.0f : 0.5f, buffers);
       }
       CopyWait<0>();
+      if constexpr (kSm90) FenceSharedForProducts();
       __syncthreads();  // X, U, z and the barriers are there
       if constexpr (Tiles::kNeedsU) {
         const float factors[2] = {kOfQueries ? -2 * rows.deltas[0] : 2.0f, kOfQueries ? -2 * rows.deltas[1] : 2.0f};
-        GradientFromNormalizer<T, kDim>(x, buffers, factors, sums);
+        GradientFromNormalizer<T, kDim>(SharedAddress(own_x), buffers, factors, sums);
         if constexpr (kSm90) FenceSharedForProducts();  // bulk copies follow ordinary accesses
         __syncthreads();                                // z may be overwritten
       }
       State tiles(barriers, SharedAddress(buffers), state);
       if constexpr (Tiles::kNeedsU) {
-        GradientFromState<T, kDim, kSm90>(tiles, x, u, sums);
+        GradientFromState<T, kDim, kSm90>(tiles, own_x, own_u, sums);
       } else {
-        ValuesFromState<T, kDim, kSm90>(tiles, x, sums);
+        ValuesFromState<T, kDim, kSm90>(tiles, own_x, sums);
       }
       const float2 last = pairs.sums[pairs.chunk.num_rows - 1];
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const float factor =
-            kOfQueries ? rows.factors[half] * expf(rows.sums[half].x) : expf(Difference(last, rows.sums[half]));
+        const float factor = kOfQueries ? rows.factors[half] * expf(rows.sums[half].x)
+                                        : expf(Difference(last, pairs.sums[lane_row + half * 8]));
 #pragma unroll
         for (int nt = 0; nt < kDim / 8; ++nt) sums[nt][2 * half] *= factor, sums[nt][2 * half + 1] *= factor;
       }
-      if constexpr (Tiles::kNeedsU) DotRows<T, kDim>(x, sums, through_state);
+      if constexpr (Tiles::kNeedsU) DotRows<T, kDim>(own_x, sums, through_state);
       CopyWait<0>();
       __syncthreads();  // tiles of the state may be overwritten
     }
-    MeetTiles<T, kDim, kOf, kSm90>(pairs, rows, x, u, SharedAddress(buffers), columns, moved, sums);
-    StoreGradients<T, kDim, kOf>(pairs, through_state, moved, sums);
+    StoreStateSums(pairs, through_state);
+    if constexpr (kSm90) {
+#ifdef STATEHOUSE_HAS_WGMMA
+      MeetTilesSm90<T, kDim, kOf>(pairs, rows, SharedAddress(own_x), SharedAddress(own_u), SharedAddress(buffers),
+                                  columns, moved, sums);
+#endif
+    } else {
+      MeetTiles<T, kDim, kOf>(pairs, rows, SharedAddress(own_x), SharedAddress(own_u), SharedAddress(buffers), columns,
+                              moved, sums);
+    }
+    StoreGradients(pairs, moved, sums);
   }
 }
 

@@ -17,34 +17,34 @@ namespace statehouse::kernels {
 
 inline constexpr int kWeighThreads = 256;
 
-// Grid (blocks, Hq). A warp takes a row at a time.
+// Grid (blocks, Hq). A lane takes 8 elements of a row.
 template <typename T, int kDim>
 __global__ void __launch_bounds__(kWeighThreads) WeighRows(BackwardArgs<T> args) {
+  constexpr int kUnits = kDim / 8, kRows = kWeighThreads / kUnits;  // lanes of a row; rows at a time
   const RetentionArgs<T>& forward = args.forward;
   const BlockEntry block = forward.blocks[blockIdx.x];
   const ChunkEntry chunk = forward.chunks[block.chunk];
-  const int head = blockIdx.y, lane = threadIdx.x % 32;
+  const int head = blockIdx.y, column = threadIdx.x % kUnits;
   float2* out = args.rows + (static_cast<int64_t>(block.chunk) * forward.heads_q + head) * forward.chunk_rows;
-  constexpr int kWarps = kWeighThreads / 32;
-#pragma unroll 4
-  for (int row = block.first_row + static_cast<int>(threadIdx.x) / 32; row < block.first_row + kBlockRows;
-       row += kWarps) {
-    float2 result = {};
-    if (row < chunk.num_rows) {
-      const int64_t at = (chunk.first_row + row) * forward.heads_q + head;
-      const uint32_t* y = reinterpret_cast<const uint32_t*>(args.y + at * kDim);
-      const uint32_t* dY = reinterpret_cast<const uint32_t*>(args.dY + at * kDim);
-      float sum = 0;
-      for (int word = lane; word < kDim / 2; word += 32) {
-        const uint32_t a = y[word], b = dY[word];
-        sum += Pair<T>::Low(a) * Pair<T>::Low(b) + Pair<T>::High(a) * Pair<T>::High(b);
-      }
 #pragma unroll
-      for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
-      const float denominator = args.denominator[at];
-      result = {denominator >= FLT_MIN ? forward.scale_squared / denominator : 0.0f, sum};
+  for (int turn = 0; turn < kBlockRows / kRows + (kBlockRows % kRows != 0); ++turn) {
+    const int in_block = turn * kRows + static_cast<int>(threadIdx.x) / kUnits, row = block.first_row + in_block;
+    const int64_t at = (chunk.first_row + row) * forward.heads_q + head;
+    const bool is_valid = in_block < kBlockRows && row < chunk.num_rows;
+    float sum = 0;
+    if (is_valid) {
+      const uint4 a = reinterpret_cast<const uint4*>(args.y)[at * kUnits + column];
+      const uint4 b = reinterpret_cast<const uint4*>(args.dY)[at * kUnits + column];
+      const uint32_t x[4] = {a.x, a.y, a.z, a.w}, y[4] = {b.x, b.y, b.z, b.w};
+#pragma unroll
+      for (int w = 0; w < 4; ++w)
+        sum += Pair<T>::Low(x[w]) * Pair<T>::Low(y[w]) + Pair<T>::High(x[w]) * Pair<T>::High(y[w]);
     }
-    if (lane == 0) out[row] = result;
+#pragma unroll
+    for (int offset = kUnits / 2; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
+    if (column != 0 || in_block >= kBlockRows) continue;
+    const float denominator = is_valid ? args.denominator[at] : 0.0f;
+    out[row] = {denominator >= FLT_MIN ? forward.scale_squared / denominator : 0.0f, sum};
   }
 }
 

@@ -1,15 +1,24 @@
 // Gradients of states, against the order of the sequence:
 //   suffix[n] = dS, dS = decay[n] dS + local[n]               (ScanGradients)
-// where local[n] is what the chunk's own rows give, and what crosses a chunk altogether: <dS after it, S before it>
-// (MultiplyBorders). The gradient by an element of a tile I < J holds the multiplicity 2 of its pairs.
+// where local[n] is what the chunk's own rows give; and, on the way, <dS after the chunk, S before it>: what crosses
+// the chunk altogether. The gradient by an element of a tile I < J holds the multiplicity 2 of its pairs.
 #pragma once
 
 #include <cuda_runtime.h>
 
+#include "kernels/cuda/mma.cuh"
 #include "kernels/power_retention/cuda/backward_args.cuh"
 #include "kernels/power_retention/cuda/scan.cuh"
 
 namespace statehouse::kernels {
+
+// Four neighbours of S (of z) before a chunk; S as the tensor cores take it.
+template <typename T>
+__device__ __forceinline__ float4 LoadBefore(const RetentionArgs<T>& args, int64_t at, bool is_normalizer) {
+  if (is_normalizer) return *reinterpret_cast<const float4*>(args.prefix_z + at);
+  const uint2 pairs = *reinterpret_cast<const uint2*>(args.prefix + at);
+  return {Pair<T>::Low(pairs.x), Pair<T>::High(pairs.x), Pair<T>::Low(pairs.y), Pair<T>::High(pairs.y)};
+}
 
 // Grid (ScanTiles::kBlocks, Hk, sequences). A thread carries 4 neighbours of dS or dz.
 template <typename T, int kDim>
@@ -18,7 +27,8 @@ __global__ void __launch_bounds__(kScanThreads) ScanGradients(BackwardArgs<T> ar
   constexpr int64_t kRows = RetentionStateRows(kDim);
   const RetentionArgs<T>& forward = args.forward;
   int64_t group = static_cast<int64_t>(blockIdx.x) * kScanThreads + threadIdx.x;
-  if (group >= Tiles::kGroups) return;
+  const bool is_active = group < Tiles::kGroups;
+  if (!is_active) group = Tiles::kGroups - 1;  // so that all lanes of a warp sum
   const int h = blockIdx.y, sequence = blockIdx.z;
   const bool is_normalizer = group >= Tiles::kStateGroups;
   if (is_normalizer) group -= Tiles::kStateGroups;
@@ -42,13 +52,21 @@ __global__ void __launch_bounds__(kScanThreads) ScanGradients(BackwardArgs<T> ar
   const int first = forward.first_chunks[sequence], last = forward.first_chunks[sequence + 1] - 1;
   const int folded = initial != nullptr ? first : first + 1;  // chunks from here on are folded
   constexpr int kAhead = 4;                                   // loads in flight
-  float4 ahead[kAhead];
+  float4 ahead[kAhead], before[kAhead];
   const auto load = [&](int n) {
     return __ldcs(reinterpret_cast<const float4*>(local + (static_cast<int64_t>(n) * forward.heads_kv + h) * stride));
   };
+  // Chunks from here on have something before them.
+  const int crossed = !args.has_prefix ? last + 1 : forward.initial_state != nullptr ? first : first + 1;
+  const auto load_before = [&](int n) {
+    const int64_t slot = static_cast<int64_t>(n) * forward.heads_kv + h;
+    return LoadBefore(forward, slot * stride + in_suffix, is_normalizer);
+  };
+  const int num_parts = gridDim.x * kScanThreads / 32, part = (blockIdx.x * kScanThreads + threadIdx.x) / 32;
 #pragma unroll
   for (int a = 0; a < kAhead; ++a) {
     if (last - a >= folded) ahead[a] = load(last - a);
+    if (last - a >= crossed) before[a] = load_before(last - a);
   }
   for (int base = last; base >= first; base -= kAhead) {
 #pragma unroll
@@ -56,7 +74,15 @@ __global__ void __launch_bounds__(kScanThreads) ScanGradients(BackwardArgs<T> ar
       const int n = base - a;
       if (n < first) break;
       const int64_t slot = static_cast<int64_t>(n) * forward.heads_kv + h;
-      if (n < last || final != nullptr) {
+      float product = 0;
+      if (n >= crossed && is_active) {
+        product = x.x * before[a].x + x.y * before[a].y + x.z * before[a].z + x.w * before[a].w;
+        if (!is_normalizer) product /= factor;  // S before the chunk holds the multiplicity too
+      }
+#pragma unroll
+      for (int offset = 16; offset > 0; offset /= 2) product += __shfl_xor_sync(0xffffffffu, product, offset);
+      if (threadIdx.x % 32 == 0) args.border[slot * num_parts + part] = product;
+      if (is_active && (n < last || final != nullptr)) {
         if (is_normalizer) {
           *reinterpret_cast<float4*>(args.suffix_z + slot * stride + group * 4) = x;
         } else {
@@ -68,48 +94,10 @@ __global__ void __launch_bounds__(kScanThreads) ScanGradients(BackwardArgs<T> ar
         x = Advance(x, forward.decay[slot], own);
       }
       if (n - kAhead >= folded) ahead[a] = load(n - kAhead);
+      if (n - kAhead >= crossed) before[a] = load_before(n - kAhead);
     }
   }
-  if (initial != nullptr) *reinterpret_cast<float4*>(initial + in_state) = x;
-}
-
-inline constexpr int kBorderThreads = 256;
-
-// Grid (kBorderParts, Hk, chunks).
-template <typename T, int kDim>
-__global__ void __launch_bounds__(kBorderThreads) MultiplyBorders(BackwardArgs<T> args) {
-  __shared__ float warp_sums[kBorderThreads / 32];
-  constexpr int kRows = static_cast<int>(RetentionStateRows(kDim)), kUnits = kRows * (kDim / 8);
-  const RetentionArgs<T>& forward = args.forward;
-  const int n = blockIdx.z, part = blockIdx.x;
-  const ChunkEntry chunk = forward.chunks[n];
-  const int64_t slot = static_cast<int64_t>(n) * forward.heads_kv + blockIdx.y;
-  float sum = 0;
-  if (args.has_prefix && HasState(forward, chunk) && HasGradient(args, chunk)) {
-    const uint4* before = reinterpret_cast<const uint4*>(forward.prefix + slot * kRows * kDim);
-    const uint4* after = reinterpret_cast<const uint4*>(args.suffix + slot * kRows * kDim);
-#pragma unroll 4
-    for (int unit = part * kBorderThreads + threadIdx.x; unit < kUnits; unit += kBorderParts * kBorderThreads) {
-      const uint4 a = before[unit], b = after[unit];
-      const uint32_t x[4] = {a.x, a.y, a.z, a.w}, y[4] = {b.x, b.y, b.z, b.w};
-      float own = 0;
-#pragma unroll
-      for (int w = 0; w < 4; ++w)
-        own += Pair<T>::Low(x[w]) * Pair<T>::Low(y[w]) + Pair<T>::High(x[w]) * Pair<T>::High(y[w]);
-      sum += CountsTwice<kDim>(unit / (kDim / 8)) ? 0.5f * own : own;  // prefix holds the multiplicity too
-    }
-    for (int row = part * kBorderThreads + threadIdx.x; row < kRows; row += kBorderParts * kBorderThreads)
-      sum += forward.prefix_z[slot * kRows + row] * args.suffix_z[slot * kRows + row];
-  }
-#pragma unroll
-  for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
-  if (threadIdx.x % 32 == 0) warp_sums[threadIdx.x / 32] = sum;
-  __syncthreads();
-  if (threadIdx.x != 0) return;
-  float total = 0;
-#pragma unroll
-  for (int w = 0; w < kBorderThreads / 32; ++w) total += warp_sums[w];
-  args.border[slot * kBorderParts + part] = total;
+  if (is_active && initial != nullptr) *reinterpret_cast<float4*>(initial + in_state) = x;
 }
 
 }  // namespace statehouse::kernels

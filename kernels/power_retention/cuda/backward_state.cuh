@@ -37,7 +37,7 @@ __device__ __forceinline__ void ExpandSymmetric(const float* z, float factor, ch
 
 // dx += factor (rows g, g + 8) · X G
 template <typename T, int kDim>
-__device__ __forceinline__ void GradientFromNormalizer(const char* x, const char* G, const float (&factor)[2],
+__device__ __forceinline__ void GradientFromNormalizer(uint32_t x, const char* G, const float (&factor)[2],
                                                        float (&dx)[kDim / 8][4]) {
   constexpr int kStride = kDim + 8, kLow = kDim * kStride * 2;
   const int lane = threadIdx.x % 32;
@@ -50,7 +50,7 @@ __device__ __forceinline__ void GradientFromNormalizer(const char* x, const char
       const int at = ((np * 16 + lane / 16 * 8 + lane % 8) * kStride + k * 16 + lane / 8 % 2 * 8) * 2;
       LoadMatrices(b, SharedAddress(G + at));
       LoadMatrices(b_low, SharedAddress(G + kLow + at));
-      LoadLeft<kStride>(a, x, k);
+      LoadLeft(a, x, k);
       Mma<T>(sums[0], a, b[0], b[1]);
       Mma<T>(sums[1], a, b[2], b[3]);
       Mma<T>(sums[0], a, b_low[0], b_low[1]);
@@ -87,14 +87,12 @@ __device__ __forceinline__ void SumOverLanes(const float (&partial)[8][2], float
 
 // One tile: M = U Sᵀ, then both of its sums.
 template <typename T, int kDim, bool kSm90, typename Tiles>
-__device__ __forceinline__ void GradientFromTile(Tiles& tiles, int tile, const uint32_t (&u)[kDim / 16][4],
-                                                 const uint32_t (&xj)[2], const uint4 (&xi)[2], float (&partial)[8][2],
-                                                 float (&dxj)[4]) {
+__device__ __forceinline__ void GradientFromTile(Tiles& tiles, int tile, uint32_t u, const uint32_t (&xj)[2],
+                                                 const uint4 (&xi)[2], float (&partial)[8][2], float (&dxj)[4]) {
   const uint32_t at = tiles.Acquire(tile);
-  float m[8][4] = {};
+  float m[8][4];
   BeginProducts<kSm90>();
-#pragma unroll
-  for (int k = 0; k < kDim / 16; ++k) MultiplyByRows<T, kSm90>(m, u[k], at, k);
+  MultiplyRows<T, kDim, kSm90>(m, u, at);
   CommitProducts<kSm90>();
   AwaitProducts<kSm90, 0>();
   PinProducts<kSm90>(m);
@@ -113,27 +111,24 @@ __device__ __forceinline__ void GradientFromTile(Tiles& tiles, int tile, const u
   }
 }
 
+// `x` and `u`: tiles of the warpgroup's 64 rows.
 template <typename T, int kDim, bool kSm90, typename Tiles>
-__device__ __forceinline__ void GradientFromState(Tiles& tiles, const char* x, const char* u_rows,
+__device__ __forceinline__ void GradientFromState(Tiles& tiles, const char* x, const char* u,
                                                   float (&dx)[kDim / 8][4]) {
-  constexpr int kStride = kDim + 8, kBlocks = kDim / 8;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-  const char* rows[2] = {x + (warp * 16 + g) * kStride * 2, x + (warp * 16 + g + 8) * kStride * 2};
-  uint32_t u[kDim / 16][4];
-#pragma unroll
-  for (int k = 0; k < kDim / 16; ++k) LoadLeft<kStride>(u[k], u_rows, k);
+  constexpr int kBlocks = kDim / 8;
+  const int row = LaneRow(), t = threadIdx.x % 4;
   int tile = 0;
 #pragma unroll 1
   for (int I = 0; I < kBlocks; ++I) {
-    const uint4 xi[2] = {*reinterpret_cast<const uint4*>(rows[0] + I * 16),
-                         *reinterpret_cast<const uint4*>(rows[1] + I * 16)};
+    const uint4 xi[2] = {*reinterpret_cast<const uint4*>(x + TileOffset(row, I * 8)),
+                         *reinterpret_cast<const uint4*>(x + TileOffset(row + 8, I * 8))};
     float partial[8][2] = {};
 #pragma unroll
     for (int J = 0; J < kBlocks; ++J) {  // unrolled, so that dx stays in registers
       if (J < I) continue;
-      const uint32_t xj[2] = {*reinterpret_cast<const uint32_t*>(rows[0] + J * 16 + t * 4),
-                              *reinterpret_cast<const uint32_t*>(rows[1] + J * 16 + t * 4)};
-      GradientFromTile<T, kDim, kSm90>(tiles, tile, u, xj, xi, partial, dx[J]);
+      const uint32_t xj[2] = {*reinterpret_cast<const uint32_t*>(x + TileOffset(row, J * 8) + t * 4),
+                              *reinterpret_cast<const uint32_t*>(x + TileOffset(row + 8, J * 8) + t * 4)};
+      GradientFromTile<T, kDim, kSm90>(tiles, tile, SharedAddress(u), xj, xi, partial, dx[J]);
       ++tile;
     }
     float own[4];
@@ -151,7 +146,7 @@ __device__ __forceinline__ void ValuesFromState(Tiles& tiles, const char* x, flo
   TilePosition at = {0, 0};
   const auto multiply = [&](int tile, uint32_t(&a)[4][4]) {
     const uint32_t buffer = tiles.Acquire(tile);
-    ExpandQueryTile<T, kDim>(x, at, a);
+    ExpandRows<T>(x, at, a);
     if (++at.J == kDim / 8) at.J = ++at.I;
     BeginProducts<kSm90>();
 #pragma unroll

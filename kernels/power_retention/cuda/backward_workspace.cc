@@ -8,7 +8,6 @@ namespace {
 
 constexpr int64_t kChunk = 1024;     // of the chunked form
 constexpr int64_t kMaxRows = 65536;  // of a chunk
-constexpr int kBorderParts = 16;     // as in backward_args.cuh
 
 }  // namespace
 
@@ -39,7 +38,8 @@ BackwardWorkspace::BackwardWorkspace(const CudaRetentionPlan& plan, bool has_sta
   prefix_z = take(states * P * 4);
   suffix = take(states * P * d * element);
   suffix_z = take(states * P * 4);
-  border = take(states * kBorderParts * 4);
+  border_parts = static_cast<int>((P * (d + 1) / 4 + 255) / 256 * 8);  // warps of one head's scan
+  border = take(states * border_parts * 4);
 }
 
 size_t CudaRetentionBackwardWorkspace(const CudaRetentionPlan& plan, bool has_states) {

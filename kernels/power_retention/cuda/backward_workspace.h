@@ -16,6 +16,7 @@ struct BackwardWorkspace {
   size_t sums = 0, key_factors = 0, decay = 0, rows = 0, query_sums = 0, key_sums = 0;
   size_t keys = 0, values = 0, fold_weights = 0, local = 0, local_z = 0, prefix = 0, prefix_z = 0, suffix = 0,
          suffix_z = 0, border = 0;
+  int border_parts = 0;
   size_t bytes = 0;
 };
 

@@ -1,5 +1,5 @@
-// Products of a warp's 16 rows (left operand, in registers) with tiles of 64 rows in shared memory, through warpgroup
-// products where kSm90 and mma.sync elsewhere: one kernel for both. Fragments and sums lie as for m16n8k16 (mma.cuh).
+// Products of a warp's 16 rows with tiles of 64 rows in shared memory, through warpgroup products where kSm90 and
+// mma.sync elsewhere: one kernel for both. Fragments and sums lie as for m16n8k16 (mma.cuh).
 // Tiles: rows of 128 bytes whose 16-byte units are permuted (SwizzledUnit), blocks of 64 columns after one another;
 // narrower rows use the first units.
 #pragma once
@@ -50,23 +50,51 @@ __device__ __forceinline__ void PinProducts(float (&c)[kTiles][4]) {
 #endif
 }
 
-// c[row][n] += Σ_k a[row][k] tile[n][16 step + k]: the tile's rows are the product's columns.
-template <typename T, bool kSm90>
-__device__ __forceinline__ void MultiplyByRows(float (&c)[8][4], const uint32_t (&a)[4], uint32_t tile, int step) {
-  tile += step / 4 * kColumnBlockBytes;
+// The byte of a tile that holds element `column` of a row.
+__device__ __forceinline__ int TileOffset(int row, int column) {
+  return column / 64 * kColumnBlockBytes + SwizzledUnit(row, column % 64 / 8) + column % 8 * 2;
+}
+// This lane's row g (and g + 8) in the tile of its warpgroup's 64 rows.
+__device__ __forceinline__ int LaneRow() { return threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4; }
+
+// The left operand's fragments of columns 16 step …, for the warp's rows of a tile.
+__device__ __forceinline__ void LoadLeft(uint32_t (&a)[4], uint32_t rows, int step) {
+  const int warp = threadIdx.x % 128 / 32, lane = threadIdx.x % 32;
+  LoadMatrices(a, rows + TileOffset(warp * 16 + lane % 16, step * 16 + lane / 16 * 8));
+}
+
+// c[row][n] = Σ_k rows[row][k] tile[n][k] over d: products of rows with rows, 8 kTiles of the tile's; `tile` may begin
+// at any eighth row.
+template <typename T, int kDim, bool kSm90, int kTiles>
+__device__ __forceinline__ void MultiplyRows(float (&c)[kTiles][4], uint32_t rows, uint32_t tile) {
 #ifdef STATEHOUSE_HAS_WGMMA
   if constexpr (kSm90) {
-    GroupMma<T, false>(c, a, RowsAreColumns(tile + step % 4 * 32));
+#pragma unroll
+    for (int step = 0; step < kDim / 16; ++step) {
+      const int at = step / 4 * kColumnBlockBytes + step % 4 * 32;
+      if (step == 0) {
+        GroupMmaOfRows<T, false>(c, RowsAreColumns(rows), RowsAreColumns(tile));
+      } else {
+        GroupMmaOfRows<T, true>(c, RowsAreColumns(rows + at), RowsAreColumns(tile + at));
+      }
+    }
   } else
 #endif
   {
     const int lane = threadIdx.x % 32;
 #pragma unroll
-    for (int np = 0; np < 4; ++np) {
-      uint32_t b[4];
-      LoadMatrices(b, tile + SwizzledUnit(np * 16 + lane / 16 * 8 + lane % 8, step % 4 * 2 + lane / 8 % 2));
-      Mma<T>(c[2 * np], a, b[0], b[1]);
-      Mma<T>(c[2 * np + 1], a, b[2], b[3]);
+    for (int nt = 0; nt < kTiles; ++nt) c[nt][0] = c[nt][1] = c[nt][2] = c[nt][3] = 0;
+#pragma unroll
+    for (int step = 0; step < kDim / 16; ++step) {
+      uint32_t a[4];
+      LoadLeft(a, rows, step);
+#pragma unroll
+      for (int np = 0; np < kTiles / 2; ++np) {
+        uint32_t b[4];
+        LoadMatrices(b, tile + TileOffset(np * 16 + lane / 16 * 8 + lane % 8, step * 16 + lane / 8 % 2 * 8));
+        Mma<T>(c[2 * np], a, b[0], b[1]);
+        Mma<T>(c[2 * np + 1], a, b[2], b[3]);
+      }
     }
   }
 }
@@ -92,11 +120,22 @@ __device__ __forceinline__ void SumOverRows(float (&c)[kTiles][4], const uint32_
   }
 }
 
-// The left operand's fragments of step `step`; rows of kStride elements.
-template <int kStride>
-__device__ __forceinline__ void LoadLeft(uint32_t (&a)[4], const char* rows, int step) {
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  LoadMatrices(a, SharedAddress(rows + ((warp * 16 + lane % 16) * kStride + step * 16 + lane / 16 * 8) * 2));
+// φ of the warp's rows for the pairs of tile (I, J) of the state: four left operands of 16 pairs.
+template <typename T>
+__device__ __forceinline__ void ExpandRows(const char* rows, TilePosition tile, uint32_t (&a)[4][4]) {
+  const int t = threadIdx.x % 4;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int row = LaneRow() + half * 8;
+    const uint32_t xj = *reinterpret_cast<const uint32_t*>(rows + TileOffset(row, tile.J * 8) + t * 4);
+    const uint4 xi = *reinterpret_cast<const uint4*>(rows + TileOffset(row, tile.I * 8));
+    const uint32_t pairs[4] = {xi.x, xi.y, xi.z, xi.w};
+#pragma unroll
+    for (int s = 0; s < 4; ++s) {
+      a[s][half] = Pair<T>::Multiply(RepeatLow(pairs[s]), xj);
+      a[s][half + 2] = Pair<T>::Multiply(RepeatHigh(pairs[s]), xj);
+    }
+  }
 }
 
 // The tiles of one chunk state, in order, through kStages buffers: by bulk copies and barriers where kSm90, else by

@@ -40,25 +40,6 @@ __device__ __forceinline__ void LoadOperand(uint32_t buffer, const T* rows, int6
   });
 }
 
-// φ(q) for the pairs of one tile: four steps of 16 pairs.
-template <typename T, int kDim>
-__device__ __forceinline__ void ExpandQueryTile(const char* queries, TilePosition tile, uint32_t (&a)[4][4]) {
-  using Tiles = QueryTilesSm90<kDim>;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const char* row = queries + (warp * 16 + half * 8 + g) * Tiles::kStride * 2;
-    const uint32_t qj = *reinterpret_cast<const uint32_t*>(row + (tile.J * 8 + t * 2) * 2);
-    const uint4 qi = *reinterpret_cast<const uint4*>(row + tile.I * 16);
-    const uint32_t pairs[4] = {qi.x, qi.y, qi.z, qi.w};
-#pragma unroll
-    for (int s = 0; s < 4; ++s) {
-      a[s][half] = Pair<T>::Multiply(RepeatLow(pairs[s]), qj);
-      a[s][half + 2] = Pair<T>::Multiply(RepeatHigh(pairs[s]), qj);
-    }
-  }
-}
-
 #ifdef STATEHOUSE_HAS_WGMMA
 
 template <int kDim>
@@ -96,6 +77,25 @@ __device__ __forceinline__ void QueryNormalizerSm90(const char* queries, const c
         const uint32_t q = *reinterpret_cast<const uint32_t*>(queries + (row * Tiles::kStride + column) * 2);
         sums.denominator[half] += qz[nt][2 * half] * Pair<T>::Low(q) + qz[nt][2 * half + 1] * Pair<T>::High(q);
       }
+    }
+  }
+}
+
+// φ(q) for the pairs of one tile: four steps of 16 pairs.
+template <typename T, int kDim>
+__device__ __forceinline__ void ExpandQueryTile(const char* queries, TilePosition tile, uint32_t (&a)[4][4]) {
+  using Tiles = QueryTilesSm90<kDim>;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const char* row = queries + (warp * 16 + half * 8 + g) * Tiles::kStride * 2;
+    const uint32_t qj = *reinterpret_cast<const uint32_t*>(row + (tile.J * 8 + t * 2) * 2);
+    const uint4 qi = *reinterpret_cast<const uint4*>(row + tile.I * 16);
+    const uint32_t pairs[4] = {qi.x, qi.y, qi.z, qi.w};
+#pragma unroll
+    for (int s = 0; s < 4; ++s) {
+      a[s][half] = Pair<T>::Multiply(RepeatLow(pairs[s]), qj);
+      a[s][half + 2] = Pair<T>::Multiply(RepeatHigh(pairs[s]), qj);
     }
   }
 }
