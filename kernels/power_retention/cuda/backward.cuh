@@ -6,7 +6,7 @@
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/status.h"
 #include "kernels/power_retention/cuda/backward_gates.cuh"
-#include "kernels/power_retention/cuda/backward_pairs.cuh"
+#include "kernels/power_retention/cuda/backward_gradients.cuh"
 #include "kernels/power_retention/cuda/backward_rows.cuh"
 #include "kernels/power_retention/cuda/backward_scan.cuh"
 #include "kernels/power_retention/cuda/folds.h"
