@@ -173,10 +173,11 @@ TEST_F(CudaBackward, GradientOfAnInitialStateOfZero_IsGivenToo) {
   BackwardProblem zero = RandomBackward(rng, shape, {0, 150}, -0.05f);
   zero.S.assign(2080 * 64, 0.0), zero.z.assign(2080, 0.0);
   BackwardCase it = MakeBackwardCase(zero, kBf16);
-  const RetentionGradients plain = Plain(it.problem, it.y, it.denominator, kBf16, 64, false);
+  const RetentionGradients chunks = Plain(it.problem, it.y, it.denominator, kBf16, 64, false);
+  const RetentionGradients whole = Plain(it.problem, it.y, it.denominator, kBf16, 1024, false);
   it.problem.S.clear(), it.problem.z.clear();
-  ExpectGradients(it, 64, plain, RetentionPath::kBest, "no initial state", true);
-  ExpectGradients(it, 1024, plain, RetentionPath::kMmaSync, "no initial state, one chunk", true);
+  ExpectGradients(it, 64, chunks, RetentionPath::kBest, "no initial state", true);
+  ExpectGradients(it, 1024, whole, RetentionPath::kMmaSync, "no initial state, one chunk", true);
 }
 
 TEST_F(CudaBackward, PackedSequences_DoNotSeeEachOther) {

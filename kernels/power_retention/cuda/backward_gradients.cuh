@@ -95,10 +95,10 @@ __global__ void __launch_bounds__(PairTiles<kDim, kOf, kSm90>::kThreads, PairTil
     char* x = buffers + Tiles::kRightBytes;
     char* u = x + Tiles::kOwnBytes;
     float2* columns = reinterpret_cast<float2*>(x + (Tiles::kNeedsU ? 2 : 1) * Tiles::kOwnBytes);
-    const char* own_x = x + threadIdx.x / 128 * kTileBytes<kDim>;  // this warpgroup's rows
-    const char* own_u = u + threadIdx.x / 128 * kTileBytes<kDim>;
     constexpr bool kOfQueries = kOf == GradientOf::kQueries;
     const PairBlock<T, kDim, kOf> pairs(args);
+    const char* own_x = x + pairs.warpgroup * kTileBytes<kDim>;  // this warpgroup's rows
+    const char* own_u = u + pairs.warpgroup * kTileBytes<kDim>;
     const RetentionArgs<T>& forward = args.forward;
 
     const int heads = kOfQueries ? forward.heads_q : forward.heads_kv;

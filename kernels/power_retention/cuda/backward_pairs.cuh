@@ -25,7 +25,7 @@ struct PairTiles {
   static constexpr int kMinBlocks = kDim == 64 && kSm90 ? 2 : 1;
   // Columns that a warp weighs at a time: two sums of so many beside d of the gradient must fit in its registers.
   static constexpr int kSpan = kDim == 128 || !kNeedsU ? 64 : 32;
-  static constexpr int kStages = kDim == 128 ? 4 : 6;  // of tiles of S
+  static constexpr int kStages = kDim == 128 ? 4 : 8;  // of tiles of S
   static constexpr int kBuffers = kSm90 ? 4 : 2;       // of two tiles of rows each
   static constexpr int kOwnBytes = 2 * kTileBytes<kDim>;
   static constexpr int kNormalizerBytes = kNeedsU ? 2 * kDim * (kDim + 8) * 2 : 0;
@@ -48,7 +48,8 @@ struct PairBlock {
     slot = static_cast<int64_t>(block.chunk) * forward.heads_kv + head_kv;
     sums = forward.sums + slot * forward.chunk_rows;
     num_rows = min(kBlockRows, chunk.num_rows - block.first_row);
-    group_row = block.first_row + static_cast<int>(threadIdx.x) / 128 * 64;
+    warpgroup = WarpGroup();
+    group_row = block.first_row + warpgroup * kTokenTile;
     const int tiles = (chunk.num_rows + kTokenTile - 1) / kTokenTile;
     first_tile = kOfQueries ? 0 : block.first_row / kTokenTile;
     tiles_per_head = kOfQueries ? (block.first_row + num_rows + kTokenTile - 1) / kTokenTile : tiles - first_tile;
@@ -99,6 +100,7 @@ struct PairBlock {
   const ChunkEntry chunk;
   int group, head_kv, num_rows, first_tile, tiles_per_head, num_turns;
   float turns_to_heads;
+  int warpgroup;
   int group_row;  // first row of this warpgroup's 64
   int64_t slot;
   const float2* sums;
@@ -233,7 +235,7 @@ __device__ __forceinline__ void MeetTiles(const PairBlock<T, kDim, kOf>& pairs, 
                                           uint32_t u, uint32_t buffers, float2* columns, float (&moved)[2],
                                           float (&sums)[kDim / 8][4]) {
   constexpr int kBytes = 2 * kTileBytes<kDim>, kHolders = kColumnHolders<kOf>;
-  const float2* own_columns = columns + (kOf == GradientOf::kQueries ? 0 : threadIdx.x / 128 * kTokenTile);
+  const float2* own_columns = columns + (kOf == GradientOf::kQueries ? 0 : pairs.warpgroup * kTokenTile);
   float2 column = {};
   if (threadIdx.x < kHolders) columns[threadIdx.x] = pairs.ColumnOf(0);
   pairs.LoadTile(0, buffers);
@@ -273,7 +275,7 @@ __device__ __forceinline__ void MeetTilesSm90(const PairBlock<T, kDim, kOf>& pai
   using Tiles = PairTiles<kDim, kOf, true>;
   constexpr int kBytes = 2 * kTileBytes<kDim>, kBuffers = Tiles::kBuffers, kHolders = kColumnHolders<kOf>;
   __shared__ PairBarriers<kBuffers> barriers;
-  const float2* own_columns = columns + (kOf == GradientOf::kQueries ? 0 : threadIdx.x / 128 * kTokenTile);
+  const float2* own_columns = columns + (kOf == GradientOf::kQueries ? 0 : pairs.warpgroup * kTokenTile);
   const auto load = [&](int turn) {
     if (turn < pairs.num_turns) pairs.LoadTile(turn, buffers + turn % kBuffers * kBytes);
     CopyCommit();

@@ -15,23 +15,31 @@
 namespace statehouse::kernels {
 
 // z as a full symmetric matrix G with xᵀ G x = Σ z x x over the padded layout where tiles I < J count `factor` twice;
-// in two numbers of T each: `high` [d][d], then `low`.
+// in two numbers of T each: `high` [d][d], then `low`. A warp takes a tile of pairs at a time, a lane two of a row.
 template <typename T, int kDim, int kThreads>
 __device__ __forceinline__ void ExpandSymmetric(const float* z, float factor, char* high) {
-  constexpr int kStride = kDim + 8, kLow = kDim * kStride * 2;
-  const auto element = [&](int i, int j) {
-    if (i / 8 == j / 8) return 0.5f * (z[RetentionStateRow(i, j, kDim)] + z[RetentionStateRow(j, i, kDim)]);
-    return factor * z[RetentionStateRow(min(i, j), max(i, j), kDim)];
-  };
-#pragma unroll 4
-  for (int pair = threadIdx.x; pair < kDim * kDim / 2; pair += kThreads) {
-    const int i = pair / (kDim / 2), j = pair % (kDim / 2) * 2;
-    const float a = element(i, j), b = element(i, j + 1);
-    const uint32_t rounded = Pair<T>::Pack(a, b);
-    const int at = (i * kStride + j) * 2;
-    *reinterpret_cast<uint32_t*>(high + at) = rounded;
-    *reinterpret_cast<uint32_t*>(high + kLow + at) =
-        Pair<T>::Pack(a - Pair<T>::Low(rounded), b - Pair<T>::High(rounded));
+  constexpr int kStride = kDim + 8, kLow = kDim * kStride * 2, kBlocks = kDim / 8;
+  const int lane = threadIdx.x % 32, i = lane / 4, j = lane % 4 * 2;
+  for (int tile = threadIdx.x / 32; tile < kBlocks * (kBlocks + 1) / 2; tile += kThreads / 32) {
+    const TilePosition at = TileAt<kBlocks>(tile);
+    float2 pair = *reinterpret_cast<const float2*>(z + tile * 64 + i * 8 + j);
+    const bool is_diagonal = at.I == at.J;
+    if (is_diagonal) {
+      pair = {0.5f * (pair.x + z[tile * 64 + j * 8 + i]), 0.5f * (pair.y + z[tile * 64 + (j + 1) * 8 + i])};
+    } else {
+      pair = {factor * pair.x, factor * pair.y};
+    }
+    const uint32_t rounded = Pair<T>::Pack(pair.x, pair.y);
+    const uint32_t rest = Pair<T>::Pack(pair.x - Pair<T>::Low(rounded), pair.y - Pair<T>::High(rounded));
+    char* to = high + ((at.I * 8 + i) * kStride + at.J * 8 + j) * 2;
+    *reinterpret_cast<uint32_t*>(to) = rounded;
+    *reinterpret_cast<uint32_t*>(to + kLow) = rest;
+    if (is_diagonal) continue;
+    to = high + ((at.J * 8 + j) * kStride + at.I * 8 + i) * 2;
+    *reinterpret_cast<uint16_t*>(to) = static_cast<uint16_t>(rounded);
+    *reinterpret_cast<uint16_t*>(to + kStride * 2) = static_cast<uint16_t>(rounded >> 16);
+    *reinterpret_cast<uint16_t*>(to + kLow) = static_cast<uint16_t>(rest);
+    *reinterpret_cast<uint16_t*>(to + kLow + kStride * 2) = static_cast<uint16_t>(rest >> 16);
   }
 }
 

@@ -54,6 +54,8 @@ __device__ __forceinline__ void PinProducts(float (&c)[kTiles][4]) {
 __device__ __forceinline__ int TileOffset(int row, int column) {
   return column / 64 * kColumnBlockBytes + SwizzledUnit(row, column % 64 / 8) + column % 8 * 2;
 }
+// The warpgroup's index in the block, as a number that the compiler knows to be the same for all lanes.
+__device__ __forceinline__ int WarpGroup() { return __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 128, 0); }
 // This lane's row g (and g + 8) in the tile of its warpgroup's 64 rows.
 __device__ __forceinline__ int LaneRow() { return threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4; }
 
@@ -69,13 +71,14 @@ template <typename T, int kDim, bool kSm90, int kTiles>
 __device__ __forceinline__ void MultiplyRows(float (&c)[kTiles][4], uint32_t rows, uint32_t tile) {
 #ifdef STATEHOUSE_HAS_WGMMA
   if constexpr (kSm90) {
+    const uint64_t a = RowsAreColumns(rows), b = RowsAreColumns(tile);
 #pragma unroll
     for (int step = 0; step < kDim / 16; ++step) {
-      const int at = step / 4 * kColumnBlockBytes + step % 4 * 32;
+      const int at = (step / 4 * kColumnBlockBytes + step % 4 * 32) / 16;  // descriptors count units of 16 bytes
       if (step == 0) {
-        GroupMmaOfRows<T, false>(c, RowsAreColumns(rows), RowsAreColumns(tile));
+        GroupMmaOfRows<T, false>(c, a, b);
       } else {
-        GroupMmaOfRows<T, true>(c, RowsAreColumns(rows + at), RowsAreColumns(tile + at));
+        GroupMmaOfRows<T, true>(c, a + at, b + at);
       }
     }
   } else
@@ -104,7 +107,7 @@ template <typename T, bool kSm90, int kTiles>
 __device__ __forceinline__ void SumOverRows(float (&c)[kTiles][4], const uint32_t (&a)[4], uint32_t tile, int step) {
 #ifdef STATEHOUSE_HAS_WGMMA
   if constexpr (kSm90) {
-    GroupMma<T, true>(c, a, RowsAreSummed(tile + step * 16 * 128, kColumnBlockBytes));
+    GroupMma<T, true>(c, a, RowsAreSummed(tile, kColumnBlockBytes) + step * (16 * 128 / 16));
   } else
 #endif
   {
