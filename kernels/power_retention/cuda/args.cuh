@@ -19,6 +19,10 @@ struct RetentionArgs {
   int chunk_rows;  // C rounded up to kTokenTile
   float scale_squared;
   bool has_wgmma;  // compute capability 9.0
+  // What a fold sums: the rows of `fold_heads` heads, each padded to whole tiles, and in which chunks.
+  int fold_heads;
+  bool folds_first, folds_last;  // also in a sequence's first (last) chunk
+  const float* fold_weights;     // [n, h, FoldRows()] of rows in the normaliser; null: e^{L_end - L}
 
   const T* Q;  // [T, Hq, d]
   const T* K;  // [T, Hk, d]
@@ -37,8 +41,8 @@ struct RetentionArgs {
   float* decay;        // [n, h] what the whole chunk leaves of the state before it
   // Where there are warpgroup products, `keys` holds for each tile of tokens keys, then values, as FoldChunksSm90 wants
   // them, and tiles of `prefix` lie as QueryChunksSm90 wants them.
-  T* keys;          // [n, h, d, chunk_rows] K transposed
-  T* values;        // [n, h, chunk_rows, d] V times what is left of its row at the chunk's end
+  T* keys;          // [n, h, d, FoldRows()] K transposed
+  T* values;        // [n, h, FoldRows(), d] V times what is left of its row at the chunk's end
   float* local;     // [n, h, P, d] what the chunk adds to S
   float* local_z;   // [n, h, P]
   T* prefix;        // [n, h, P, d] S before the chunk, with the multiplicity 2 of tiles I < J
@@ -48,7 +52,16 @@ struct RetentionArgs {
 // Is the chunk's own contribution to the state needed?
 template <typename T>
 __device__ __forceinline__ bool IsFolded(const RetentionArgs<T>& args, const ChunkEntry& chunk) {
-  return !chunk.is_last || args.final_state != nullptr;
+  return (chunk.index > 0 || args.folds_first) && (!chunk.is_last || args.folds_last);
+}
+// Rows that a chunk's fold has room for, and tiles of rows that it has.
+template <typename T>
+__device__ __forceinline__ int FoldRows(const RetentionArgs<T>& args) {
+  return args.fold_heads * args.chunk_rows;
+}
+template <typename T>
+__device__ __forceinline__ int FoldTileCount(const RetentionArgs<T>& args, const ChunkEntry& chunk) {
+  return args.fold_heads * ((chunk.num_rows + kTokenTile - 1) / kTokenTile);
 }
 // Is there anything before the chunk?
 template <typename T>

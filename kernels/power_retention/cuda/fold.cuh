@@ -48,11 +48,11 @@ __device__ __forceinline__ int ValueUnit(int token, int unit) {  // columns 8 un
 template <typename T, int kDim>
 __device__ __forceinline__ void LoadFoldStage(const RetentionArgs<T>& args, int64_t slot, int first, uint32_t stage) {
   using Tiles = FoldTiles<kDim>;
-  const T* keys = args.keys + slot * kDim * args.chunk_rows + first;
-  const T* values = args.values + (slot * args.chunk_rows + first) * kDim;
+  const T* keys = args.keys + slot * kDim * FoldRows(args) + first;
+  const T* values = args.values + (slot * FoldRows(args) + first) * kDim;
   ForEach<kDim * 8, Tiles::kThreads>([&](int unit) {
     const int i = unit / 8, column = unit % 8;
-    CopyAsync16(stage + KeyUnit<kDim>(i, column), keys + static_cast<int64_t>(i) * args.chunk_rows + column * 8);
+    CopyAsync16(stage + KeyUnit<kDim>(i, column), keys + static_cast<int64_t>(i) * FoldRows(args) + column * 8);
   });
   constexpr int kUnits = kDim / 8;
   ForEach<kTokenTile * kUnits, Tiles::kThreads>([&](int unit) {
@@ -106,7 +106,7 @@ __global__ void __launch_bounds__(FoldTiles<kDim>::kThreads) FoldChunks(Retentio
   const bool is_active = tile_idx < Tiles::kTiles;
   const TilePosition tile = TileAt<Tiles::kBlocks>(is_active ? tile_idx : 0);
   const int first_column = warp % Tiles::kColumnWarps * Tiles::kColumns;
-  const int num_steps = (chunk.num_rows + kTokenTile - 1) / kTokenTile;
+  const int num_steps = FoldTileCount(args, chunk);
 
   float sums[4][Tiles::kColumns / 8][4] = {};
 #pragma unroll

@@ -92,9 +92,9 @@ __global__ void __launch_bounds__(FoldTilesSm90<kDim>::kThreads, 1) FoldChunksSm
   TilePosition tiles[kGroupTiles];
 #pragma unroll
   for (int m = 0; m < kGroupTiles; ++m) tiles[m] = TileAt<Tiles::kBlocks>(min(first_tile + m, Tiles::kTiles - 1));
-  const int num_steps = (chunk.num_rows + kTokenTile - 1) / kTokenTile;
+  const int num_steps = FoldTileCount(args, chunk);
   const char* source =
-      reinterpret_cast<const char*>(args.keys) + slot * (args.chunk_rows / kTokenTile) * Tiles::kStageBytes;
+      reinterpret_cast<const char*>(args.keys) + slot * (FoldRows(args) / kTokenTile) * Tiles::kStageBytes;
 
   if (threadIdx.x == 0) {
     for (int s = 0; s < kStages; ++s) {

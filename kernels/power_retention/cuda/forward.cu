@@ -66,6 +66,10 @@ RetentionArgs<T> KernelArgs(const CudaRetentionPlan& plan, const CudaRetentionFo
   out.heads_kv = plan.shape().heads_kv;
   out.chunk_rows = parts.chunk_rows;
   out.scale_squared = plan.shape().scale * plan.shape().scale;
+  out.fold_heads = 1;
+  out.folds_first = true;
+  out.folds_last = args.final_state != nullptr;
+  out.fold_weights = nullptr;
   out.Q = static_cast<const T*>(args.Q);
   out.K = static_cast<const T*>(args.K);
   out.V = static_cast<const T*>(args.V);

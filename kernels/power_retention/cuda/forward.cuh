@@ -8,6 +8,7 @@
 #include "kernels/power_retention/cuda/args.cuh"
 #include "kernels/power_retention/cuda/fold.cuh"
 #include "kernels/power_retention/cuda/fold_sm90.cuh"
+#include "kernels/power_retention/cuda/folds.h"
 #include "kernels/power_retention/cuda/normalizer.cuh"
 #include "kernels/power_retention/cuda/prepare.cuh"
 #include "kernels/power_retention/cuda/query.cuh"
@@ -16,20 +17,12 @@
 
 namespace statehouse::kernels {
 
-// A block may use more than 48 KB of shared memory only after this.
-template <typename Kernel>
-absl::Status AllowShared(Kernel* kernel, int bytes) {
-  if (bytes <= 48 * 1024) return absl::OkStatus();
-  return CudaStatus(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
-                    "cudaFuncSetAttribute");
-}
-
 // Are there Hopper kernels of the head size?
 template <int kDim>
 inline constexpr bool kHasSm90 = kDim == 64 || kDim == 128;
 
 template <typename T, int kDim>
-absl::Status QueueFold(const RetentionArgs<T>& args, cudaStream_t stream) {
+absl::Status QueueFoldState(const RetentionArgs<T>& args, cudaStream_t stream) {
   const unsigned chunks = args.num_chunks, heads = args.heads_kv;
   if constexpr (kHasSm90<kDim>) {
     if (args.has_wgmma) {
@@ -63,14 +56,26 @@ absl::Status QueueQuery(const RetentionArgs<T>& args, cudaStream_t stream) {
 }
 
 template <typename T, int kDim>
-absl::Status QueueFolds(const RetentionArgs<T>& args, cudaStream_t stream) {
+absl::Status QueueGates(const RetentionArgs<T>& args, cudaStream_t stream) {
+  SumGates<T><<<dim3(args.num_chunks, args.heads_kv), kGateThreads, 0, stream>>>(args);
+  return LaunchStatus("SumGates");
+}
+
+template <typename T, int kDim>
+absl::Status QueueFold(const RetentionArgs<T>& args, cudaStream_t stream) {
   const unsigned chunks = args.num_chunks, heads = args.heads_kv;
-  PrepareRows<T, kDim><<<dim3(args.chunk_rows / kTokenTile, heads, chunks), kPrepareThreads, 0, stream>>>(args);
-  if (absl::Status status = LaunchStatus("PrepareRows"); !status.ok()) return status;
   using Normalizer = NormalizerTiles<kDim>;
   if (absl::Status status = AllowShared(FoldNormalizer<T, kDim>, Normalizer::kSharedBytes); !status.ok()) return status;
   FoldNormalizer<T, kDim><<<dim3(chunks, heads), Normalizer::kThreads, Normalizer::kSharedBytes, stream>>>(args);
   if (absl::Status status = LaunchStatus("FoldNormalizer"); !status.ok()) return status;
+  return QueueFoldState<T, kDim>(args, stream);
+}
+
+template <typename T, int kDim>
+absl::Status QueueStates(const RetentionArgs<T>& args, cudaStream_t stream) {
+  const unsigned chunks = args.num_chunks, heads = args.heads_kv;
+  PrepareRows<T, kDim><<<dim3(args.chunk_rows / kTokenTile, heads, chunks), kPrepareThreads, 0, stream>>>(args);
+  if (absl::Status status = LaunchStatus("PrepareRows"); !status.ok()) return status;
   if (absl::Status status = QueueFold<T, kDim>(args, stream); !status.ok()) return status;
   ScanChunks<T, kDim><<<dim3(ScanTiles<kDim>::kBlocks, heads, args.num_sequences), kScanThreads, 0, stream>>>(args);
   return LaunchStatus("ScanChunks");
@@ -79,10 +84,9 @@ absl::Status QueueFolds(const RetentionArgs<T>& args, cudaStream_t stream) {
 // `has_state`: some chunk has something before it, or a final state is wanted.
 template <typename T, int kDim>
 absl::Status QueueForward(const RetentionArgs<T>& args, bool has_state, cudaStream_t stream) {
-  SumGates<T><<<dim3(args.num_chunks, args.heads_kv), kGateThreads, 0, stream>>>(args);
-  if (absl::Status status = LaunchStatus("SumGates"); !status.ok()) return status;
+  if (absl::Status status = QueueGates<T, kDim>(args, stream); !status.ok()) return status;
   if (has_state) {
-    if (absl::Status status = QueueFolds<T, kDim>(args, stream); !status.ok()) return status;
+    if (absl::Status status = QueueStates<T, kDim>(args, stream); !status.ok()) return status;
   }
   return QueueQuery<T, kDim>(args, stream);
 }

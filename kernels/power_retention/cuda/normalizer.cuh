@@ -1,4 +1,4 @@
-// What each chunk adds to the normaliser's state: local_z[(i, j)] = Σ_c e^{L[last] - L[c]} k[c]_i k[c]_j, that is, the
+// What each chunk adds to the normaliser's state: local_z[(i, j)] = Σ_c weight[c] k[c]_i k[c]_j, that is, the
 // weighted Gram matrix of K, d x d x C. Weights are split into two numbers of the tensor cores' type, so that z is as
 // exact as float32 sums make it: what y is divided by has no rounding of 16 bits in it.
 #pragma once
@@ -24,9 +24,9 @@ __device__ __forceinline__ void LoadNormalizerStage(const RetentionArgs<T>& args
   using Tiles = NormalizerTiles<kDim>;
   ForEach<kDim * 8, Tiles::kThreads>([&](int unit) {
     const int i = unit / 8, column = unit % 8;
-    const T* from = args.keys + (slot * kDim + i) * args.chunk_rows + first + column * 8;
+    const T* from = args.keys + (slot * kDim + i) * FoldRows(args) + first + column * 8;
     if (args.has_wgmma) {
-      from = args.keys + ((slot * args.chunk_rows + first) / kTokenTile * FoldTileSm90<kDim>::kBytes +
+      from = args.keys + ((slot * FoldRows(args) + first) / kTokenTile * FoldTileSm90<kDim>::kBytes +
                           FoldTileSm90<kDim>::Key(i, column)) /
                              2;
     }
@@ -36,7 +36,11 @@ __device__ __forceinline__ void LoadNormalizerStage(const RetentionArgs<T>& args
   const float2* sums = args.sums + slot * args.chunk_rows;
   float* left = reinterpret_cast<float*>(stage + Tiles::kStageBytes);
   for (int c = threadIdx.x; c < kTokenTile; c += Tiles::kThreads) {
-    left[c] = first + c < num_rows ? expf(Difference(sums[num_rows - 1], sums[first + c])) : 0.0f;
+    if (args.fold_weights != nullptr) {
+      left[c] = args.fold_weights[slot * FoldRows(args) + first + c];
+    } else {
+      left[c] = first + c < num_rows ? expf(Difference(sums[num_rows - 1], sums[first + c])) : 0.0f;
+    }
   }
 }
 
@@ -51,7 +55,7 @@ __global__ void __launch_bounds__(NormalizerTiles<kDim>::kThreads) FoldNormalize
   if (!IsFolded(args, chunk)) return;
   const int64_t slot = static_cast<int64_t>(n) * args.heads_kv + h;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-  const int num_steps = (chunk.num_rows + kTokenTile - 1) / kTokenTile;
+  const int num_steps = FoldTileCount(args, chunk);
   constexpr int kBytes = Tiles::kStageBytes + kTokenTile * 4;
 
   float sums[kDim / 8][4] = {};

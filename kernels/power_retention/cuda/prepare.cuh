@@ -54,38 +54,25 @@ __global__ void __launch_bounds__(kGateThreads) SumGates(RetentionArgs<T> args) 
     factors[c] = expf(Difference(sums[c | (kTokenTile - 1)], sums[c]));
 }
 
-// Grid (tiles of a chunk, Hk, chunks).
-template <typename T, int kDim>
-__global__ void __launch_bounds__(kPrepareThreads) PrepareRows(RetentionArgs<T> args) {
+// One tile of rows as a fold wants them. load(c, column, key, value) gives 8 elements of row c; zeros past the end.
+template <typename T, int kDim, typename Load>
+__device__ __forceinline__ void PrepareTile(const RetentionArgs<T>& args, int64_t slot, int tile_idx,
+                                            const Load& load) {
   constexpr int kUnits = kDim / 8;       // 16-byte units of a row
   constexpr int kStride = kDim / 2 + 1;  // words; odd, so that a column's words lie in different banks
   __shared__ uint32_t tile[kTokenTile * kStride];
-  const int n = blockIdx.z, h = blockIdx.y, first = blockIdx.x * kTokenTile;
-  const ChunkEntry chunk = args.chunks[n];
-  if (!IsFolded(args, chunk) || first >= chunk.num_rows) return;
-  const int64_t slot = static_cast<int64_t>(n) * args.heads_kv + h;
-  const float2* sums = args.sums + slot * args.chunk_rows;
-  const float2 last = sums[chunk.num_rows - 1];
-  char* sm90_tile = reinterpret_cast<char*>(args.keys) +
-                    (slot * (args.chunk_rows / kTokenTile) + blockIdx.x) * FoldTileSm90<kDim>::kBytes;
+  const int64_t rows = FoldRows(args), first = int64_t{tile_idx} * kTokenTile;
+  char* sm90_tile =
+      reinterpret_cast<char*>(args.keys) + (slot * (rows / kTokenTile) + tile_idx) * FoldTileSm90<kDim>::kBytes;
 
   ForEach<kTokenTile * kUnits, kPrepareThreads>([&](int unit) {
     const int c = unit / kUnits, column = unit % kUnits;
     uint4 key = {}, value = {};
-    if (first + c < chunk.num_rows) {
-      const int64_t at = ((chunk.first_row + first + c) * args.heads_kv + h) * kUnits + column;
-      key = reinterpret_cast<const uint4*>(args.K)[at];
-      value = reinterpret_cast<const uint4*>(args.V)[at];
-      const float left = expf(Difference(last, sums[first + c]));
-      uint32_t* words = reinterpret_cast<uint32_t*>(&value);
-#pragma unroll
-      for (int w = 0; w < 4; ++w)
-        words[w] = Pair<T>::Pack(left * Pair<T>::Low(words[w]), left * Pair<T>::High(words[w]));
-    }
+    load(c, column, key, value);
     if (args.has_wgmma) {
       *reinterpret_cast<uint4*>(sm90_tile + FoldTileSm90<kDim>::Value(c, column)) = value;
     } else {
-      reinterpret_cast<uint4*>(args.values)[(slot * args.chunk_rows + first + c) * kUnits + column] = value;
+      reinterpret_cast<uint4*>(args.values)[(slot * rows + first + c) * kUnits + column] = value;
     }
     uint32_t* row = tile + c * kStride + column * 4;
     row[0] = key.x, row[1] = key.y, row[2] = key.z, row[3] = key.w;
@@ -105,8 +92,35 @@ __global__ void __launch_bounds__(kPrepareThreads) PrepareRows(RetentionArgs<T> 
     if (args.has_wgmma) {
       *reinterpret_cast<uint4*>(sm90_tile + FoldTileSm90<kDim>::Key(i, c / 8)) = column;
     } else {
-      *reinterpret_cast<uint4*>(args.keys + (slot * kDim + i) * args.chunk_rows + first + c) = column;
+      *reinterpret_cast<uint4*>(args.keys + (slot * kDim + i) * rows + first + c) = column;
     }
+  });
+}
+
+// 8 elements times a factor.
+template <typename T>
+__device__ __forceinline__ void ScaleUnit(uint4& unit, float factor) {
+  uint32_t* words = reinterpret_cast<uint32_t*>(&unit);
+#pragma unroll
+  for (int w = 0; w < 4; ++w)
+    words[w] = Pair<T>::Pack(factor * Pair<T>::Low(words[w]), factor * Pair<T>::High(words[w]));
+}
+
+// Grid (tiles of a chunk, Hk, chunks).
+template <typename T, int kDim>
+__global__ void __launch_bounds__(kPrepareThreads) PrepareRows(RetentionArgs<T> args) {
+  const int n = blockIdx.z, h = blockIdx.y, first = blockIdx.x * kTokenTile;
+  const ChunkEntry chunk = args.chunks[n];
+  if (!IsFolded(args, chunk) || first >= chunk.num_rows) return;
+  const int64_t slot = static_cast<int64_t>(n) * args.heads_kv + h;
+  const float2* sums = args.sums + slot * args.chunk_rows;
+  const float2 last = sums[chunk.num_rows - 1];
+  PrepareTile<T, kDim>(args, slot, blockIdx.x, [&](int c, int column, uint4& key, uint4& value) {
+    if (first + c >= chunk.num_rows) return;
+    const int64_t at = ((chunk.first_row + first + c) * args.heads_kv + h) * (kDim / 8) + column;
+    key = reinterpret_cast<const uint4*>(args.K)[at];
+    value = reinterpret_cast<const uint4*>(args.V)[at];
+    ScaleUnit<T>(value, expf(Difference(last, sums[first + c])));
   });
 }
 
