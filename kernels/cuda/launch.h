@@ -3,6 +3,9 @@
 
 #include <cuda_runtime_api.h>
 
+#include "absl/status/status.h"
+#include "kernels/cuda/status.h"
+
 namespace statehouse::kernels {
 
 // `overlaps`: the kernel may start before the one queued before it has ended (see LetDependentsStart() in mma.cuh);
@@ -28,5 +31,13 @@ class LaunchConfig {
   cudaLaunchAttribute attribute_ = {};
   cudaLaunchConfig_t config_ = {};
 };
+
+// A block may use more than 48 KB of shared memory only after this.
+template <typename Kernel>
+absl::Status AllowShared(Kernel* kernel, int bytes) {
+  if (bytes <= 48 * 1024) return absl::OkStatus();
+  return CudaStatus(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+                    "cudaFuncSetAttribute");
+}
 
 }  // namespace statehouse::kernels

@@ -102,6 +102,7 @@ struct DecodeCase {
   RetentionStateDtype state_dtype;
   int layers;  // captured in one graph; each has its own slots
   int splits;  // 0: the default
+  bool is_settled = true;
 };
 
 // One layer's slots of a batch.
@@ -214,9 +215,10 @@ Row BenchDecode(const DecodeCase& it, cudaStream_t stream, int runs) {
     for (int layer = 0; layer < it.layers; ++layer) {
       const CudaRetentionSlots slots = {device_addresses.as<char*>() + layer * it.batch, positions.as<int64_t>(),
                                         state_ends.as<int64_t>(), it.batch, 1};
-      Check(CudaRetentionDecode(*layout, slots, {q.device.as<void>(), y.as<void>(), workspace.as<void>(), splits},
-                                stream),
-            "CudaRetentionDecode");
+      Check(
+          CudaRetentionDecode(*layout, slots,
+                              {q.device.as<void>(), y.as<void>(), workspace.as<void>(), splits, it.is_settled}, stream),
+          "CudaRetentionDecode");
     }
   };
   Row row;
@@ -224,7 +226,7 @@ Row BenchDecode(const DecodeCase& it, cudaStream_t stream, int runs) {
   row.name = "decode, of " + std::to_string(it.layers) + " in a graph";
   row.shape = "b" + std::to_string(it.batch) + " Hq" + std::to_string(it.heads_q) + " Hk" +
               std::to_string(it.heads_kv) + " d" + std::to_string(it.d) + (is_float ? " float32" : " bf16") +
-              " splits" + std::to_string(splits);
+              " splits" + std::to_string(splits) + (it.is_settled ? "" : " unsettled");
   queue();
   Check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
   row.error = DecodeError(it, *layout, memory[0], q.host, DownloadBf16(y, q.host.size()));
@@ -258,10 +260,13 @@ int Main(const Options& options) {
   if (wants("decode")) {
     constexpr RetentionStateDtype kFloat = RetentionStateDtype::kFloat32, kShort = RetentionStateDtype::kBf16;
     for (const DecodeCase& it :
-         {DecodeCase{1, 24, 2, 128, 200, kFloat, 30, 0}, DecodeCase{1, 24, 2, 128, 200, kFloat, 30, 128},
-          DecodeCase{1, 24, 2, 128, 200, kShort, 30, 0}, DecodeCase{64, 24, 2, 128, 200, kFloat, 4, 0},
-          DecodeCase{64, 24, 2, 128, 200, kFloat, 4, 8}, DecodeCase{64, 24, 2, 128, 200, kShort, 4, 0},
-          DecodeCase{16, 24, 2, 128, 200, kFloat, 4, 0}, DecodeCase{32, 8, 8, 64, 200, kFloat, 4, 0}}) {
+         {DecodeCase{1, 24, 2, 128, 200, kFloat, 30, 0}, DecodeCase{1, 24, 2, 128, 200, kFloat, 30, 0, false},
+          DecodeCase{1, 24, 2, 128, 200, kFloat, 30, 40}, DecodeCase{1, 24, 2, 128, 200, kFloat, 30, 34},
+          DecodeCase{1, 24, 2, 128, 200, kShort, 30, 0}, DecodeCase{1, 24, 2, 128, 200, kShort, 30, 34},
+          DecodeCase{64, 24, 2, 128, 200, kFloat, 4, 0}, DecodeCase{64, 24, 2, 128, 200, kFloat, 4, 4},
+          DecodeCase{64, 24, 2, 128, 200, kFloat, 4, 16}, DecodeCase{64, 24, 2, 128, 200, kShort, 4, 0},
+          DecodeCase{64, 24, 2, 128, 200, kShort, 4, 4}, DecodeCase{16, 24, 2, 128, 200, kFloat, 4, 0},
+          DecodeCase{32, 8, 8, 64, 200, kFloat, 4, 0}, DecodeCase{32, 8, 8, 64, 200, kShort, 4, 0}}) {
       rows.push_back(BenchDecode(it, stream->get(), options.runs));
     }
   }

@@ -11,7 +11,6 @@ inline constexpr int kDecodeThreads = 256;
 inline constexpr int kDecodeWarps = kDecodeThreads / 32;
 inline constexpr int kDecodeRows = 16;  // of one product
 inline constexpr int kTailPart = 64;    // tail rows of one block
-inline constexpr int kCombineGroups = 8;
 
 struct DecodeArgs {
   char* const* slots;
@@ -24,11 +23,20 @@ struct DecodeArgs {
   int64_t tail_rows;
   int64_t normalizer, keys, values, gates;  // offsets within a slot
   float scale_squared;
-  bool overlaps;  // DecodeCombine is set up while DecodeParts runs: compute capability 9.0 and later
+  int degree;
+  bool overlaps;    // a kernel may be set up while the one before it runs: compute capability 9.0 and later
+  bool is_settled;  // slots, positions, state ends and states are not being written: DecodeParts need not wait for them
   const void* q;
   void* y;
   float* parts;         // [sequence, Hk, row group, part, 16, d]
   float* denominators;  // [sequence, Hk, row group, part, 16]
+};
+
+// Tail rows that one block answers from, counted from the state's end.
+struct TailRange {
+  int64_t state_end;
+  int first;     // of kTailPart
+  int position;  // of the first new row
 };
 
 }  // namespace statehouse::kernels

@@ -5,17 +5,33 @@
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/status.h"
 #include "kernels/power_retention/cuda/decode.cuh"
+#include "kernels/power_retention/cuda/decode_combine.cuh"
 
 namespace statehouse::kernels {
 
+// Few parts are added by one thread per column; many by groups, with columns spread over blocks so that a small batch
+// fills the chip. The choice depends on `splits`, as the order of summation does.
+inline constexpr int kFewParts = 16;
+
+template <typename T, int kDim, int kColumns, int kGroups>
+absl::Status QueueCombine(const DecodeArgs& args, int num_sequences, cudaStream_t stream) {
+  const LaunchConfig config(dim3(args.num_rows * (kDim / kColumns), args.heads_q, num_sequences), kColumns * kGroups, 0,
+                            stream, args.overlaps);
+  return CudaStatus(cudaLaunchKernelEx(config.get(), DecodeCombine<T, kDim, kColumns, kGroups>, args), "DecodeCombine");
+}
+
 template <typename T, typename S, int kDim>
 absl::Status QueueDecode(const DecodeArgs& args, int num_sequences, cudaStream_t stream) {
+  constexpr int kBytes = DecodeSharedBytes<T, S, kDim>();
+  if (absl::Status status = AllowShared(DecodeParts<T, S, kDim>, kBytes); !status.ok()) return status;
   const unsigned parts = args.tail_parts + args.splits, heads = args.heads_kv;
-  DecodeParts<T, S, kDim><<<dim3(parts, heads, num_sequences * args.row_groups), kDecodeThreads, 0, stream>>>(args);
-  if (absl::Status status = LaunchStatus("DecodeParts"); !status.ok()) return status;
-  const LaunchConfig config(dim3(args.num_rows, args.heads_q, num_sequences), kDim * kCombineGroups, 0, stream,
-                            args.overlaps);
-  return CudaStatus(cudaLaunchKernelEx(config.get(), DecodeCombine<T, kDim>, args), "DecodeCombine");
+  const LaunchConfig config(dim3(parts, heads, num_sequences * args.row_groups), kDecodeThreads, kBytes, stream,
+                            args.overlaps && args.is_settled);
+  const absl::Status status =
+      CudaStatus(cudaLaunchKernelEx(config.get(), DecodeParts<T, S, kDim>, args), "DecodeParts");
+  if (!status.ok()) return status;
+  if (args.splits <= kFewParts) return QueueCombine < T, kDim, kDim, kDim < 32 ? 2 : 1 > (args, num_sequences, stream);
+  return QueueCombine < T, kDim, kDim < 32 ? kDim : 32, 8 > (args, num_sequences, stream);
 }
 
 }  // namespace statehouse::kernels

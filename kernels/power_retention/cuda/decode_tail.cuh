@@ -1,5 +1,5 @@
-// The part of a decode step that answers from the tail: 64 rows of the ring, by products of two 16-bit numbers; weights
-// as two numbers each, so that they keep the precision of float32 sums.
+// The part of a decode step that answers from the tail, for bf16: 64 rows of the ring, by products of bf16 numbers;
+// weights as two numbers each, so that they keep the precision of float32 sums.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -34,6 +34,24 @@ struct RingGates {
   }
 };
 
+// Log gates around one block's 64 rows, summed.
+struct TailDecays {
+  float after[kTailPart];     // after each row up to `position`
+  float drafts[kDecodeRows];  // of the first new rows after `position`
+
+  // From new row `new_row` back to tail row `row` of the block's 64, the range's `key`-th.
+  __device__ __forceinline__ float Between(int row, int key, int new_row, int position) const {
+    const float decay = after[row] + drafts[new_row];
+    return key > position ? decay - drafts[key - position] : decay;
+  }
+};
+
+// (σ s)^degree
+__device__ __forceinline__ float RaiseScore(const DecodeArgs& args, float score) {
+  const float squared = score * score * args.scale_squared;
+  return args.degree == 2 ? squared : squared * squared;
+}
+
 // Shared memory of a block that answers from the tail.
 template <typename T, int kDim>
 struct TailShared {
@@ -45,15 +63,13 @@ struct TailShared {
     T weights[2][kDecodeRows * kWeightStride];  // what a T holds of them, and what it does not
   };
   T values[kTailPart * kStride];
-  float decays[kTailPart];    // Σ log_g after each row up to `position`
-  float drafts[kDecodeRows];  // Σ log_g of the first new rows after `position`
+  TailDecays decays;
   float denominators[kScoreWarps][kDecodeRows];
 };
 
 // Gate sums of tail rows [first, first + 64), counted from the state's end; `position` likewise. One warp.
-template <typename T, int kDim>
 __device__ __forceinline__ void SumTailGates(const RingGates& gates, int first, int position, int num_rows,
-                                             TailShared<T, kDim>& shared) {
+                                             TailDecays& decays) {
   static_assert(kTailPart == 64);  // two rows of a lane
   const int lane = threadIdx.x % 32;
   const double even = gates.At(first + 2 * lane, position), odd = gates.At(first + 2 * lane + 1, position);
@@ -64,12 +80,12 @@ __device__ __forceinline__ void SumTailGates(const RingGates& gates, int first, 
     if (lane + offset < 32) sum += other;
   }
   const double after = later + (sum - even - odd);
-  shared.decays[2 * lane + 1] = static_cast<float>(after);
-  shared.decays[2 * lane] = static_cast<float>(after + odd);
+  decays.after[2 * lane + 1] = static_cast<float>(after);
+  decays.after[2 * lane] = static_cast<float>(after + odd);
   if (lane < num_rows) {
     double drafts = 0;
     for (int row = 1; row <= lane; ++row) drafts += gates.At(position + row, position + row);
-    shared.drafts[lane] = static_cast<float>(drafts);
+    decays.drafts[lane] = static_cast<float>(drafts);
   }
 }
 
@@ -105,10 +121,8 @@ __device__ __forceinline__ void WeighTail(const DecodeArgs& args, int group, int
         const int j = warp * 16 + nt * 8 + t * 2 + e, key = first + j;
         weights[e] = 0;
         if (new_row < args.num_rows && key <= position + new_row) {
-          float decay = shared.decays[j] + shared.drafts[new_row];
-          if (key > position) decay -= shared.drafts[key - position];
-          const float score = scores[nt][2 * half + e];
-          weights[e] = score * score * args.scale_squared * __expf(decay);
+          weights[e] =
+              RaiseScore(args, scores[nt][2 * half + e]) * __expf(shared.decays.Between(j, key, new_row, position));
         }
         sum += weights[e];
       }
@@ -124,37 +138,57 @@ __device__ __forceinline__ void WeighTail(const DecodeArgs& args, int group, int
   }
 }
 
-// 64 rows of tail, the first `first` rows after the state's end.
+// Rows of one product: row group `group` of a head holds (new row, query head) pairs, new row by new row. Row `row`'s
+// place among the rows of q, or -1 past the last.
+__device__ __forceinline__ int64_t QueryRow(const DecodeArgs& args, int head_kv, int group, int row) {
+  const int r = args.heads_q / args.heads_kv, idx = group * kDecodeRows + row;
+  return idx < r * args.num_rows ? int64_t{idx / r} * args.heads_q + head_kv * r + idx % r : -1;
+}
+
+// Rows [begin, end) of the range's 64, K and V, into shared memory; rows from `last` on become zero.
 template <typename T, int kDim>
-__device__ __forceinline__ void DecodeTail(const DecodeArgs& args, const char* slot, const T* queries, int head_kv,
-                                           int group, int64_t state_end, int first, int position,
-                                           TailShared<T, kDim>& shared, float* part, float* denominators) {
+__device__ __forceinline__ void LoadTail(const DecodeArgs& args, const char* slot, int head_kv, const TailRange& range,
+                                         int begin, int end, int last, TailShared<T, kDim>& shared) {
   using Shared = TailShared<T, kDim>;
   constexpr int kUnits = kDim / 8;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-  const int size = static_cast<int>(args.tail_rows), start = static_cast<int>(state_end % args.tail_rows);
+  const int size = static_cast<int>(args.tail_rows), start = static_cast<int>(range.state_end % args.tail_rows);
   const int64_t head_row = head_kv * args.tail_rows;
   const T* keys = reinterpret_cast<const T*>(slot + args.keys) + head_row * kDim;
   const T* values = reinterpret_cast<const T*>(slot + args.values) + head_row * kDim;
-  const int end = position + args.num_rows, r = args.heads_q / args.heads_kv;
-  for (int unit = threadIdx.x; unit < kTailPart * kUnits; unit += kDecodeThreads) {
+  for (int unit = begin * kUnits + threadIdx.x; unit < end * kUnits; unit += kDecodeThreads) {
     const int row = unit / kUnits, column = unit % kUnits * 8;
-    const bool is_valid = first + row < end;
-    const int at = start + first + row, ring = is_valid ? (at < size ? at : at - size) : 0;
-    CopyAsync16(SharedAddress(shared.keys + row * Shared::kStride + column), keys + ring * kDim + column, is_valid);
-    CopyAsync16(SharedAddress(shared.values + row * Shared::kStride + column), values + ring * kDim + column, is_valid);
+    const int at = start + range.first + row, ring = row < last ? (at < size ? at : at - size) : 0;
+    CopyAsync16(SharedAddress(shared.keys + row * Shared::kStride + column), keys + ring * kDim + column, row < last);
+    CopyAsync16(SharedAddress(shared.values + row * Shared::kStride + column), values + ring * kDim + column,
+                row < last);
   }
+}
+
+// The range's rows of tail.
+template <typename T, int kDim>
+__device__ __forceinline__ void DecodeTail(const DecodeArgs& args, const char* slot, const T* queries, int head_kv,
+                                           int group, const TailRange& range, TailShared<T, kDim>& shared, float* part,
+                                           float* denominators) {
+  using Shared = TailShared<T, kDim>;
+  constexpr int kUnits = kDim / 8;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  const int first = range.first, position = range.position;
+  const int settled = min(max(position - first, 0), kTailPart);  // the rows behind are new
+  LoadTail<T, kDim>(args, slot, head_kv, range, 0, settled, settled, shared);
+  if (args.is_settled) WaitForResults();
+  LetDependentsStart();
+  LoadTail<T, kDim>(args, slot, head_kv, range, settled, kTailPart, position + args.num_rows - first, shared);
   for (int unit = threadIdx.x; unit < kDecodeRows * kUnits; unit += kDecodeThreads) {
-    const int row = unit / kUnits, column = unit % kUnits * 8, idx = group * kDecodeRows + row;
-    const bool is_valid = idx < r * args.num_rows;
-    const int64_t from = is_valid ? int64_t{idx / r} * args.heads_q + head_kv * r + idx % r : 0;
-    CopyAsync16(SharedAddress(shared.queries + row * Shared::kStride + column), queries + from * kDim + column,
-                is_valid);
+    const int row = unit / kUnits, column = unit % kUnits * 8;
+    const int64_t from = QueryRow(args, head_kv, group, row);
+    CopyAsync16(SharedAddress(shared.queries + row * Shared::kStride + column),
+                queries + (from < 0 ? 0 : from) * kDim + column, from >= 0);
   }
   CopyCommit();
   if (warp == 0) {
-    const RingGates gates = {reinterpret_cast<const float*>(slot + args.gates) + head_row, start, size};
-    SumTailGates<T, kDim>(gates, first, position, args.num_rows, shared);
+    const RingGates gates = {reinterpret_cast<const float*>(slot + args.gates) + head_kv * args.tail_rows,
+                             static_cast<int>(range.state_end % args.tail_rows), static_cast<int>(args.tail_rows)};
+    SumTailGates(gates, first, position, args.num_rows, shared.decays);
   }
   CopyWait<0>();
   __syncthreads();  // rows and gate sums are there

@@ -16,14 +16,6 @@
 
 namespace statehouse::kernels {
 
-// A block may use more than 48 KB of shared memory only after this.
-template <typename Kernel>
-absl::Status AllowShared(Kernel* kernel, int bytes) {
-  if (bytes <= 48 * 1024) return absl::OkStatus();
-  return CudaStatus(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
-                    "cudaFuncSetAttribute");
-}
-
 // Are there Hopper kernels of the head size?
 template <int kDim>
 inline constexpr bool kHasSm90 = kDim == 64 || kDim == 128;
