@@ -9,6 +9,7 @@
 #include "kernels/power_retention/cuda/decode.h"
 #include "kernels/power_retention/cuda/retention.h"
 #include "tests/bench/cuda_bench_support.h"
+#include "tests/bench/cuda_slot_bench_cases.h"
 
 namespace statehouse::kernels::bench {
 namespace {
@@ -269,6 +270,9 @@ int Main(const Options& options) {
           DecodeCase{32, 8, 8, 64, 200, kFloat, 4, 0}, DecodeCase{32, 8, 8, 64, 200, kShort, 4, 0}}) {
       rows.push_back(BenchDecode(it, stream->get(), options.runs));
     }
+  }
+  if (wants("slots")) {
+    for (const Row& row : BenchSlots(stream->get(), options.runs)) rows.push_back(row);
   }
   Report(rows, MeasureCeilings(stream->get()), *device, options.json);
   return 0;

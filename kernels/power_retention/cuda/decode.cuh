@@ -52,17 +52,11 @@ __global__ void __launch_bounds__(kDecodeThreads, 2) DecodeParts(DecodeArgs args
   const char* slot = args.slots[sequence];
   const int64_t state_end = args.state_ends[sequence];
   const T* queries = static_cast<const T*>(args.q) + int64_t{sequence} * args.num_rows * args.heads_q * kDim;
-  const int64_t part_idx =
-      ((int64_t{sequence} * args.heads_kv + head_kv) * args.row_groups + group) * (args.tail_parts + args.splits) +
-      part;
-  float* out = args.parts + part_idx * kDecodeRows * kDim;
-  float* denominators = args.denominators + part_idx * kDecodeRows;
-
   if (part < args.tail_parts) {
     const TailRange range = {state_end, part * kTailPart, static_cast<int>(args.positions[sequence] - state_end)};
     if (range.first < range.position + args.num_rows) {  // otherwise there is nothing, as DecodeCombine knows
       DecodeTail<T, kDim>(args, slot, queries, head_kv, group, range,
-                          *reinterpret_cast<DecodeTailShared<T, kDim>*>(shared), out, denominators);
+                          *reinterpret_cast<DecodeTailShared<T, kDim>*>(shared), PartOfBlock(args, kDim));
     }
     return;
   }
@@ -85,7 +79,7 @@ __global__ void __launch_bounds__(kDecodeThreads, 2) DecodeParts(DecodeArgs args
   reader.Add(rows, sums);
   __syncthreads();  // sums may take the rings' place
   const int num_rows = min(kDecodeRows, args.heads_q / args.heads_kv * args.num_rows - group * kDecodeRows);
-  StoreStatePart<S, kDim>(reinterpret_cast<float*>(ring), sums, num_rows, out, denominators);
+  StoreStatePart<S, kDim>(reinterpret_cast<float*>(ring), sums, num_rows, PartOfBlock(args, kDim));
 }
 
 }  // namespace statehouse::kernels

@@ -32,6 +32,19 @@ struct DecodeArgs {
   float* denominators;  // [sequence, Hk, row group, part, 16]
 };
 
+// Where a block of DecodeParts leaves its sums.
+struct DecodePart {
+  float* y;             // [16, d]
+  float* denominators;  // [16]
+};
+__device__ __forceinline__ DecodePart PartOfBlock(const DecodeArgs& args, int d) {
+  const int64_t sequence = blockIdx.z / args.row_groups, group = blockIdx.z % args.row_groups;
+  const int64_t part =
+      ((sequence * args.heads_kv + blockIdx.y) * args.row_groups + group) * (args.tail_parts + args.splits) +
+      blockIdx.x;
+  return {args.parts + part * kDecodeRows * d, args.denominators + part * kDecodeRows};
+}
+
 // Tail rows that one block answers from, counted from the state's end.
 struct TailRange {
   int64_t state_end;

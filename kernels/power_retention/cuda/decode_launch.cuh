@@ -24,6 +24,7 @@ template <typename T, typename S, int kDim>
 absl::Status QueueDecode(const DecodeArgs& args, int num_sequences, cudaStream_t stream) {
   constexpr int kBytes = DecodeSharedBytes<T, S, kDim>();
   if (absl::Status status = AllowShared(DecodeParts<T, S, kDim>, kBytes); !status.ok()) return status;
+  if (absl::Status status = PreferShared(DecodeParts<T, S, kDim>); !status.ok()) return status;
   const unsigned parts = args.tail_parts + args.splits, heads = args.heads_kv;
   const LaunchConfig config(dim3(parts, heads, num_sequences * args.row_groups), kDecodeThreads, kBytes, stream,
                             args.overlaps && args.is_settled);

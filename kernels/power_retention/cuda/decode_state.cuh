@@ -17,6 +17,7 @@
 #include "kernels/power_retention/cuda/args.cuh"
 #include "kernels/power_retention/cuda/decode_args.cuh"
 #include "kernels/power_retention/cuda/retention.h"
+#include "kernels/power_retention/cuda/widen.cuh"
 
 namespace statehouse::kernels {
 
@@ -203,7 +204,7 @@ class StateReader {
  public:
   // `ring`: the warp's shared memory.
   __device__ __forceinline__ StateReader(const S* state, const float* z, int first, int last, char* ring)
-      : stage_(first + static_cast<int>(threadIdx.x) / 32), last_(last), asked_(stage_), ring_(ring) {
+      : stage_(first + static_cast<int>(threadIdx.x) / 32), last_(last), ring_(ring) {
     const int lane = threadIdx.x % 32;
     from_ = reinterpret_cast<const char*>(state) + int64_t{stage_} * Tiles::kStateBytes + lane * 16;
     z_from_ = z + stage_ * Tiles::kStageRows + lane * 4;
@@ -212,7 +213,7 @@ class StateReader {
   // Asks for as many stages as the ring holds.
   __device__ __forceinline__ void Start() {
 #pragma unroll
-    for (int n = 0; n < Tiles::kRing; ++n) Load(ring_ + n * Tiles::kStageBytes);
+    for (int n = 0; n < Tiles::kRing; ++n) Load(stage_ + n * kDecodeWarps, ring_ + n * Tiles::kStageBytes);
   }
 
   // Adds all stages. REQUIRES: Start(), and the queries are in shared memory.
@@ -229,7 +230,7 @@ class StateReader {
       for (int row = 0; row < Tiles::kStageRows; row += Tiles::kStepRows)
         DecodeStep<kDim>(step_queries, rows, row, (in_tile + row) / 8, sums);
       __syncwarp();  // all lanes are done with it
-      Load(rows);
+      Load(stage_ + Tiles::kRing * kDecodeWarps, rows);
       rows = rows == ring_ + (Tiles::kRing - 1) * Tiles::kStageBytes ? ring_ : rows + Tiles::kStageBytes;
       at.J += kDecodeWarps / Tiles::kStagesPerTile;
       while (at.J >= Tiles::kBlocks && at.I < Tiles::kBlocks) {  // the tiles of row I + 1 begin at J = I + 1
@@ -240,10 +241,10 @@ class StateReader {
   }
 
  private:
-  // Asks for the next stage, if there is one.
-  __device__ __forceinline__ void Load(char* to) {
+  // Asks for a stage, if there is one; stages in order.
+  __device__ __forceinline__ void Load(int stage, char* to) {
     const int lane = threadIdx.x % 32;
-    if (asked_ < last_) {
+    if (stage < last_) {
       const uint32_t address = SharedAddress(to);
 #pragma unroll
       for (int u = 0; u < Tiles::kStateBytes / 512; ++u) {
@@ -251,7 +252,6 @@ class StateReader {
         CopyAsync16(address + Tiles::Unit(unit / Tiles::kUnits, unit % Tiles::kUnits), from_ + u * 512);
       }
       if (lane < Tiles::kStageRows / 4) CopyAsync16(address + Tiles::kStateBytes + lane * 16, z_from_);
-      asked_ += kDecodeWarps;
       from_ += kDecodeWarps * Tiles::kStateBytes;
       z_from_ += kDecodeWarps * Tiles::kStageRows;
     }
@@ -259,17 +259,16 @@ class StateReader {
   }
 
   int stage_, last_;
-  int asked_;  // the next stage to ask for
   char* ring_;
-  const char* from_;     // this lane's first unit of it
+  const char* from_;     // this lane's first unit of the next stage to ask for
   const float* z_from_;  // and of its z
 };
 
 // Adds the warps' sums in order and writes the block's part: the first `num_rows` rows. REQUIRES: the block is done
 // with `shared`.
 template <typename S, int kDim>
-__device__ __forceinline__ void StoreStatePart(float* shared, DecodeSums<kDim>& sums, int num_rows, float* part,
-                                               float* denominators) {
+__device__ __forceinline__ void StoreStatePart(float* shared, DecodeSums<kDim>& sums, int num_rows,
+                                               const DecodePart& part) {
   using Tiles = DecodeTiles<S, kDim>;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   float* own = shared + warp * kDecodeRows * Tiles::kSumStride;
@@ -299,21 +298,22 @@ __device__ __forceinline__ void StoreStatePart(float* shared, DecodeSums<kDim>& 
     const int row = at / (kDim / kVector), column = at % (kDim / kVector) * kVector;
     const float* from =
         shared + row * Tiles::kSumStride + column / Tiles::kOwn * Tiles::kSumPitch + column % Tiles::kOwn;
-    float sum[kVector] = {};
+    Neighbours<float, kVector> sum = {};
 #pragma unroll
     for (int w = 0; w < kDecodeWarps; ++w) {
+      const auto own_sum =
+          *reinterpret_cast<const Neighbours<float, kVector>*>(from + w * kDecodeRows * Tiles::kSumStride);
 #pragma unroll
-      for (int e = 0; e < kVector; ++e) sum[e] += from[w * kDecodeRows * Tiles::kSumStride + e];
+      for (int e = 0; e < kVector; ++e) sum.x[e] += own_sum.x[e];
     }
-#pragma unroll
-    for (int e = 0; e < kVector; ++e) part[row * kDim + column + e] = sum[e];
+    *reinterpret_cast<Neighbours<float, kVector>*>(part.y + row * kDim + column) = sum;
   }
   if (threadIdx.x < num_rows) {
     float sum = 0;
 #pragma unroll
     for (int w = 0; w < kDecodeWarps; ++w)
       sum += shared[(w * kDecodeRows + threadIdx.x) * Tiles::kSumStride + 8 * Tiles::kSumPitch];
-    denominators[threadIdx.x] = sum;
+    part.denominators[threadIdx.x] = sum;
   }
 }
 

@@ -167,8 +167,8 @@ __device__ __forceinline__ void LoadTail(const DecodeArgs& args, const char* slo
 // The range's rows of tail.
 template <typename T, int kDim>
 __device__ __forceinline__ void DecodeTail(const DecodeArgs& args, const char* slot, const T* queries, int head_kv,
-                                           int group, const TailRange& range, TailShared<T, kDim>& shared, float* part,
-                                           float* denominators) {
+                                           int group, const TailRange& range, TailShared<T, kDim>& shared,
+                                           const DecodePart& part) {
   using Shared = TailShared<T, kDim>;
   constexpr int kUnits = kDim / 8;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
@@ -213,7 +213,7 @@ __device__ __forceinline__ void DecodeTail(const DecodeArgs& args, const char* s
     }
 #pragma unroll
     for (int nt = 0; nt < 2; ++nt) {
-      float* at = part + g * kDim + np * 16 + nt * 8 + t * 2;
+      float* at = part.y + g * kDim + np * 16 + nt * 8 + t * 2;
       *reinterpret_cast<float2*>(at) = {sums[nt][0], sums[nt][1]};
       *reinterpret_cast<float2*>(at + 8 * kDim) = {sums[nt][2], sums[nt][3]};
     }
@@ -222,7 +222,7 @@ __device__ __forceinline__ void DecodeTail(const DecodeArgs& args, const char* s
     float sum = 0;
 #pragma unroll
     for (int w = 0; w < Shared::kScoreWarps; ++w) sum += shared.denominators[w][threadIdx.x];
-    denominators[threadIdx.x] = sum;
+    part.denominators[threadIdx.x] = sum;
   }
 }
 

@@ -60,8 +60,8 @@ __device__ __forceinline__ void WeighWideTail(const DecodeArgs& args, int group,
 // The range's rows of tail.
 template <typename T, int kDim>
 __device__ __forceinline__ void DecodeTail(const DecodeArgs& args, const char* slot, const T* queries, int head_kv,
-                                           int group, const TailRange& range, WideTailShared<kDim>& shared, float* part,
-                                           float* denominators) {
+                                           int group, const TailRange& range, WideTailShared<kDim>& shared,
+                                           const DecodePart& part) {
   using Shared = WideTailShared<kDim>;
   constexpr int kUnits = kDim / 8;
   if (args.is_settled) WaitForResults();
@@ -99,9 +99,9 @@ __device__ __forceinline__ void DecodeTail(const DecodeArgs& args, const char* s
     for (int row = 0; row < kRows; ++row) sums[row] += shared.weights[j * kDecodeRows + first_row + row] * v;
   }
 #pragma unroll
-  for (int row = 0; row < kRows; ++row) part[(first_row + row) * kDim + column] = sums[row];
+  for (int row = 0; row < kRows; ++row) part.y[(first_row + row) * kDim + column] = sums[row];
   if (threadIdx.x < kDecodeRows)
-    denominators[threadIdx.x] = shared.denominators[0][threadIdx.x] + shared.denominators[1][threadIdx.x];
+    part.denominators[threadIdx.x] = shared.denominators[0][threadIdx.x] + shared.denominators[1][threadIdx.x];
 }
 
 }  // namespace statehouse::kernels
