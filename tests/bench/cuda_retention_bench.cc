@@ -226,8 +226,8 @@ Row BenchDecode(const DecodeCase& it, cudaStream_t stream, int runs) {
   const bool is_float = it.state_dtype == RetentionStateDtype::kFloat32;
   row.name = "decode, of " + std::to_string(it.layers) + " in a graph";
   row.shape = "b" + std::to_string(it.batch) + " Hq" + std::to_string(it.heads_q) + " Hk" +
-              std::to_string(it.heads_kv) + " d" + std::to_string(it.d) + (is_float ? " float32" : " bf16") +
-              " splits" + std::to_string(splits) + (it.is_settled ? "" : " unsettled");
+              std::to_string(it.heads_kv) + " d" + std::to_string(it.d) + (is_float ? " float32" : " bf16") + " tail" +
+              std::to_string(it.tail) + " splits" + std::to_string(splits) + (it.is_settled ? "" : " unsettled");
   queue();
   Check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
   row.error = DecodeError(it, *layout, memory[0], q.host, DownloadBf16(y, q.host.size()));
@@ -262,12 +262,15 @@ int Main(const Options& options) {
     constexpr RetentionStateDtype kFloat = RetentionStateDtype::kFloat32, kShort = RetentionStateDtype::kBf16;
     for (const DecodeCase& it :
          {DecodeCase{1, 24, 2, 128, 200, kFloat, 30, 0}, DecodeCase{1, 24, 2, 128, 200, kFloat, 30, 0, false},
-          DecodeCase{1, 24, 2, 128, 200, kFloat, 30, 40}, DecodeCase{1, 24, 2, 128, 200, kFloat, 30, 34},
-          DecodeCase{1, 24, 2, 128, 200, kShort, 30, 0}, DecodeCase{1, 24, 2, 128, 200, kShort, 30, 34},
-          DecodeCase{64, 24, 2, 128, 200, kFloat, 4, 0}, DecodeCase{64, 24, 2, 128, 200, kFloat, 4, 4},
-          DecodeCase{64, 24, 2, 128, 200, kFloat, 4, 16}, DecodeCase{64, 24, 2, 128, 200, kShort, 4, 0},
-          DecodeCase{64, 24, 2, 128, 200, kShort, 4, 4}, DecodeCase{16, 24, 2, 128, 200, kFloat, 4, 0},
-          DecodeCase{32, 8, 8, 64, 200, kFloat, 4, 0}, DecodeCase{32, 8, 8, 64, 200, kShort, 4, 0}}) {
+          DecodeCase{1, 24, 2, 128, 200, kFloat, 30, 66}, DecodeCase{1, 24, 2, 128, 200, kFloat, 30, 52},
+          DecodeCase{1, 24, 2, 128, 200, kFloat, 30, 34}, DecodeCase{1, 24, 2, 128, 200, kFloat, 30, 24},
+          DecodeCase{1, 24, 2, 128, 8, kFloat, 30, 40}, DecodeCase{1, 24, 2, 128, 200, kShort, 30, 0},
+          DecodeCase{1, 24, 2, 128, 200, kShort, 30, 34}, DecodeCase{1, 24, 2, 128, 200, kShort, 30, 24},
+          DecodeCase{64, 24, 2, 128, 200, kFloat, 4, 0}, DecodeCase{64, 24, 2, 128, 200, kShort, 4, 0},
+          DecodeCase{64, 24, 2, 128, 200, kShort, 4, 6}, DecodeCase{64, 24, 2, 128, 8, kShort, 4, 0},
+          DecodeCase{16, 24, 2, 128, 200, kFloat, 4, 0}, DecodeCase{16, 24, 2, 128, 200, kFloat, 4, 16},
+          DecodeCase{32, 8, 8, 64, 200, kFloat, 4, 0}, DecodeCase{32, 8, 8, 64, 200, kFloat, 4, 4},
+          DecodeCase{32, 8, 8, 64, 200, kShort, 4, 0}}) {
       rows.push_back(BenchDecode(it, stream->get(), options.runs));
     }
   }

@@ -119,7 +119,7 @@ class DecodeRun {
     for (int64_t j = t; j >= sequence.state_end; --j) {
       double score = 0;
       for (int i = 0; i < d; ++i) score += static_cast<double>(q[i]) * problem.K[(j * Hk + h) * d + i];
-      const double weight = score * score * std::exp(decay);
+      const double weight = std::pow(score, problem.shape.degree) * std::exp(decay);
       for (int i = 0; i < d; ++i) sums[i] += weight * problem.V[(j * Hk + h) * d + i];
       denominator += weight;
       if (!problem.log_G.empty()) decay += problem.log_G[j * Hk + h];
@@ -181,13 +181,23 @@ class DecodeRun {
   DeviceBuffer addresses_, state_ends_;
 };
 
-// What y may be off by: 1.5 times a plain implementation of the same type; in float32 the goldens' tolerance.
-void ExpectClose(DecodeRun& run, const CudaRetentionSlotShape& shape, int num_rows, int splits, bool is_settled) {
-  const std::vector<double> want = run.Reference(), from_state = run.ReferenceFromState();
+// What a run must come to.
+struct Expected {
+  explicit Expected(const DecodeRun& run)
+      : definition(run.Reference()),
+        from_state(run.ReferenceFromState()),
+        plain_error(RelativeError(run.Plain(), definition)) {}
+  std::vector<double> definition, from_state;
+  double plain_error;
+};
+
+// y may be off by 1.5 times what a plain implementation of the same type is; in float32 by the goldens' tolerance.
+void ExpectClose(DecodeRun& run, const Expected& expected, const CudaRetentionSlotShape& shape, int num_rows,
+                 int splits, bool is_settled) {
   const bool is_float = shape.dtype == RetentionDtype::kFloat32;
-  const double plain = RelativeError(run.Plain(), want);
+  const double plain = expected.plain_error;
   const std::vector<float> y = run.Decode(splits, is_settled);
-  const double error = RelativeError(y, from_state);
+  const double error = RelativeError(y, expected.from_state);
   char name[160];
   std::snprintf(name, sizeof(name), "%s degree %d d %d r %d rows %d state %s splits %d%s",
                 RetentionDtypeName(shape.dtype), shape.degree, shape.head_dim, shape.heads_q / shape.heads_kv, num_rows,
@@ -197,44 +207,57 @@ void ExpectClose(DecodeRun& run, const CudaRetentionSlotShape& shape, int num_ro
               error / plain);
   EXPECT_LE(error, is_float ? 2e-5 : 1.5 * plain) << name;
   // φ(k), V and perhaps S are rounded to bf16 once each on the way into the state.
-  EXPECT_LE(RelativeError(y, want), 3 * 0x1p-8) << name;
+  EXPECT_LE(RelativeError(y, expected.definition), 3 * 0x1p-8) << name;
   EXPECT_TRUE(SameBits(y, run.Decode(splits, is_settled))) << name;
 }
 
-TEST_F(CudaDecode, SequencesAtOwnPositions_AgreeWithTheDefinition) {
+// Five sequences at positions around tiles, in one call.
+void ExpectSequencesClose(std::mt19937& rng, const CudaRetentionSlotShape& shape, int num_rows) {
+  const auto layout = RetentionSlotLayout::Make(shape);
+  if (!layout.ok()) {
+    EXPECT_EQ(layout.status().code(), absl::StatusCode::kUnimplemented) << layout.status();
+    return;
+  }
+  // Gates that leave few keys would make q·z cancel to a rest below float32's reach.
+  DecodeRun run(
+      *layout,
+      {RandomSequence(rng, shape, 0, 0, num_rows, -0.5f), RandomSequence(rng, shape, 0, 70, num_rows, -0.1f),
+       RandomSequence(rng, shape, 64, 64, num_rows, -0.05f), RandomSequence(rng, shape, 320, 400, num_rows, 0.0f),
+       RandomSequence(rng, shape, 256, 256 + 147, num_rows, -0.01f)},
+      num_rows);
+  const Expected expected(run);
+  for (const int splits : {1, 5, 40}) {
+    if (splits > RetentionStateRows(shape.head_dim) / 64) continue;
+    ExpectClose(run, expected, shape, num_rows, splits, splits == 5);
+  }
+}
+
+void ExpectAllShapesClose(RetentionDtype dtype, std::initializer_list<int> groups) {
   std::mt19937 rng = SeededRng(std::random_device{}());
-  for (const RetentionDtype dtype : {RetentionDtype::kBf16, RetentionDtype::kFp16, RetentionDtype::kFloat32}) {
-    for (const int d : {16, 32, 64, 128}) {
-      for (const int group : {1, 4, 12, 16}) {
-        for (const RetentionStateDtype state_dtype : {RetentionStateDtype::kFloat32, RetentionStateDtype::kBf16}) {
-          const int num_rows = group == 4 || group == 12 ? 3 : 1;
-          const CudaRetentionSlotShape shape = {.heads_q = 2 * group,
-                                                .heads_kv = 2,
-                                                .head_dim = d,
-                                                .tail_rows = 150,
-                                                .dtype = dtype,
-                                                .state_dtype = state_dtype};
-          const auto layout = RetentionSlotLayout::Make(shape);
-          if (!layout.ok()) {
-            EXPECT_EQ(layout.status().code(), absl::StatusCode::kUnimplemented) << layout.status();
-            continue;
-          }
-          // Gates that leave few keys would make q·z cancel to a rest below float32's reach.
-          DecodeRun run(
-              *layout,
-              {RandomSequence(rng, shape, 0, 0, num_rows, -0.5f), RandomSequence(rng, shape, 0, 70, num_rows, -0.1f),
-               RandomSequence(rng, shape, 64, 64, num_rows, -0.05f),
-               RandomSequence(rng, shape, 320, 400, num_rows, 0.0f),
-               RandomSequence(rng, shape, 256, 256 + 147, num_rows, -0.01f)},
-              num_rows);
-          for (const int splits : {1, 5, 40}) {
-            if (splits > RetentionStateRows(d) / 64) continue;
-            ExpectClose(run, layout->shape(), num_rows, splits, splits == 5);
-          }
-        }
+  for (const int d : {16, 32, 64, 128}) {
+    for (const int group : groups) {
+      for (const RetentionStateDtype state_dtype : {RetentionStateDtype::kFloat32, RetentionStateDtype::kBf16}) {
+        ExpectSequencesClose(rng,
+                             {.heads_q = 2 * group,
+                              .heads_kv = 2,
+                              .head_dim = d,
+                              .tail_rows = 150,
+                              .dtype = dtype,
+                              .state_dtype = state_dtype},
+                             group == 4 || group == 12 ? 3 : 1);
       }
     }
   }
+}
+
+TEST_F(CudaDecode, Bf16SequencesAtOwnPositions_AgreeWithTheDefinition) { ExpectAllShapesClose(kBf16, {1, 4, 12, 16}); }
+
+TEST_F(CudaDecode, Fp16SequencesAtOwnPositions_AgreeWithTheDefinition) {
+  ExpectAllShapesClose(RetentionDtype::kFp16, {1, 12});
+}
+
+TEST_F(CudaDecode, Float32SequencesAtOwnPositions_AgreeWithTheDefinition) {
+  ExpectAllShapesClose(RetentionDtype::kFloat32, {1, 12});
 }
 
 TEST_F(CudaDecode, OfDegreeFour_AnswersFromTheTail) {
@@ -252,7 +275,7 @@ TEST_F(CudaDecode, OfDegreeFour_AnswersFromTheTail) {
                     {RandomSequence(rng, shape, 0, 0, 2, 0.0f), RandomSequence(rng, shape, 0, 300, 2, -0.01f),
                      RandomSequence(rng, shape, 0, 498, 2, -0.05f)},
                     2);
-      ExpectClose(run, shape, 2, 0, false);
+      ExpectClose(run, Expected(run), shape, 2, 0, false);
     }
   }
 }

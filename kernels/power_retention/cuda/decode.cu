@@ -166,13 +166,20 @@ absl::Status CudaRetentionAppend(const RetentionSlotLayout& layout, const CudaRe
 
 int RetentionDecodeSplits(const RetentionSlotLayout& layout, int num_sequences, int num_multiprocessors) {
   if (layout.shape().degree != 2) return 0;  // there is no state
-  const int64_t tiles = RetentionStateRows(layout.shape().head_dim) / 64;
-  const int64_t heads = int64_t{num_sequences} * layout.shape().heads_kv;
-  // One block per multiprocessor where the batch is small, each with half a tile at least; where it is large 17 to 34
-  // tiles each, so that parts cost little beside the state. Measured: docs/gpu-kernels.md.
-  const int64_t wanted = num_multiprocessors / heads;
-  const int64_t most = std::max<int64_t>(tiles / 2, 1), fewest = std::max<int64_t>(tiles / 17, 1);
-  return static_cast<int>(std::clamp(wanted, fewest, most));
+  const CudaRetentionSlotShape& shape = layout.shape();
+  const int64_t row_bytes = shape.head_dim * (shape.state_dtype == RetentionStateDtype::kFloat32 ? 4 : 2);
+  const int64_t state_bytes = RetentionStateRows(shape.head_dim) * row_bytes;
+  const int64_t stages = (state_bytes + 4095) / 4096;  // about: what a warp reads at a time
+  const int64_t heads = int64_t{num_sequences} * shape.heads_kv;
+  // Where the batch is small, blocks for 6 of 10 multiprocessors, so that the next layer's find room beside them; where
+  // it is large, 160 KB and more each, and so few parts that one thread adds them. Measured: docs/gpu-kernels.md.
+  const int64_t wanted = num_multiprocessors * 6 / 10 / heads;
+  const int64_t fewest = std::clamp<int64_t>(state_bytes / (160 << 10), 1, kFewParts);
+  const int64_t most = std::max<int64_t>(stages / kDecodeWarps, 1);
+  const int64_t splits = std::clamp(wanted, std::min(fewest, most), most);
+  // The warps of a block take equally many stages.
+  const int64_t rounds = (stages + splits * kDecodeWarps - 1) / (splits * kDecodeWarps);
+  return static_cast<int>((stages + rounds * kDecodeWarps - 1) / (rounds * kDecodeWarps));
 }
 
 size_t RetentionDecodeWorkspace(const RetentionSlotLayout& layout, int num_sequences, int num_rows, int splits) {

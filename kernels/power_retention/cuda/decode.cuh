@@ -76,7 +76,7 @@ __global__ void __launch_bounds__(kDecodeThreads, 2) DecodeParts(DecodeArgs args
   LoadQueries<T, kDim>(args, queries, head_kv, group, rows);
   __syncthreads();  // the queries are there
   DecodeSums<kDim> sums;
-  reader.Add(rows, sums);
+  reader.template Add<!std::is_same_v<T, bf16>>(rows, sums);
   __syncthreads();  // sums may take the rings' place
   const int num_rows = min(kDecodeRows, args.heads_q / args.heads_kv * args.num_rows - group * kDecodeRows);
   StoreStatePart<S, kDim>(reinterpret_cast<float*>(ring), sums, num_rows, PartOfBlock(args, kDim));

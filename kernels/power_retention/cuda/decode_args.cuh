@@ -12,6 +12,11 @@ inline constexpr int kDecodeWarps = kDecodeThreads / 32;
 inline constexpr int kDecodeRows = 16;  // of one product
 inline constexpr int kTailPart = 64;    // tail rows of one block
 
+// Up to so many splits, one thread adds all parts of two columns, so that large batches run in one wave; more are added
+// by groups of threads, with columns spread over blocks so that a small batch fills the chip. The choice depends on the
+// splits, as the order of summation does.
+inline constexpr int kFewParts = 16;
+
 struct DecodeArgs {
   char* const* slots;
   const int64_t* positions;

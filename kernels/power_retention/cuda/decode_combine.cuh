@@ -8,34 +8,55 @@
 #include "kernels/cuda/mma.cuh"
 #include "kernels/power_retention/cuda/decode_args.cuh"
 #include "kernels/power_retention/cuda/decode_tail.cuh"
+#include "kernels/power_retention/cuda/widen.cuh"
 
 namespace statehouse::kernels {
 
-// Parts [begin, end) of one row, this thread's column and the denominator.
-__device__ __forceinline__ float2 AddParts(const float* y, const float* denominators, int d, int begin, int end) {
-  float2 sum = {};
-  constexpr int kAhead = 9;  // loads under way: a remainder one by one would wait for each
+// What a thread adds up: kVector columns of one row and its denominator.
+template <int kVector>
+struct CombinedSums {
+  Neighbours<float, kVector> y = {};
+  float denominator = 0;
+};
+
+// Parts [begin, end). kAhead loads are under way: a remainder one by one would wait for each.
+template <int kVector>
+__device__ __forceinline__ CombinedSums<kVector> AddParts(const float* y, const float* denominators, int d, int begin,
+                                                          int end) {
+  static_assert(kVector <= 2);
+  constexpr int kAhead = 9;
+  CombinedSums<kVector> sum;
   for (int part = begin; part < end; part += kAhead) {
-    float2 loaded[kAhead];
+    CombinedSums<kVector> loaded[kAhead];
 #pragma unroll
     for (int u = 0; u < kAhead; ++u) {
-      loaded[u] = {};
       if (part + u < end) {
-        loaded[u].x = __ldcg(y + int64_t{part + u} * kDecodeRows * d);
-        loaded[u].y = __ldcg(denominators + (part + u) * kDecodeRows);
+        const float* from = y + int64_t{part + u} * kDecodeRows * d;
+        if constexpr (kVector == 2) {
+          const float2 both = __ldcg(reinterpret_cast<const float2*>(from));
+          loaded[u].y.x[0] = both.x, loaded[u].y.x[1] = both.y;
+        } else {
+          loaded[u].y.x[0] = __ldcg(from);
+        }
+        loaded[u].denominator = __ldcg(denominators + (part + u) * kDecodeRows);
       }
     }
 #pragma unroll
-    for (int u = 0; u < kAhead; ++u) sum.x += loaded[u].x, sum.y += loaded[u].y;
+    for (int u = 0; u < kAhead; ++u) {
+#pragma unroll
+      for (int c = 0; c < kVector; ++c) sum.y.x[c] += loaded[u].y.x[c];
+      sum.denominator += loaded[u].denominator;
+    }
   }
   return sum;
 }
 
-// Grid (new rows * d / kColumns, Hq, sequences), kColumns x kGroups threads: each group adds a share of the parts.
-template <typename T, int kDim, int kColumns, int kGroups>
-__global__ void __launch_bounds__(kColumns* kGroups) DecodeCombine(DecodeArgs args) {
-  static_assert(kColumns * kGroups % 32 == 0);
-  constexpr int kSlices = kDim / kColumns;
+// Grid (new rows * kSlices, Hq, sequences). A block has d / kSlices columns of one row, kVector per thread, and kGroups
+// groups of threads that add a share of the parts each.
+template <typename T, int kDim, int kSlices, int kVector, int kGroups>
+__global__ void __launch_bounds__(kDim / kSlices / kVector * kGroups) DecodeCombine(DecodeArgs args) {
+  constexpr int kColumns = kDim / kSlices, kThreads = kColumns / kVector;  // of a group
+  static_assert(kThreads * kGroups % 32 == 0);
   __shared__ float sums[kGroups][kColumns + 1];
   __shared__ float state_factor;
   LetDependentsStart();
@@ -45,7 +66,7 @@ __global__ void __launch_bounds__(kColumns* kGroups) DecodeCombine(DecodeArgs ar
   const int position = static_cast<int>(args.positions[sequence] - state_end);
   const int parts = args.tail_parts + args.splits;
   const int used_tail = (position + args.num_rows + kTailPart - 1) / kTailPart;
-  const int group = threadIdx.x / kColumns, column = threadIdx.x % kColumns;
+  const int group = threadIdx.x / kThreads, column = threadIdx.x % kThreads * kVector;
 
   if (threadIdx.x < 32 && state_end > 0) {
     const RingGates gates = {
@@ -59,31 +80,36 @@ __global__ void __launch_bounds__(kColumns* kGroups) DecodeCombine(DecodeArgs ar
   const int row = idx % kDecodeRows;
   const float* y_parts = args.parts + (base * kDecodeRows + row) * kDim + slice * kColumns + column;
   const float* denominators = args.denominators + base * kDecodeRows + row;
-  const float2 tail =
-      AddParts(y_parts, denominators, kDim, used_tail * group / kGroups, used_tail * (group + 1) / kGroups);
-  float2 state = {};
+  CombinedSums<kVector> sum =
+      AddParts<kVector>(y_parts, denominators, kDim, used_tail * group / kGroups, used_tail * (group + 1) / kGroups);
   if (state_end > 0) {
-    state = AddParts(y_parts, denominators, kDim, args.tail_parts + args.splits * group / kGroups,
-                     args.tail_parts + args.splits * (group + 1) / kGroups);
+    const CombinedSums<kVector> state =
+        AddParts<kVector>(y_parts, denominators, kDim, args.tail_parts + args.splits * group / kGroups,
+                          args.tail_parts + args.splits * (group + 1) / kGroups);
+    __syncthreads();  // state_factor is there
+#pragma unroll
+    for (int c = 0; c < kVector; ++c) sum.y.x[c] = fmaf(state.y.x[c], state_factor, sum.y.x[c]);
+    sum.denominator = fmaf(state.denominator, state_factor, sum.denominator);
   }
-  __syncthreads();  // state_factor is there
-  const float factor = state_end > 0 ? state_factor : 0.0f;
-  float y = fmaf(state.x, factor, tail.x), denominator = fmaf(state.y, factor, tail.y);
   if constexpr (kGroups > 1) {
-    sums[group][column] = y;
-    if (column == 0) sums[group][kColumns] = denominator;
+#pragma unroll
+    for (int c = 0; c < kVector; ++c) sums[group][column + c] = sum.y.x[c];
+    if (column == 0) sums[group][kColumns] = sum.denominator;
     __syncthreads();  // the groups' sums are there
     if (group != 0) return;
-    y = 0, denominator = 0;
+    sum = {};
 #pragma unroll
     for (int other = 0; other < kGroups; ++other) {
-      y += sums[other][column];
-      denominator += sums[other][kColumns];
+#pragma unroll
+      for (int c = 0; c < kVector; ++c) sum.y.x[c] += sums[other][column + c];
+      sum.denominator += sums[other][kColumns];
     }
   }
+  Neighbours<T, kVector> y;
+#pragma unroll
+  for (int c = 0; c < kVector; ++c) y.x[c] = T(sum.denominator >= FLT_MIN ? sum.y.x[c] / sum.denominator : 0.0f);
   const int64_t row_idx = (int64_t{sequence} * args.num_rows + new_row) * args.heads_q + head;
-  static_cast<T*>(args.y)[row_idx * kDim + slice * kColumns + column] =
-      T(denominator >= FLT_MIN ? y / denominator : 0.0f);
+  *reinterpret_cast<Neighbours<T, kVector>*>(static_cast<T*>(args.y) + row_idx * kDim + slice * kColumns + column) = y;
 }
 
 }  // namespace statehouse::kernels

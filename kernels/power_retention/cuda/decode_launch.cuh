@@ -9,15 +9,12 @@
 
 namespace statehouse::kernels {
 
-// Few parts are added by one thread per column; many by groups, with columns spread over blocks so that a small batch
-// fills the chip. The choice depends on `splits`, as the order of summation does.
-inline constexpr int kFewParts = 16;
-
-template <typename T, int kDim, int kColumns, int kGroups>
+template <typename T, int kDim, int kSlices, int kVector, int kGroups>
 absl::Status QueueCombine(const DecodeArgs& args, int num_sequences, cudaStream_t stream) {
-  const LaunchConfig config(dim3(args.num_rows * (kDim / kColumns), args.heads_q, num_sequences), kColumns * kGroups, 0,
-                            stream, args.overlaps);
-  return CudaStatus(cudaLaunchKernelEx(config.get(), DecodeCombine<T, kDim, kColumns, kGroups>, args), "DecodeCombine");
+  const LaunchConfig config(dim3(args.num_rows * kSlices, args.heads_q, num_sequences),
+                            kDim / kSlices / kVector * kGroups, 0, stream, args.overlaps);
+  return CudaStatus(cudaLaunchKernelEx(config.get(), DecodeCombine<T, kDim, kSlices, kVector, kGroups>, args),
+                    "DecodeCombine");
 }
 
 template <typename T, typename S, int kDim>
@@ -31,8 +28,9 @@ absl::Status QueueDecode(const DecodeArgs& args, int num_sequences, cudaStream_t
   const absl::Status status =
       CudaStatus(cudaLaunchKernelEx(config.get(), DecodeParts<T, S, kDim>, args), "DecodeParts");
   if (!status.ok()) return status;
-  if (args.splits <= kFewParts) return QueueCombine < T, kDim, kDim, kDim < 32 ? 2 : 1 > (args, num_sequences, stream);
-  return QueueCombine < T, kDim, kDim < 32 ? kDim : 32, 8 > (args, num_sequences, stream);
+  if (args.splits <= kFewParts)
+    return QueueCombine < T, kDim, 1, 2, kDim < 64 ? 64 / kDim : 1 > (args, num_sequences, stream);
+  return QueueCombine < T, kDim, kDim < 32 ? 1 : kDim / 32, 1, 8 > (args, num_sequences, stream);
 }
 
 }  // namespace statehouse::kernels

@@ -2,8 +2,8 @@
 //
 // A warp takes stages of up to 4 KB of consecutive rows of S, every kDecodeWarps-th one of its block, through a ring in
 // shared memory of its own that asynchronous copies keep full: enough bytes are under way without registers or barriers
-// of the block. From there they become right operands of matrix products, in steps of 8 rows (float32, as two tf32
-// numbers each, three products: the precision of float32) or of 16 rows (bf16, against φ(q) as two bf16 numbers).
+// of the block. From there they become right operands of matrix products, in steps of 8 rows (float32, as tf32 numbers)
+// or of 16 rows (bf16, against φ(q) as two bf16 numbers).
 //
 // Row k of a product stands for row t, t + 4 (, t + 8, t + 12) of the step, with t = lane mod 4, and column n of
 // product e for column n d/8 + e of S, so that a lane's numbers lie side by side; units of 16 bytes are permuted by the
@@ -115,8 +115,17 @@ struct StepQueries {
   }
 };
 
-// 8 rows of a float32 state, `row` being the stage's first of them and i the tile's row of pairs.
-template <int kDim>
+__device__ __forceinline__ uint32_t Tf32Rest(float x, uint32_t high) {
+  return __float_as_uint(x - __uint_as_float(high));
+}
+
+// The tf32 number nearest to x, in a product, which ignores the bits behind.
+__device__ __forceinline__ uint32_t Tf32Nearest(float x) { return __float_as_uint(x) + 0x1000u; }
+
+// 8 rows of a float32 state, `row` being the stage's first of them and i the tile's row of pairs. kIsExact: three
+// products of tf32 numbers, the precision of float32; else one, which is finer than what is made of it, a bf16 number,
+// by a factor of 8.
+template <bool kIsExact, int kDim>
 __device__ __forceinline__ void DecodeStep(const StepQueries<float, kDim>& queries, const char* stage, int row, int i,
                                            DecodeSums<kDim>& sums) {
   using Tiles = DecodeTiles<float, kDim>;
@@ -126,9 +135,13 @@ __device__ __forceinline__ void DecodeStep(const StepQueries<float, kDim>& queri
   const float z0 = z[t], z1 = z[t + 4];
   sums.denominator[0] += phi.x * z0 + phi.z * z1;
   sums.denominator[1] += phi.y * z0 + phi.w * z1;
-  const uint32_t a[4] = {Tf32High(phi.x), Tf32High(phi.y), Tf32High(phi.z), Tf32High(phi.w)};
-  const auto rest = [](float x, uint32_t high) { return __float_as_uint(x - __uint_as_float(high)); };
-  const uint32_t a_rest[4] = {rest(phi.x, a[0]), rest(phi.y, a[1]), rest(phi.z, a[2]), rest(phi.w, a[3])};
+  uint32_t a[4], a_rest[4];
+  const float phis[4] = {phi.x, phi.y, phi.z, phi.w};
+#pragma unroll
+  for (int r = 0; r < 4; ++r) {
+    a[r] = kIsExact ? Tf32High(phis[r]) : Tf32Nearest(phis[r]);
+    a_rest[r] = Tf32Rest(phis[r], a[r]);
+  }
 #pragma unroll
   for (int piece = 0; piece < Tiles::kPieces; ++piece) {
     uint32_t low[Tiles::kPiece], high[Tiles::kPiece];
@@ -136,21 +149,22 @@ __device__ __forceinline__ void DecodeStep(const StepQueries<float, kDim>& queri
     LoadPiece<float, kDim>(high, stage, row + t + 4, piece);
     // One kind of product after the other: those of one sum would wait for each other.
 #pragma unroll
-    for (int kind = 0; kind < 3; ++kind) {
+    for (int kind = 0; kind < (kIsExact ? 3 : 1); ++kind) {
 #pragma unroll
       for (int e = 0; e < Tiles::kPiece; ++e) {
-        const uint32_t b0 = low[e] & 0xffffe000u, b1 = high[e] & 0xffffe000u;
+        const float s0 = __uint_as_float(low[e]), s1 = __uint_as_float(high[e]);
+        const uint32_t b0 = kIsExact ? Tf32High(s0) : Tf32Nearest(s0), b1 = kIsExact ? Tf32High(s1) : Tf32Nearest(s1);
         float(&sum)[4] = sums.y[piece * Tiles::kPiece + e];
         if (kind == 0) MmaTf32(sum, a, b0, b1);
         if (kind == 1) MmaTf32(sum, a_rest, b0, b1);
-        if (kind == 2) MmaTf32(sum, a, rest(__uint_as_float(low[e]), b0), rest(__uint_as_float(high[e]), b1));
+        if (kind == 2) MmaTf32(sum, a, Tf32Rest(s0, b0), Tf32Rest(s1, b1));
       }
     }
   }
 }
 
 // 16 rows of a bf16 state: pairs of rows i and i + 1 of the tile.
-template <int kDim>
+template <bool kIsExact, int kDim>
 __device__ __forceinline__ void DecodeStep(const StepQueries<bf16, kDim>& queries, const char* stage, int row, int i,
                                            DecodeSums<kDim>& sums) {
   using Tiles = DecodeTiles<bf16, kDim>;
@@ -217,6 +231,7 @@ class StateReader {
   }
 
   // Adds all stages. REQUIRES: Start(), and the queries are in shared memory.
+  template <bool kIsExact>
   __device__ __forceinline__ void Add(const float* queries, DecodeSums<kDim>& sums) {
     const int in_tile = stage_ % Tiles::kStagesPerTile * Tiles::kStageRows;
     TilePosition at = TileAt<Tiles::kBlocks>(min(stage_ / Tiles::kStagesPerTile, Tiles::kTiles - 1));
@@ -228,7 +243,7 @@ class StateReader {
       const StepQueries<S, kDim> step_queries(queries, at);
 #pragma unroll 1
       for (int row = 0; row < Tiles::kStageRows; row += Tiles::kStepRows)
-        DecodeStep<kDim>(step_queries, rows, row, (in_tile + row) / 8, sums);
+        DecodeStep<kIsExact>(step_queries, rows, row, (in_tile + row) / 8, sums);
       __syncwarp();  // all lanes are done with it
       Load(stage_ + Tiles::kRing * kDecodeWarps, rows);
       rows = rows == ring_ + (Tiles::kRing - 1) * Tiles::kStageBytes ? ring_ : rows + Tiles::kStageBytes;

@@ -21,13 +21,14 @@ struct RingGates {
   }
   // Of rows first … last, added by one warp. Eight loads of a lane are under way at a time.
   __device__ __forceinline__ double Sum(int first, int last) const {
+    constexpr int kAhead = 8;
     double sum = 0;
-    for (int row = first + static_cast<int>(threadIdx.x % 32); row <= last; row += 8 * 32) {
-      float loaded[8];
+    for (int row = first + static_cast<int>(threadIdx.x % 32); row <= last; row += kAhead * 32) {
+      float loaded[kAhead];
 #pragma unroll
-      for (int u = 0; u < 8; ++u) loaded[u] = At(row + u * 32, last);
+      for (int u = 0; u < kAhead; ++u) loaded[u] = At(row + u * 32, last);
 #pragma unroll
-      for (int u = 0; u < 8; ++u) sum += loaded[u];
+      for (int u = 0; u < kAhead; ++u) sum += loaded[u];
     }
     for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
     return sum;
@@ -67,27 +68,47 @@ struct TailShared {
   float denominators[kScoreWarps][kDecodeRows];
 };
 
-// Gate sums of tail rows [first, first + 64), counted from the state's end; `position` likewise. One warp.
-__device__ __forceinline__ void SumTailGates(const RingGates& gates, int first, int position, int num_rows,
-                                             TailDecays& decays) {
-  static_assert(kTailPart == 64);  // two rows of a lane
-  const int lane = threadIdx.x % 32;
-  const double even = gates.At(first + 2 * lane, position), odd = gates.At(first + 2 * lane + 1, position);
-  const double later = gates.Sum(first + kTailPart, position);
-  double sum = even + odd;
-  for (int offset = 1; offset < 32; offset *= 2) {
-    const double other = __shfl_down_sync(0xffffffffu, sum, offset);
-    if (lane + offset < 32) sum += other;
+// Gate sums of tail rows [first, first + 64), counted from the state's end; `position` likewise, the first new row.
+// What is older than that can be added up before the new rows are there. One warp.
+class TailGateSums {
+ public:
+  __device__ __forceinline__ TailGateSums(const RingGates& gates, int first, int position)
+      : gates_(gates), first_(first), position_(position) {
+    static_assert(kTailPart == 64);  // two rows of a lane
+    const int lane = threadIdx.x % 32;
+    const double even = Settled(first + 2 * lane);
+    odd_ = Settled(first + 2 * lane + 1);
+    double sum = even + odd_;
+    for (int offset = 1; offset < 32; offset *= 2) {
+      const double other = __shfl_down_sync(0xffffffffu, sum, offset);
+      if (lane + offset < 32) sum += other;
+    }
+    after_ = sum - even - odd_;
+    if (position > first + kTailPart) after_ += gates.Sum(first + kTailPart, position - 1);
   }
-  const double after = later + (sum - even - odd);
-  decays.after[2 * lane + 1] = static_cast<float>(after);
-  decays.after[2 * lane] = static_cast<float>(after + odd);
-  if (lane < num_rows) {
-    double drafts = 0;
-    for (int row = 1; row <= lane; ++row) drafts += gates.At(position + row, position + row);
-    decays.drafts[lane] = static_cast<float>(drafts);
+
+  // With the new rows' gates. REQUIRES: they are there.
+  __device__ __forceinline__ void Finish(int num_rows, TailDecays& decays) const {
+    const int lane = threadIdx.x % 32, row = first_ + 2 * lane;
+    const double newest = gates_.At(position_, position_);
+    decays.after[2 * lane] = static_cast<float>(row < position_ ? after_ + odd_ + newest : 0.0);
+    decays.after[2 * lane + 1] = static_cast<float>(row + 1 < position_ ? after_ + newest : 0.0);
+    if (lane < num_rows) {
+      double drafts = 0;
+      for (int draft = 1; draft <= lane; ++draft) drafts += gates_.At(position_ + draft, position_ + draft);
+      decays.drafts[lane] = static_cast<float>(drafts);
+    }
   }
-}
+
+ private:
+  __device__ __forceinline__ double Settled(int row) const {
+    return row < position_ ? gates_.At(row, position_ - 1) : 0.0f;
+  }
+
+  RingGates gates_;
+  int first_, position_;
+  double odd_, after_;  // of the lane's odd row; of all after it, up to the last old row
+};
 
 // Scores of 16 rows against the warp's 16 keys become weights in shared memory; a row's sum of them goes with it.
 template <typename T, int kDim>
@@ -175,6 +196,9 @@ __device__ __forceinline__ void DecodeTail(const DecodeArgs& args, const char* s
   const int first = range.first, position = range.position;
   const int settled = min(max(position - first, 0), kTailPart);  // the rows behind are new
   LoadTail<T, kDim>(args, slot, head_kv, range, 0, settled, settled, shared);
+  const RingGates gates = {reinterpret_cast<const float*>(slot + args.gates) + head_kv * args.tail_rows,
+                           static_cast<int>(range.state_end % args.tail_rows), static_cast<int>(args.tail_rows)};
+  const TailGateSums gate_sums(gates, first, position);
   if (args.is_settled) WaitForResults();
   LetDependentsStart();
   LoadTail<T, kDim>(args, slot, head_kv, range, settled, kTailPart, position + args.num_rows - first, shared);
@@ -185,11 +209,7 @@ __device__ __forceinline__ void DecodeTail(const DecodeArgs& args, const char* s
                 queries + (from < 0 ? 0 : from) * kDim + column, from >= 0);
   }
   CopyCommit();
-  if (warp == 0) {
-    const RingGates gates = {reinterpret_cast<const float*>(slot + args.gates) + head_kv * args.tail_rows,
-                             static_cast<int>(range.state_end % args.tail_rows), static_cast<int>(args.tail_rows)};
-    SumTailGates(gates, first, position, args.num_rows, shared.decays);
-  }
+  if (warp == 0) gate_sums.Finish(args.num_rows, shared.decays);
   CopyWait<0>();
   __syncthreads();  // rows and gate sums are there
   WeighTail<T, kDim>(args, group, first, position, shared);

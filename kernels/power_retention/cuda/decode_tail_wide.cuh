@@ -82,10 +82,8 @@ __device__ __forceinline__ void DecodeTail(const DecodeArgs& args, const char* s
     const int64_t from = QueryRow(args, head_kv, group, row);
     WidenUnit(shared.queries + row * Shared::kStride + column, from < 0 ? nullptr : queries + from * kDim + column);
   }
-  if (threadIdx.x < 32) {
-    const RingGates gates = {reinterpret_cast<const float*>(slot + args.gates) + head_row, start, size};
-    SumTailGates(gates, range.first, range.position, args.num_rows, shared.decays);
-  }
+  const RingGates gates = {reinterpret_cast<const float*>(slot + args.gates) + head_row, start, size};
+  if (threadIdx.x < 32) TailGateSums(gates, range.first, range.position).Finish(args.num_rows, shared.decays);
   __syncthreads();  // rows and gate sums are there
   WeighWideTail<kDim>(args, group, range, shared);
   __syncthreads();                  // weights are there

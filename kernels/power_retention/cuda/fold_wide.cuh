@@ -38,6 +38,9 @@ struct WideFoldSums {
   // Lanes that have columns; d = 16 leaves half of them without.
   static __device__ __forceinline__ bool HasColumns() { return threadIdx.x % 32 * kColumns < kDim; }
 
+  // Where 4 neighbours of a row's values lie, in floats.
+  static __device__ __forceinline__ int Unit(int, int unit) { return unit * 4; }
+
   // Adds a batch of rows.
   __device__ __forceinline__ void Add(const WideFoldShared<kDim>& shared) {
     const int i = Row(), column = Column();
@@ -60,16 +63,19 @@ struct WideFoldSums {
 };
 
 // A batch of rows into shared memory. `place(row)`: the row's index in K and V, in units of d elements; negative past
-// the last row.
-template <typename T, int kDim, typename Place>
+// the last row. `unit_of(row, unit)`: where 4 neighbours of a row's values lie.
+template <typename T, int kDim, typename Place, typename Unit>
 __device__ __forceinline__ void LoadWideBatch(const T* keys, const T* values, TilePosition at, const Place& place,
-                                              WideFoldShared<kDim>& shared) {
+                                              const Unit& unit_of, WideFoldShared<kDim>& shared) {
   constexpr int kUnits = kDim / 8;
   for (int unit = threadIdx.x; unit < kWideFoldBatch * (kUnits + 2); unit += kWideFoldThreads) {
     const int row = unit / (kUnits + 2), column = unit % (kUnits + 2);
     const int64_t from = place(row);
     if (column < kUnits) {
-      WidenUnit(shared.values[row] + column * 8, from < 0 ? nullptr : values + from * kDim + column * 8);
+      float x[8] = {};
+      if (from >= 0) LoadEight(x, values + from * kDim + column * 8);
+      *reinterpret_cast<float4*>(shared.values[row] + unit_of(row, 2 * column)) = {x[0], x[1], x[2], x[3]};
+      *reinterpret_cast<float4*>(shared.values[row] + unit_of(row, 2 * column + 1)) = {x[4], x[5], x[6], x[7]};
     } else {
       const bool is_i = column == kUnits;
       WidenUnit(is_i ? shared.ki[row] : shared.kj[row],
@@ -97,7 +103,7 @@ __global__ void __launch_bounds__(kWideFoldThreads) FoldChunksWide(RetentionArgs
         [&](int row) {
           return first + row < chunk.num_rows ? (chunk.first_row + first + row) * args.heads_kv + h : int64_t{-1};
         },
-        shared);
+        [](int row, int unit) { return Sums::Unit(row, unit); }, shared);
     if (threadIdx.x < kWideFoldBatch) {
       const int row = first + static_cast<int>(threadIdx.x);
       shared.weights[threadIdx.x] =

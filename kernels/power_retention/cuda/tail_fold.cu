@@ -1,8 +1,8 @@
-// The fold of fold_wide.cuh over rows of a ring, from the last to the first, 64 at a time, so that gates can be summed
-// on the way; then the state is updated.
+// The folds of fold_tf32.cuh and fold_wide.cuh over rows of a ring, from the last to the first, 64 at a time, so that
+// gates can be summed on the way; then the state is updated.
 #include "kernels/power_retention/cuda/tail_fold.h"
 
-#include <algorithm>
+#include <type_traits>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/mma.cuh"
@@ -10,6 +10,7 @@
 #include "kernels/cuda/status.h"
 #include "kernels/power_retention/cuda/args.cuh"
 #include "kernels/power_retention/cuda/decode_tail.cuh"
+#include "kernels/power_retention/cuda/fold_tf32.cuh"
 #include "kernels/power_retention/cuda/fold_wide.cuh"
 
 namespace statehouse::kernels {
@@ -59,37 +60,90 @@ __device__ __forceinline__ uint32_t RoundStochastically(float x, uint32_t random
   return (bits & 0x7f800000u) == 0x7f800000u ? bits >> 16 : (bits + random) >> 16;
 }
 
+// What the update of a state needs beside the sums.
+struct StateUpdate {
+  float decay;     // e^L
+  uint2 key;       // of the rounding
+  uint2 position;  // the state's end
+};
+
 // kColumns neighbours of S in place: e^L S + sums. `element`: the first one's place within the layer's states.
 template <int kColumns>
-__device__ __forceinline__ void UpdateState(float* state, float decay, const float (&sums)[kColumns], uint2, uint2,
+__device__ __forceinline__ void UpdateState(float* state, const float (&sums)[kColumns], const StateUpdate& update,
                                             int64_t) {
-  auto& row = *reinterpret_cast<Neighbours<float, kColumns>*>(state);
-  Neighbours<float, kColumns> updated = row;
+  constexpr int kVector = kColumns < 4 ? kColumns : 4;
 #pragma unroll
-  for (int c = 0; c < kColumns; ++c) updated.x[c] = fmaf(decay, updated.x[c], sums[c]);
-  row = updated;
+  for (int first = 0; first < kColumns; first += kVector) {
+    auto& row = *reinterpret_cast<Neighbours<float, kVector>*>(state + first);
+    Neighbours<float, kVector> updated = row;
+#pragma unroll
+    for (int c = 0; c < kVector; ++c) updated.x[c] = fmaf(update.decay, updated.x[c], sums[first + c]);
+    row = updated;
+  }
 }
 template <int kColumns>
-__device__ __forceinline__ void UpdateState(bf16* state, float decay, const float (&sums)[kColumns], uint2 key,
-                                            uint2 position, int64_t element) {
-  static_assert(kColumns <= 4);
-  const uint4 drawn =
-      Philox({static_cast<uint32_t>(element), static_cast<uint32_t>(element >> 32), position.x, position.y}, key);
-  const uint32_t random[4] = {drawn.x & 0xffffu, drawn.x >> 16, drawn.y & 0xffffu, drawn.y >> 16};
-  auto& row = *reinterpret_cast<Neighbours<uint16_t, kColumns>*>(state);
-  Neighbours<uint16_t, kColumns> updated = row;
+__device__ __forceinline__ void UpdateState(bf16* state, const float (&sums)[kColumns], const StateUpdate& update,
+                                            int64_t element) {
+  constexpr int kVector = kColumns < 8 ? kColumns : 8;  // as many as one draw has halves
 #pragma unroll
-  for (int c = 0; c < kColumns; ++c) {
-    const float old = __uint_as_float(static_cast<uint32_t>(updated.x[c]) << 16);
-    updated.x[c] = static_cast<uint16_t>(RoundStochastically(fmaf(decay, old, sums[c]), random[c]));
+  for (int first = 0; first < kColumns; first += kVector) {
+    const uint64_t place = element + first;
+    const uint4 drawn =
+        Philox({static_cast<uint32_t>(place), static_cast<uint32_t>(place >> 32), update.position.x, update.position.y},
+               update.key);
+    const uint32_t random[4] = {drawn.x, drawn.y, drawn.z, drawn.w};
+    auto& row = *reinterpret_cast<Neighbours<uint16_t, kVector>*>(state + first);
+    Neighbours<uint16_t, kVector> updated = row;
+#pragma unroll
+    for (int c = 0; c < kVector; ++c) {
+      const float old = __uint_as_float(static_cast<uint32_t>(updated.x[c]) << 16);
+      const float next = fmaf(update.decay, old, sums[first + c]);
+      updated.x[c] = static_cast<uint16_t>(RoundStochastically(next, random[c / 2] >> c % 2 * 16 & 0xffffu));
+    }
+    row = updated;
   }
-  row = updated;
+}
+
+// Which sums a type and head size take.
+template <typename T, int kDim>
+inline constexpr bool kHasTf32Fold = sizeof(T) == 2 && kDim >= 64;
+
+// S and z of the tile, from its first row on. All threads call it.
+template <typename S, int kDim>
+__device__ __forceinline__ void UpdateTile(WideFoldSums<kDim> sums, WideFoldShared<kDim>&, S* states, float* z,
+                                           int64_t first_row, const StateUpdate& update) {
+  using Sums = WideFoldSums<kDim>;
+#pragma unroll
+  for (int j = 0; j < 8; ++j) {
+    const int64_t row = first_row + Sums::Row() * 8 + j;
+    if (threadIdx.x % 32 == j) z[row] = fmaf(update.decay, z[row], sums.z[j]);
+    const int64_t element = row * kDim + Sums::Column();
+    float own[Sums::kColumns];
+#pragma unroll
+    for (int c = 0; c < Sums::kColumns; ++c) own[c] = sums.S[j][c];
+    if (Sums::HasColumns()) UpdateState<Sums::kColumns>(states + element, own, update, element);
+  }
+}
+template <typename S, int kDim>
+__device__ __forceinline__ void UpdateTile(const Tf32FoldSums<kDim>& sums, WideFoldShared<kDim>& shared, S* states,
+                                           float* z, int64_t first_row, const StateUpdate& update) {
+  using Sums = Tf32FoldSums<kDim>;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int64_t element = (first_row + Sums::Row() + half * 8) * kDim + Sums::Column();
+    float row[Sums::kColumns];
+    sums.Get(half, row);
+    UpdateState<Sums::kColumns>(states + element, row, update, element);
+  }
+  __syncthreads();  // all are done with the last batch
+  const float added = sums.SumNormalizer(shared);
+  if (threadIdx.x < 64) z[first_row + threadIdx.x] = fmaf(update.decay, z[first_row + threadIdx.x], added);
 }
 
 // Grid (tiles, Hk, sequences).
 template <typename T, typename S, int kDim>
 __global__ void __launch_bounds__(kThreads) FoldTail(TailFoldArgs args) {
-  using Sums = WideFoldSums<kDim>;
+  using Sums = std::conditional_t < kHasTf32Fold<T, kDim>, Tf32FoldSums<kDim<64 ? 64 : kDim>, WideFoldSums<kDim>>;
   __shared__ __align__(16) TailFoldShared<kDim> shared;
   const TilePosition at = TileAt<kDim / 8>(blockIdx.x);
   const int h = blockIdx.y;
@@ -108,23 +162,16 @@ __global__ void __launch_bounds__(kThreads) FoldTail(TailFoldArgs args) {
           const int place = start + first + row;
           return first + row < args.rows ? head_row + (place < size ? place : place - size) : int64_t{-1};
         },
-        shared.batch);
+        [](int row, int unit) { return Sums::Unit(row, unit); }, shared.batch);
     if (threadIdx.x < 32) WeighBatch<kDim>(gates, first, args.rows, shared);
     __syncthreads();  // the batch is there
     sums.Add(shared.batch);
   }
-  const float decay = expf(static_cast<float>(shared.later));
-  const int64_t first_row = h * RetentionStateRows(kDim) + int64_t{blockIdx.x} * 64 + Sums::Row() * 8;
-  float* z = reinterpret_cast<float*>(slot + args.normalizer) + first_row;
-  const uint2 key = {static_cast<uint32_t>(args.seed), static_cast<uint32_t>(args.seed >> 32)};
-  const uint2 position = {static_cast<uint32_t>(state_end), static_cast<uint32_t>(state_end >> 32)};
-#pragma unroll
-  for (int j = 0; j < 8; ++j) {
-    if (threadIdx.x % 32 == j) z[j] = fmaf(decay, z[j], sums.z[j]);
-    if (!Sums::HasColumns()) continue;
-    const int64_t element = (first_row + j) * kDim + Sums::Column();
-    UpdateState<Sums::kColumns>(reinterpret_cast<S*>(slot) + element, decay, sums.S[j], key, position, element);
-  }
+  const StateUpdate update = {expf(static_cast<float>(shared.later)),
+                              {static_cast<uint32_t>(args.seed), static_cast<uint32_t>(args.seed >> 32)},
+                              {static_cast<uint32_t>(state_end), static_cast<uint32_t>(state_end >> 32)}};
+  UpdateTile<S, kDim>(sums, shared.batch, reinterpret_cast<S*>(slot), reinterpret_cast<float*>(slot + args.normalizer),
+                      h * RetentionStateRows(kDim) + int64_t{blockIdx.x} * 64, update);
 }
 
 template <typename T, typename S>

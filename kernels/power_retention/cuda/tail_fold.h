@@ -1,7 +1,8 @@
 // Folds a full chunk of each slot's tail into its state, in place:
 //   S ← e^{L} S + Σ_j e^{L - L_j} φ(k_j) v_jᵀ,  z likewise, over the C rows from the state's end on; L sums their log
 //   gates
-// All arithmetic is in float32, gate sums in double. A bf16 state is rounded stochastically: up or down with
+// Sums are in float32, gate sums in double. e^{L - L_j} φ(k_j) is in float32, or, for 16-bit types with d >= 64, a tf32
+// number. A bf16 state is rounded stochastically: up or down with
 // probabilities that make the mean exact, because a state that is rounded to nearest stops growing
 // (docs/gpu-kernels.md). What is drawn depends on `seed`, the state's end and the place in the layer's memory alone:
 // not on the slot's address, nor on what else is in the call.
