@@ -129,7 +129,8 @@ TEST_F(CudaSlots, ChunksFoldedInPlace_AgreeWithTheDefinition) {
           std::printf("  %s d %d rows %d state %s: S %.2e, z %.2e\n", RetentionDtypeName(dtype), d,
                       static_cast<int>(rows), state_dtype == RetentionStateDtype::kFloat32 ? "float32" : "bf16", error,
                       z_error);
-          EXPECT_LE(error, state_dtype == RetentionStateDtype::kFloat32 ? 2e-6 : 0x1p-7);
+          const bool is_tf32 = dtype != RetentionDtype::kFloat32 && d >= 64;
+          EXPECT_LE(error, state_dtype == RetentionStateDtype::kBf16 ? 0x1p-7 : is_tf32 ? 0x1p-11 : 2e-6);
           EXPECT_LE(z_error, 2e-6);
         }
       }
@@ -170,7 +171,7 @@ TEST_F(CudaSlots, Bf16StateOverAMillionTokens_KeepsItsMean) {
                   static_cast<long long>((fold + 1) * kChunk), error, mean);
     }
     EXPECT_LE(error, state_dtype == RetentionStateDtype::kFloat32 ? 1e-3 : 8e-2);
-    EXPECT_LE(std::abs(mean), state_dtype == RetentionStateDtype::kFloat32 ? 1e-3 : 1e-2);
+    EXPECT_LE(std::abs(mean), state_dtype == RetentionStateDtype::kFloat32 ? 1e-4 : 1e-2);
   }
 }
 

@@ -115,7 +115,7 @@ __global__ void __launch_bounds__(kWideFoldThreads) FoldChunksWide(RetentionArgs
   const int64_t first_row = slot * RetentionStateRows(kDim) + int64_t{blockIdx.x} * 64 + Sums::Row() * 8;
 #pragma unroll
   for (int j = 0; j < 8; ++j) {
-    if (threadIdx.x % 32 == j) args.local_z[first_row + j] = sums.z[j];
+    if (threadIdx.x % 32 == 0) args.local_z[first_row + j] = sums.z[j];
     if (!Sums::HasColumns()) continue;
     Neighbours<float, Sums::kColumns> row;
 #pragma unroll

@@ -62,10 +62,16 @@ __device__ __forceinline__ uint32_t RoundStochastically(float x, uint32_t random
 
 // What the update of a state needs beside the sums.
 struct StateUpdate {
-  float decay;     // e^L
-  uint2 key;       // of the rounding
+  float decay;  // e^L
+  float loss;   // e^L - 1, in full precision where e^L is near 1: what a million open gates would make of its rounding
+  uint2 key;    // of the rounding
   uint2 position;  // the state's end
 };
+
+// e^L old + added
+__device__ __forceinline__ float Updated(float old, float added, const StateUpdate& update) {
+  return update.decay < 0.5f ? fmaf(update.decay, old, added) : old + fmaf(update.loss, old, added);
+}
 
 // kColumns neighbours of S in place: e^L S + sums. `element`: the first one's place within the layer's states.
 template <int kColumns>
@@ -77,7 +83,7 @@ __device__ __forceinline__ void UpdateState(float* state, const float (&sums)[kC
     auto& row = *reinterpret_cast<Neighbours<float, kVector>*>(state + first);
     Neighbours<float, kVector> updated = row;
 #pragma unroll
-    for (int c = 0; c < kVector; ++c) updated.x[c] = fmaf(update.decay, updated.x[c], sums[first + c]);
+    for (int c = 0; c < kVector; ++c) updated.x[c] = Updated(updated.x[c], sums[first + c], update);
     row = updated;
   }
 }
@@ -97,7 +103,7 @@ __device__ __forceinline__ void UpdateState(bf16* state, const float (&sums)[kCo
 #pragma unroll
     for (int c = 0; c < kVector; ++c) {
       const float old = __uint_as_float(static_cast<uint32_t>(updated.x[c]) << 16);
-      const float next = fmaf(update.decay, old, sums[first + c]);
+      const float next = Updated(old, sums[first + c], update);
       updated.x[c] = static_cast<uint16_t>(RoundStochastically(next, random[c / 2] >> c % 2 * 16 & 0xffffu));
     }
     row = updated;
@@ -110,18 +116,21 @@ inline constexpr bool kHasTf32Fold = sizeof(T) == 2 && kDim >= 64;
 
 // S and z of the tile, from its first row on. All threads call it.
 template <typename S, int kDim>
-__device__ __forceinline__ void UpdateTile(WideFoldSums<kDim> sums, WideFoldShared<kDim>&, S* states, float* z,
+__device__ __forceinline__ void UpdateTile(const WideFoldSums<kDim>& sums, WideFoldShared<kDim>&, S* states, float* z,
                                            int64_t first_row, const StateUpdate& update) {
   using Sums = WideFoldSums<kDim>;
+  const int64_t row = first_row + Sums::Row() * 8;
 #pragma unroll
   for (int j = 0; j < 8; ++j) {
-    const int64_t row = first_row + Sums::Row() * 8 + j;
-    if (threadIdx.x % 32 == j) z[row] = fmaf(update.decay, z[row], sums.z[j]);
-    const int64_t element = row * kDim + Sums::Column();
+    const int64_t element = (row + j) * kDim + Sums::Column();
     float own[Sums::kColumns];
 #pragma unroll
     for (int c = 0; c < Sums::kColumns; ++c) own[c] = sums.S[j][c];
     if (Sums::HasColumns()) UpdateState<Sums::kColumns>(states + element, own, update, element);
+  }
+  if (threadIdx.x % 32 == 0) {
+#pragma unroll
+    for (int j = 0; j < 8; ++j) z[row + j] = Updated(z[row + j], sums.z[j], update);
   }
 }
 template <typename S, int kDim>
@@ -137,7 +146,7 @@ __device__ __forceinline__ void UpdateTile(const Tf32FoldSums<kDim>& sums, WideF
   }
   __syncthreads();  // all are done with the last batch
   const float added = sums.SumNormalizer(shared);
-  if (threadIdx.x < 64) z[first_row + threadIdx.x] = fmaf(update.decay, z[first_row + threadIdx.x], added);
+  if (threadIdx.x < 64) z[first_row + threadIdx.x] = Updated(z[first_row + threadIdx.x], added, update);
 }
 
 // Grid (tiles, Hk, sequences).
@@ -167,7 +176,9 @@ __global__ void __launch_bounds__(kThreads) FoldTail(TailFoldArgs args) {
     __syncthreads();  // the batch is there
     sums.Add(shared.batch);
   }
-  const StateUpdate update = {expf(static_cast<float>(shared.later)),
+  const float gates_sum = static_cast<float>(shared.later);
+  const StateUpdate update = {expf(gates_sum),
+                              expm1f(gates_sum),
                               {static_cast<uint32_t>(args.seed), static_cast<uint32_t>(args.seed >> 32)},
                               {static_cast<uint32_t>(state_end), static_cast<uint32_t>(state_end >> 32)}};
   UpdateTile<S, kDim>(sums, shared.batch, reinterpret_cast<S*>(slot), reinterpret_cast<float*>(slot + args.normalizer),
