@@ -171,12 +171,12 @@ int RetentionDecodeSplits(const RetentionSlotLayout& layout, int num_sequences, 
   const int64_t state_bytes = RetentionStateRows(shape.head_dim) * row_bytes;
   const int64_t stages = (state_bytes + 4095) / 4096;  // about: what a warp reads at a time
   const int64_t heads = int64_t{num_sequences} * shape.heads_kv;
-  // Where the batch is small, blocks for 6 of 10 multiprocessors, so that the next layer's find room beside them; where
-  // it is large, 160 KB and more each, and so few parts that one thread adds them. Measured: docs/gpu-kernels.md.
-  const int64_t wanted = num_multiprocessors * 6 / 10 / heads;
-  const int64_t fewest = std::clamp<int64_t>(state_bytes / (160 << 10), 1, kFewParts);
+  // Where the batch is small, blocks for 6 of 10 multiprocessors, so that the next layer's find room beside them. Where
+  // it is large, about seven blocks for each multiprocessor, so that the last ones to run leave little idle, but no
+  // more than one thread adds. Measured: docs/gpu-kernels.md.
+  const int64_t small = num_multiprocessors * 6 / 10 / heads, large = (7 * num_multiprocessors + heads - 1) / heads;
   const int64_t most = std::max<int64_t>(stages / kDecodeWarps, 1);
-  const int64_t splits = std::clamp(wanted, std::min(fewest, most), most);
+  const int64_t splits = std::clamp<int64_t>(std::max(small, std::min<int64_t>(large, kFewParts)), 1, most);
   // The warps of a block take equally many stages.
   const int64_t rounds = (stages + splits * kDecodeWarps - 1) / (splits * kDecodeWarps);
   return static_cast<int>((stages + rounds * kDecodeWarps - 1) / (rounds * kDecodeWarps));
