@@ -9,7 +9,7 @@
 
 namespace statehouse::kernels::bench {
 
-// One layer's slots of a batch, PowerCoder's shape. Results are checked by tests/kernels/cuda_slots_test.cc.
+// One layer's slots of a batch, PowerCoder's shape. Results are checked by tests/kernels/cuda_slot_ops_test.cc.
 std::vector<Row> BenchSlots(cudaStream_t stream, int runs);
 
 }  // namespace statehouse::kernels::bench

@@ -6,7 +6,7 @@
 namespace statehouse::kernels {
 namespace {
 
-class CudaSlots : public ::testing::Test {
+class CudaSlotOps : public ::testing::Test {
  protected:
   void SetUp() override {
     if (CountDevices() == 0) GTEST_SKIP() << "no GPU: the kernels were compiled, not run";
@@ -102,7 +102,7 @@ class FoldedSlot {
   std::vector<double> S_, z_;
 };
 
-TEST_F(CudaSlots, ChunksFoldedInPlace_AgreeWithTheDefinition) {
+TEST_F(CudaSlotOps, ChunksFoldedInPlace_AgreeWithTheDefinition) {
   std::mt19937 rng = SeededRng(std::random_device{}());
   for (const RetentionDtype dtype : {RetentionDtype::kBf16, RetentionDtype::kFp16, RetentionDtype::kFloat32}) {
     for (const int d : {16, 32, 64, 128}) {
@@ -140,7 +140,7 @@ TEST_F(CudaSlots, ChunksFoldedInPlace_AgreeWithTheDefinition) {
 
 // A bf16 state that is rounded to nearest stops growing: 97 % off after a million tokens. Rounded up or down at random
 // it stays right on average, and each number wanders by the rounding of the folds that it still remembers.
-TEST_F(CudaSlots, Bf16StateOverAMillionTokens_KeepsItsMean) {
+TEST_F(CudaSlotOps, Bf16StateOverAMillionTokens_KeepsItsMean) {
   std::mt19937 rng = SeededRng(std::random_device{}());
   constexpr int64_t kChunk = 128, kFolds = (int64_t{1} << 20) / kChunk;
   for (const RetentionStateDtype state_dtype : {RetentionStateDtype::kFloat32, RetentionStateDtype::kBf16}) {
@@ -175,7 +175,7 @@ TEST_F(CudaSlots, Bf16StateOverAMillionTokens_KeepsItsMean) {
   }
 }
 
-TEST_F(CudaSlots, SameFoldInAnotherSlot_SameBits) {
+TEST_F(CudaSlotOps, SameFoldInAnotherSlot_SameBits) {
   const auto layout = RetentionSlotLayout::Make(
       {.heads_q = 2, .heads_kv = 2, .head_dim = 64, .tail_rows = 256, .state_dtype = RetentionStateDtype::kBf16});
   ASSERT_TRUE(layout.ok()) << layout.status();
@@ -208,7 +208,7 @@ std::vector<bool> HeldBytes(const RetentionSlotLayout& layout, int64_t state_end
   return held;
 }
 
-TEST_F(CudaSlots, ForkedSlots_HoldWhatTheirSourcesHold) {
+TEST_F(CudaSlotOps, ForkedSlots_HoldWhatTheirSourcesHold) {
   std::mt19937 rng = SeededRng(std::random_device{}());
   for (const RetentionStateDtype state_dtype : {RetentionStateDtype::kFloat32, RetentionStateDtype::kBf16}) {
     const auto layout = RetentionSlotLayout::Make(
@@ -248,7 +248,7 @@ TEST_F(CudaSlots, ForkedSlots_HoldWhatTheirSourcesHold) {
   }
 }
 
-TEST_F(CudaSlots, ClearedInSlices_NothingElseIsTouched) {
+TEST_F(CudaSlotOps, ClearedInSlices_NothingElseIsTouched) {
   const auto layout = RetentionSlotLayout::Make({.heads_q = 2, .heads_kv = 2, .head_dim = 64, .tail_rows = 100});
   ASSERT_TRUE(layout.ok()) << layout.status();
   const DeviceBuffer a = OnDevice(std::vector<char>(layout->bytes(), 0x77)),
