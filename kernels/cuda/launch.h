@@ -40,4 +40,12 @@ absl::Status AllowShared(Kernel* kernel, int bytes) {
                     "cudaFuncSetAttribute");
 }
 
+// Asks for the largest share of the multiprocessor's memory as shared memory, so that as many blocks as fit run there.
+template <typename Kernel>
+absl::Status PreferShared(Kernel* kernel) {
+  return CudaStatus(
+      cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared),
+      "cudaFuncSetAttribute");
+}
+
 }  // namespace statehouse::kernels

@@ -9,6 +9,7 @@
 #include "kernels/power_retention/cuda/decode.h"
 #include "kernels/power_retention/cuda/retention.h"
 #include "tests/bench/cuda_bench_support.h"
+#include "tests/bench/cuda_slot_bench_cases.h"
 
 namespace statehouse::kernels::bench {
 namespace {
@@ -102,6 +103,7 @@ struct DecodeCase {
   RetentionStateDtype state_dtype;
   int layers;  // captured in one graph; each has its own slots
   int splits;  // 0: the default
+  bool is_settled = true;
 };
 
 // One layer's slots of a batch.
@@ -214,17 +216,18 @@ Row BenchDecode(const DecodeCase& it, cudaStream_t stream, int runs) {
     for (int layer = 0; layer < it.layers; ++layer) {
       const CudaRetentionSlots slots = {device_addresses.as<char*>() + layer * it.batch, positions.as<int64_t>(),
                                         state_ends.as<int64_t>(), it.batch, 1};
-      Check(CudaRetentionDecode(*layout, slots, {q.device.as<void>(), y.as<void>(), workspace.as<void>(), splits},
-                                stream),
-            "CudaRetentionDecode");
+      Check(
+          CudaRetentionDecode(*layout, slots,
+                              {q.device.as<void>(), y.as<void>(), workspace.as<void>(), splits, it.is_settled}, stream),
+          "CudaRetentionDecode");
     }
   };
   Row row;
   const bool is_float = it.state_dtype == RetentionStateDtype::kFloat32;
   row.name = "decode, of " + std::to_string(it.layers) + " in a graph";
   row.shape = "b" + std::to_string(it.batch) + " Hq" + std::to_string(it.heads_q) + " Hk" +
-              std::to_string(it.heads_kv) + " d" + std::to_string(it.d) + (is_float ? " float32" : " bf16") +
-              " splits" + std::to_string(splits);
+              std::to_string(it.heads_kv) + " d" + std::to_string(it.d) + (is_float ? " float32" : " bf16") + " tail" +
+              std::to_string(it.tail) + " splits" + std::to_string(splits) + (it.is_settled ? "" : " unsettled");
   queue();
   Check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
   row.error = DecodeError(it, *layout, memory[0], q.host, DownloadBf16(y, q.host.size()));
@@ -258,12 +261,18 @@ int Main(const Options& options) {
   if (wants("decode")) {
     constexpr RetentionStateDtype kFloat = RetentionStateDtype::kFloat32, kShort = RetentionStateDtype::kBf16;
     for (const DecodeCase& it :
-         {DecodeCase{1, 24, 2, 128, 200, kFloat, 30, 0}, DecodeCase{1, 24, 2, 128, 200, kFloat, 30, 128},
-          DecodeCase{1, 24, 2, 128, 200, kShort, 30, 0}, DecodeCase{64, 24, 2, 128, 200, kFloat, 4, 0},
-          DecodeCase{64, 24, 2, 128, 200, kFloat, 4, 8}, DecodeCase{64, 24, 2, 128, 200, kShort, 4, 0},
-          DecodeCase{16, 24, 2, 128, 200, kFloat, 4, 0}, DecodeCase{32, 8, 8, 64, 200, kFloat, 4, 0}}) {
+         {DecodeCase{1, 24, 2, 128, 200, kFloat, 30, 0}, DecodeCase{1, 24, 2, 128, 200, kFloat, 30, 0, false},
+          DecodeCase{1, 24, 2, 128, 200, kFloat, 30, 66}, DecodeCase{1, 24, 2, 128, 200, kShort, 30, 0},
+          DecodeCase{4, 24, 2, 128, 200, kFloat, 4, 0}, DecodeCase{16, 24, 2, 128, 200, kFloat, 4, 0},
+          DecodeCase{16, 24, 2, 128, 200, kShort, 4, 0}, DecodeCase{64, 24, 2, 128, 200, kFloat, 4, 0},
+          DecodeCase{64, 24, 2, 128, 200, kFloat, 4, 16}, DecodeCase{64, 24, 2, 128, 200, kShort, 4, 0},
+          DecodeCase{64, 24, 2, 128, 200, kShort, 4, 16}, DecodeCase{32, 8, 8, 64, 200, kFloat, 4, 0},
+          DecodeCase{32, 8, 8, 64, 200, kShort, 4, 0}}) {
       rows.push_back(BenchDecode(it, stream->get(), options.runs));
     }
+  }
+  if (wants("slots")) {
+    for (const Row& row : BenchSlots(stream->get(), options.runs)) rows.push_back(row);
   }
   Report(rows, MeasureCeilings(stream->get()), *device, options.json);
   return 0;

@@ -14,7 +14,7 @@ for folder in /usr/local/cuda/lib64 $(python3 -c 'import nvidia, os; print(*[os.
 done
 find_program() { find "$build" -type f -name "$1" | head -n 1; }
 status=0
-tests="kernels_cuda_retention_test kernels_cuda_decode_test"
+tests="kernels_cuda_retention_test kernels_cuda_decode_test kernels_cuda_slot_ops_test"
 for test in $tests; do  # side by side: most of their time is the reference on the CPU
   "$(find_program "$test")" >"$out/$test.log" 2>&1 &
 done

@@ -21,10 +21,13 @@ struct Sequence {
   int64_t position = 0;  // of the first new row
 };
 
-Sequence RandomSequence(std::mt19937& rng, const RetentionShape& shape, int64_t state_end, int64_t position,
+Sequence RandomSequence(std::mt19937& rng, const CudaRetentionSlotShape& shape, int64_t state_end, int64_t position,
                         int num_rows, float lowest_gate) {
-  Sequence sequence{RandomProblem(rng, shape, position + num_rows, lowest_gate), state_end, position};
-  Round(sequence.problem.Q, kBf16), Round(sequence.problem.K, kBf16), Round(sequence.problem.V, kBf16);
+  const RetentionShape plain = {
+      .heads_q = shape.heads_q, .heads_kv = shape.heads_kv, .head_dim = shape.head_dim, .degree = shape.degree};
+  Sequence sequence{RandomProblem(rng, plain, position + num_rows, lowest_gate), state_end, position};
+  Round(sequence.problem.Q, shape.dtype), Round(sequence.problem.K, shape.dtype);
+  Round(sequence.problem.V, shape.dtype);
   return sequence;
 }
 
@@ -48,7 +51,8 @@ class DecodeRun {
     FillTails();
   }
 
-  std::vector<float> Decode(int splits) {
+  // `is_settled`: see CudaRetentionDecodeArgs. Two calls follow each other directly, so that the second may overlap.
+  std::vector<float> Decode(int splits, bool is_settled = false) {
     std::vector<float> q;
     std::vector<int64_t> positions;
     for (const Sequence& sequence : sequences_) {
@@ -56,18 +60,20 @@ class DecodeRun {
       q.insert(q.end(), rows.Q.begin(), rows.Q.end());
       positions.push_back(sequence.position);
     }
-    const DeviceBuffer queries = OnDevice(Encode(q, kBf16)), where = OnDevice(positions);
+    const DeviceBuffer queries = OnDevice(Encode(q, dtype())), where = OnDevice(positions);
     const int count = static_cast<int>(sequences_.size());
     const CudaRetentionSlots slots = {addresses_.as<char*>(), where.as<int64_t>(), state_ends_.as<int64_t>(), count,
                                       num_rows_};
-    const PoisonedBuffer y(q.size() * 2);
+    const PoisonedBuffer y(q.size() * ElementBytes(dtype()));
     const PoisonedBuffer workspace(RetentionDecodeWorkspace(layout_, count, num_rows_, splits));
-    const absl::Status status =
-        CudaRetentionDecode(layout_, slots, {queries.as<void>(), y.as<void>(), workspace.as<void>(), splits}, nullptr);
-    EXPECT_TRUE(status.ok()) << status;
+    const CudaRetentionDecodeArgs args = {queries.as<void>(), y.as<void>(), workspace.as<void>(), splits, is_settled};
+    for (int call = 0; call < (is_settled ? 3 : 1); ++call) {
+      const absl::Status status = CudaRetentionDecode(layout_, slots, args, nullptr);
+      EXPECT_TRUE(status.ok()) << status;
+    }
     EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess) << cudaGetErrorString(cudaGetLastError());
     workspace.Download();
-    return kernels::Decode(y.Download(), kBf16);
+    return kernels::Decode(y.Download(), dtype());
   }
 
   // Of the new rows, by the definition: what the state's own rounding adds is in it.
@@ -95,7 +101,7 @@ class DecodeRun {
     std::vector<float> out;
     for (const Sequence& sequence : sequences_) {
       const int64_t lengths[] = {0, sequence.problem.t};
-      const std::vector<float> y = PlainImplementation(sequence.problem, lengths, kBf16);
+      const std::vector<float> y = PlainImplementation(sequence.problem, lengths, dtype());
       const int64_t width = y.size() / sequence.problem.t;
       out.insert(out.end(), y.begin() + sequence.position * width, y.end());
     }
@@ -113,7 +119,7 @@ class DecodeRun {
     for (int64_t j = t; j >= sequence.state_end; --j) {
       double score = 0;
       for (int i = 0; i < d; ++i) score += static_cast<double>(q[i]) * problem.K[(j * Hk + h) * d + i];
-      const double weight = score * score * std::exp(decay);
+      const double weight = std::pow(score, problem.shape.degree) * std::exp(decay);
       for (int i = 0; i < d; ++i) sums[i] += weight * problem.V[(j * Hk + h) * d + i];
       denominator += weight;
       if (!problem.log_G.empty()) decay += problem.log_G[j * Hk + h];
@@ -137,9 +143,10 @@ class DecodeRun {
     RetentionProblem before = Slice(sequence.problem, 0, sequence.state_end);
     before.shape.chunk = 64;
     const int64_t lengths[] = {0, sequence.state_end};
-    const DeviceState state = RunForward(before, lengths, kBf16, {}, true).final_state;
-    const std::vector<char> S =
-        Encode(state.S, layout_.shape().state_dtype == RetentionStateDtype::kBf16 ? kBf16 : RetentionDtype::kFloat32);
+    DeviceState state = RunForward(before, lengths, dtype(), {}, true).final_state;
+    const bool is_bf16 = layout_.shape().state_dtype == RetentionStateDtype::kBf16;
+    if (is_bf16) Round(state.S, kBf16);
+    const std::vector<char> S = Encode(state.S, is_bf16 ? kBf16 : RetentionDtype::kFloat32);
     EXPECT_TRUE(slot.Upload(S.data(), S.size(), layout_.state()).ok());
     EXPECT_TRUE(slot.Upload(state.z.data(), state.z.size() * 4, layout_.normalizer()).ok());
     return state;
@@ -152,7 +159,7 @@ class DecodeRun {
       for (int64_t row = sequence.state_end; row < sequence.problem.t;) {
         const int count = static_cast<int>(std::min<int64_t>(7, sequence.problem.t - row));
         const RetentionProblem rows = Slice(sequence.problem, row, row + count);
-        const DeviceBuffer K = OnDevice(Encode(rows.K, kBf16)), V = OnDevice(Encode(rows.V, kBf16));
+        const DeviceBuffer K = OnDevice(Encode(rows.K, dtype())), V = OnDevice(Encode(rows.V, dtype()));
         const DeviceBuffer log_G = OnDevice(rows.log_G), where = OnDevice(std::vector<int64_t>{row});
         const CudaRetentionSlots slots = {addresses_.as<char*>() + s, where.as<int64_t>(),
                                           state_ends_.as<int64_t>() + s, 1, count};
@@ -164,6 +171,8 @@ class DecodeRun {
     }
   }
 
+  RetentionDtype dtype() const { return layout_.shape().dtype; }
+
   const RetentionSlotLayout& layout_;
   std::vector<Sequence> sequences_;
   int num_rows_;
@@ -172,46 +181,101 @@ class DecodeRun {
   DeviceBuffer addresses_, state_ends_;
 };
 
-TEST_F(CudaDecode, SequencesAtOwnPositions_AgreeWithTheDefinition) {
+// What a run must come to.
+struct Expected {
+  explicit Expected(const DecodeRun& run)
+      : definition(run.Reference()),
+        from_state(run.ReferenceFromState()),
+        plain_error(RelativeError(run.Plain(), definition)) {}
+  std::vector<double> definition, from_state;
+  double plain_error;
+};
+
+// y may be off by 1.5 times what a plain implementation of the same type is; in float32 by the goldens' tolerance.
+void ExpectClose(DecodeRun& run, const Expected& expected, const CudaRetentionSlotShape& shape, int num_rows,
+                 int splits, bool is_settled) {
+  const bool is_float = shape.dtype == RetentionDtype::kFloat32;
+  const double plain = expected.plain_error;
+  const std::vector<float> y = run.Decode(splits, is_settled);
+  const double error = RelativeError(y, expected.from_state);
+  char name[160];
+  std::snprintf(name, sizeof(name), "%s degree %d d %d r %d rows %d state %s splits %d%s",
+                RetentionDtypeName(shape.dtype), shape.degree, shape.head_dim, shape.heads_q / shape.heads_kv, num_rows,
+                shape.state_dtype == RetentionStateDtype::kFloat32 ? "float32" : "bf16", splits,
+                is_settled ? " settled" : "");
+  std::printf("  %s: error %.2e, plain %.2e, %s %.2f\n", name, error, plain, is_float ? "times" : "ratio",
+              error / plain);
+  EXPECT_LE(error, is_float ? 2e-5 : 1.5 * plain) << name;
+  // φ(k), V and perhaps S are rounded to bf16 once each on the way into the state.
+  EXPECT_LE(RelativeError(y, expected.definition), 3 * 0x1p-8) << name;
+  EXPECT_TRUE(SameBits(y, run.Decode(splits, is_settled))) << name;
+}
+
+// Five sequences at positions around tiles, in one call.
+void ExpectSequencesClose(std::mt19937& rng, const CudaRetentionSlotShape& shape, int num_rows) {
+  const auto layout = RetentionSlotLayout::Make(shape);
+  if (!layout.ok()) {
+    EXPECT_EQ(layout.status().code(), absl::StatusCode::kUnimplemented) << layout.status();
+    return;
+  }
+  // Gates that leave few keys would make q·z cancel to a rest below float32's reach.
+  DecodeRun run(
+      *layout,
+      {RandomSequence(rng, shape, 0, 0, num_rows, -0.5f), RandomSequence(rng, shape, 0, 70, num_rows, -0.1f),
+       RandomSequence(rng, shape, 64, 64, num_rows, -0.05f), RandomSequence(rng, shape, 320, 400, num_rows, 0.0f),
+       RandomSequence(rng, shape, 256, 256 + 147, num_rows, -0.01f)},
+      num_rows);
+  const Expected expected(run);
+  for (const int splits : {1, 5, 40}) {
+    if (splits > RetentionStateRows(shape.head_dim) / 64) continue;
+    ExpectClose(run, expected, shape, num_rows, splits, splits == 5);
+  }
+}
+
+void ExpectAllShapesClose(RetentionDtype dtype, std::initializer_list<int> groups) {
   std::mt19937 rng = SeededRng(std::random_device{}());
   for (const int d : {16, 32, 64, 128}) {
-    for (const int group : {1, 4, 12, 16}) {
-      for (const int num_rows : {1, 3}) {
-        for (const RetentionStateDtype state_dtype : {RetentionStateDtype::kFloat32, RetentionStateDtype::kBf16}) {
-          const RetentionShape shape = {.heads_q = 2 * group, .heads_kv = 2, .head_dim = d};
-          const auto layout = RetentionSlotLayout::Make({.heads_q = shape.heads_q,
-                                                         .heads_kv = shape.heads_kv,
-                                                         .head_dim = d,
-                                                         .tail_rows = 150,
-                                                         .state_dtype = state_dtype});
-          if (!layout.ok()) {
-            EXPECT_EQ(layout.status().code(), absl::StatusCode::kUnimplemented) << layout.status();
-            continue;
-          }
-          // Gates that leave few keys would make q·z cancel to a rest below float32's reach.
-          DecodeRun run(
-              *layout,
-              {RandomSequence(rng, shape, 0, 0, num_rows, -0.5f), RandomSequence(rng, shape, 0, 70, num_rows, -0.1f),
-               RandomSequence(rng, shape, 64, 64, num_rows, -0.05f),
-               RandomSequence(rng, shape, 320, 400, num_rows, 0.0f),
-               RandomSequence(rng, shape, 256, 256 + 147, num_rows, -0.01f)},
-              num_rows);
-          const std::vector<double> want = run.Reference(), from_state = run.ReferenceFromState();
-          const double plain = RelativeError(run.Plain(), want);
-          const bool is_float = state_dtype == RetentionStateDtype::kFloat32;
-          for (const int splits : {1, 2, 5}) {
-            if (splits > RetentionStateRows(d) / 64) continue;
-            const std::vector<float> y = run.Decode(splits);
-            const double error = RelativeError(y, from_state);
-            std::printf("  d %d r %d rows %d state %s splits %d: error %.2e, plain %.2e, ratio %.2f\n", d, group,
-                        num_rows, is_float ? "float32" : "bf16", splits, error, plain, error / plain);
-            EXPECT_LE(error, 1.5 * plain) << d << " " << group << " " << num_rows;
-            // φ(k), V and perhaps S are rounded to bf16 once each on the way into the state.
-            EXPECT_LE(RelativeError(y, want), 3 * 0x1p-8) << d << " " << group << " " << num_rows;
-            EXPECT_TRUE(SameBits(y, run.Decode(splits)));
-          }
-        }
+    for (const int group : groups) {
+      for (const RetentionStateDtype state_dtype : {RetentionStateDtype::kFloat32, RetentionStateDtype::kBf16}) {
+        ExpectSequencesClose(rng,
+                             {.heads_q = 2 * group,
+                              .heads_kv = 2,
+                              .head_dim = d,
+                              .tail_rows = 150,
+                              .dtype = dtype,
+                              .state_dtype = state_dtype},
+                             group == 4 || group == 12 ? 3 : 1);
       }
+    }
+  }
+}
+
+TEST_F(CudaDecode, Bf16SequencesAtOwnPositions_AgreeWithTheDefinition) { ExpectAllShapesClose(kBf16, {1, 4, 12, 16}); }
+
+TEST_F(CudaDecode, Fp16SequencesAtOwnPositions_AgreeWithTheDefinition) {
+  ExpectAllShapesClose(RetentionDtype::kFp16, {1, 12});
+}
+
+TEST_F(CudaDecode, Float32SequencesAtOwnPositions_AgreeWithTheDefinition) {
+  ExpectAllShapesClose(RetentionDtype::kFloat32, {1, 12});
+}
+
+TEST_F(CudaDecode, OfDegreeFour_AnswersFromTheTail) {
+  std::mt19937 rng = SeededRng(std::random_device{}());
+  for (const RetentionDtype dtype : {RetentionDtype::kBf16, RetentionDtype::kFp16, RetentionDtype::kFloat32}) {
+    for (const int d : {16, 32, 64, 128}) {
+      const CudaRetentionSlotShape shape = {
+          .heads_q = 6, .heads_kv = 2, .head_dim = d, .degree = 4, .tail_rows = 500, .dtype = dtype};
+      const auto layout = RetentionSlotLayout::Make(shape);
+      if (!layout.ok()) {
+        EXPECT_EQ(layout.status().code(), absl::StatusCode::kUnimplemented) << layout.status();
+        continue;
+      }
+      DecodeRun run(*layout,
+                    {RandomSequence(rng, shape, 0, 0, 2, 0.0f), RandomSequence(rng, shape, 0, 300, 2, -0.01f),
+                     RandomSequence(rng, shape, 0, 498, 2, -0.05f)},
+                    2);
+      ExpectClose(run, Expected(run), shape, 2, 0, false);
     }
   }
 }

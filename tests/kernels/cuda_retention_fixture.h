@@ -122,6 +122,7 @@ inline ForwardRun RunForward(const RetentionProblem& problem, std::span<const in
   const absl::StatusOr<CudaRetentionPlan> plan = CudaRetentionPlan::Make({.heads_q = shape.heads_q,
                                                                           .heads_kv = shape.heads_kv,
                                                                           .head_dim = shape.head_dim,
+                                                                          .degree = shape.degree,
                                                                           .scale = shape.scale,
                                                                           .chunk = shape.chunk,
                                                                           .dtype = dtype},
@@ -201,7 +202,8 @@ inline std::vector<float> PlainImplementation(const RetentionProblem& problem, s
           const int64_t kv = j * shape.heads_kv + head / group;
           float score = 0;
           for (int i = 0; i < d; ++i) score += q[i] * problem.K[kv * d + i];
-          const float weight = scale * score * (scale * score) * std::exp(decay);
+          const float squared = scale * score * (scale * score);
+          const float weight = (shape.degree == 2 ? squared : squared * squared) * std::exp(decay);
           const float rounded = Rounded(weight, dtype);
           for (int i = 0; i < d; ++i) sums[i] += rounded * problem.V[kv * d + i];
           denominator += weight;

@@ -4,10 +4,16 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <type_traits>
 
+#include "kernels/cuda/mma.cuh"
 #include "kernels/power_retention/cuda/tables.h"
 
 namespace statehouse::kernels {
+
+// What the state before a chunk is kept in while a pass runs.
+template <typename T>
+using PrefixElement = std::conditional_t<std::is_same_v<T, bf16>, bf16, float>;
 
 template <typename T>
 struct RetentionArgs {
@@ -18,6 +24,7 @@ struct RetentionArgs {
   int heads_q, heads_kv;
   int chunk_rows;  // C rounded up to kTokenTile
   float scale_squared;
+  int degree;
   bool has_wgmma;  // compute capability 9.0
   // What a fold sums: the rows of `fold_heads` heads, each padded to whole tiles, and in which chunks.
   int fold_heads;
@@ -39,14 +46,15 @@ struct RetentionArgs {
   float2* sums;        // [n, h, chunk_rows] log gates summed from the chunk's start: a float and what it cannot hold
   float* key_factors;  // [n, h, chunk_rows] e^{L - L_j} with L at the end of j's kTokenTile rows
   float* decay;        // [n, h] what the whole chunk leaves of the state before it
-  // Where there are warpgroup products, `keys` holds for each tile of tokens keys, then values, as FoldChunksSm90 wants
-  // them, and tiles of `prefix` lie as QueryChunksSm90 wants them.
-  T* keys;          // [n, h, d, FoldRows()] K transposed
-  T* values;        // [n, h, FoldRows(), d] V times what is left of its row at the chunk's end
-  float* local;     // [n, h, P, d] what the chunk adds to S
-  float* local_z;   // [n, h, P]
-  T* prefix;        // [n, h, P, d] S before the chunk, with the multiplicity 2 of tiles I < J
-  float* prefix_z;  // [n, h, P] z before the chunk
+  // Where there are no tensor cores, keys and values are null. Where there are warpgroup products, `keys` holds for each
+  // tile of tokens keys, then values, as FoldChunksSm90 wants them, and tiles of `prefix` lie as QueryChunksSm90 wants
+  // them.
+  T* keys;                   // [n, h, d, FoldRows()] K transposed
+  T* values;                 // [n, h, FoldRows(), d] V times what is left of its row at the chunk's end
+  float* local;              // [n, h, P, d] what the chunk adds to S
+  float* local_z;            // [n, h, P]
+  PrefixElement<T>* prefix;  // [n, h, P, d] S before the chunk, with the multiplicity 2 of tiles I < J
+  float* prefix_z;           // [n, h, P] z before the chunk
 };
 
 // Is the chunk's own contribution to the state needed?

@@ -105,6 +105,7 @@ RetentionArgs<bf16> ForwardArgs(const CudaRetentionPlan& plan, const CudaRetenti
   out.heads_kv = plan.shape().heads_kv;
   out.chunk_rows = parts.chunk_rows;
   out.scale_squared = plan.shape().scale * plan.shape().scale;
+  out.degree = plan.shape().degree;
   out.fold_heads = 1;
   out.folds_first = true;
   out.Q = static_cast<const bf16*>(args.Q);
@@ -158,6 +159,10 @@ BackwardArgs<bf16> KernelArgs(const CudaRetentionPlan& plan, const CudaRetention
 
 absl::Status CudaRetentionBackward(const CudaRetentionPlan& plan, const CudaRetentionBackwardArgs& args,
                                    cudaStream_t stream) {
+  if (plan.shape().degree != 2) {
+    return absl::UnimplementedError(
+        absl::StrCat("power retention backward on the GPU: degree ", plan.shape().degree, ": there is only degree 2"));
+  }
   if (absl::Status status = CheckStates(args); !status.ok()) return status;
   if (plan.num_rows() == 0) return PassStateThrough(plan, args, stream);
   if (absl::Status status = CheckPointers(args); !status.ok()) return status;

@@ -19,28 +19,43 @@ constexpr int kMaxRows = 16;
 
 using QueueFunction = absl::Status (*)(const DecodeArgs&, int, cudaStream_t);
 
-template <typename S>
+template <typename T, typename S>
 QueueFunction FindInstance(int head_dim) {
   switch (head_dim) {
 #ifdef STATEHOUSE_CUDA_ALL_INSTANCES
     case 16:
-      return QueueDecode<bf16, S, 16>;
+      return QueueDecode<T, S, 16>;
     case 32:
-      return QueueDecode<bf16, S, 32>;
+      return QueueDecode<T, S, 32>;
 #endif
     case 64:
-      return QueueDecode<bf16, S, 64>;
+      return QueueDecode<T, S, 64>;
     case 128:
-      return QueueDecode<bf16, S, 128>;
+      return QueueDecode<T, S, 128>;
     default:
       return nullptr;
   }
 }
 
+template <typename T>
 QueueFunction FindInstance(const CudaRetentionSlotShape& shape) {
-  if (shape.dtype != RetentionDtype::kBf16) return nullptr;
-  return shape.state_dtype == RetentionStateDtype::kFloat32 ? FindInstance<float>(shape.head_dim)
-                                                            : FindInstance<bf16>(shape.head_dim);
+  return shape.state_dtype == RetentionStateDtype::kFloat32 ? FindInstance<T, float>(shape.head_dim)
+                                                            : FindInstance<T, bf16>(shape.head_dim);
+}
+
+QueueFunction FindInstance(const CudaRetentionSlotShape& shape) {
+  switch (shape.dtype) {
+    case RetentionDtype::kBf16:
+      return FindInstance<bf16>(shape);
+#ifdef STATEHOUSE_CUDA_ALL_INSTANCES
+    case RetentionDtype::kFp16:
+      return FindInstance<half>(shape);
+    case RetentionDtype::kFloat32:
+      return FindInstance<float>(shape);
+#endif
+    default:
+      return nullptr;
+  }
 }
 
 // Grid (Hk, new rows, sequences).
@@ -73,6 +88,7 @@ DecodeArgs KernelArgs(const RetentionSlotLayout& layout, const CudaRetentionSlot
   out.values = layout.values();
   out.gates = layout.gates();
   out.scale_squared = shape.scale * shape.scale;
+  out.degree = shape.degree;
   out.tail_parts = static_cast<int>((shape.tail_rows + kTailPart - 1) / kTailPart);
   out.row_groups = (shape.heads_q / shape.heads_kv * slots.num_rows + kDecodeRows - 1) / kDecodeRows;
   return out;
@@ -98,18 +114,24 @@ absl::StatusOr<RetentionSlotLayout> RetentionSlotLayout::Make(const CudaRetentio
   if (shape.tail_rows < kMaxRows) {
     return absl::InvalidArgumentError(absl::StrCat("tail_rows ", shape.tail_rows, ": must be at least ", kMaxRows));
   }
+  if (shape.degree != 2 && shape.degree != 4) {
+    return absl::InvalidArgumentError(absl::StrCat("degree ", shape.degree, ": must be 2 or 4"));
+  }
   if (!std::isfinite(shape.scale) || shape.scale < 0) {
     return absl::InvalidArgumentError(absl::StrCat("scale ", shape.scale, ": must be positive, or 0 (1/sqrt(d))"));
   }
   if (FindInstance(shape) == nullptr) {
-    return absl::UnimplementedError(absl::StrCat(
-        "power retention decode on the GPU: head_dim ", shape.head_dim, ", ", RetentionDtypeName(shape.dtype),
-        ": this build has bf16 with head_dim ", FindInstance<float>(16) != nullptr ? "16, 32, 64, 128" : "64, 128"));
+    return absl::UnimplementedError(absl::StrCat("power retention decode on the GPU: head_dim ", shape.head_dim, ", ",
+                                                 RetentionDtypeName(shape.dtype), ": this build has ",
+                                                 FindInstance<bf16, float>(16) != nullptr
+                                                     ? "bf16, fp16 and float32 with head_dim 16, 32, 64, 128"
+                                                     : "bf16 with head_dim 64, 128"));
   }
   RetentionSlotLayout layout;
   layout.shape_ = shape;
   if (shape.scale == 0) layout.shape_.scale = 1 / std::sqrt(static_cast<float>(shape.head_dim));
-  const size_t rows = RetentionStateRows(shape.head_dim) * shape.heads_kv, d = shape.head_dim;
+  const size_t rows = shape.degree == 2 ? RetentionStateRows(shape.head_dim) * shape.heads_kv : 0;
+  const size_t d = shape.head_dim, element = shape.dtype == RetentionDtype::kFloat32 ? 4 : 2;
   const size_t tail = shape.tail_rows * shape.heads_kv;
   const auto take = [&](size_t size) {
     const size_t at = layout.bytes_;
@@ -118,8 +140,8 @@ absl::StatusOr<RetentionSlotLayout> RetentionSlotLayout::Make(const CudaRetentio
   };
   take(rows * d * (shape.state_dtype == RetentionStateDtype::kFloat32 ? 4 : 2));
   layout.normalizer_ = take(rows * 4);
-  layout.keys_ = take(tail * d * 2);
-  layout.values_ = take(tail * d * 2);
+  layout.keys_ = take(tail * d * element);
+  layout.values_ = take(tail * d * element);
   layout.gates_ = take(tail * 4);
   return layout;
 }
@@ -130,20 +152,34 @@ absl::Status CudaRetentionAppend(const RetentionSlotLayout& layout, const CudaRe
   if (absl::Status status = CheckSlots(slots); !status.ok()) return status;
   if (K == nullptr || V == nullptr) return absl::InvalidArgumentError("power retention append: K or V is null");
   const dim3 grid(layout.shape().heads_kv, slots.num_rows, slots.num_sequences);
-  AppendRows<<<grid, kAppendThreads, 0, stream>>>(KernelArgs(layout, slots), layout.shape().head_dim,
-                                                  static_cast<const uint16_t*>(K), static_cast<const uint16_t*>(V),
-                                                  log_G);
+  const DecodeArgs args = KernelArgs(layout, slots);
+  const int d = layout.shape().head_dim;
+  if (layout.shape().dtype == RetentionDtype::kFloat32) {
+    AppendRows<<<grid, kAppendThreads, 0, stream>>>(args, d, static_cast<const uint32_t*>(K),
+                                                    static_cast<const uint32_t*>(V), log_G);
+  } else {
+    AppendRows<<<grid, kAppendThreads, 0, stream>>>(args, d, static_cast<const uint16_t*>(K),
+                                                    static_cast<const uint16_t*>(V), log_G);
+  }
   return LaunchStatus("AppendRows");
 }
 
 int RetentionDecodeSplits(const RetentionSlotLayout& layout, int num_sequences, int num_multiprocessors) {
-  const int64_t tiles = RetentionStateRows(layout.shape().head_dim) / 64;
-  const int64_t heads = int64_t{num_sequences} * layout.shape().heads_kv;
-  // About two blocks per multiprocessor where the batch is small, each with two tiles at least; where it is large up to
-  // 34 tiles each, so that parts cost little beside the state. Measured: docs/gpu-kernels.md.
-  const int64_t wanted = 2 * num_multiprocessors / heads;
-  const int64_t most = std::max<int64_t>(tiles / 2, 1), fewest = std::max<int64_t>(tiles / 34, 1);
-  return static_cast<int>(std::clamp(wanted, fewest, most));
+  if (layout.shape().degree != 2) return 0;  // there is no state
+  const CudaRetentionSlotShape& shape = layout.shape();
+  const int64_t row_bytes = shape.head_dim * (shape.state_dtype == RetentionStateDtype::kFloat32 ? 4 : 2);
+  const int64_t state_bytes = RetentionStateRows(shape.head_dim) * row_bytes;
+  const int64_t stages = (state_bytes + 4095) / 4096;  // about: what a warp reads at a time
+  const int64_t heads = int64_t{num_sequences} * shape.heads_kv;
+  // Where the batch is small, blocks for 6 of 10 multiprocessors, so that the next layer's find room beside them. Where
+  // it is large, about seven blocks for each multiprocessor, so that the last ones to run leave little idle, but no
+  // more than one thread adds. Measured: docs/gpu-kernels.md.
+  const int64_t small = num_multiprocessors * 6 / 10 / heads, large = (7 * num_multiprocessors + heads - 1) / heads;
+  const int64_t most = std::max<int64_t>(stages / kDecodeWarps, 1);
+  const int64_t splits = std::clamp<int64_t>(std::max(small, std::min<int64_t>(large, kFewParts)), 1, most);
+  // The warps of a block take equally many stages.
+  const int64_t rounds = (stages + splits * kDecodeWarps - 1) / (splits * kDecodeWarps);
+  return static_cast<int>((stages + rounds * kDecodeWarps - 1) / (rounds * kDecodeWarps));
 }
 
 size_t RetentionDecodeWorkspace(const RetentionSlotLayout& layout, int num_sequences, int num_rows, int splits) {
@@ -170,7 +206,9 @@ absl::Status CudaRetentionDecode(const RetentionSlotLayout& layout, const CudaRe
   if (absl::Status status = attribute(&multiprocessors, cudaDevAttrMultiProcessorCount); !status.ok()) return status;
   if (absl::Status status = attribute(&major, cudaDevAttrComputeCapabilityMajor); !status.ok()) return status;
   out.overlaps = major >= 9;
+  out.is_settled = args.is_settled;
   out.splits = args.splits != 0 ? args.splits : RetentionDecodeSplits(layout, slots.num_sequences, multiprocessors);
+  if (layout.shape().degree != 2) out.splits = 0;
   out.q = args.q;
   out.y = args.y;
   out.parts = static_cast<float*>(args.workspace);

@@ -3,6 +3,8 @@
 //
 //   y[t] = (σ² e^{L} φ(q)ᵀ S + Σ_{j in tail, j <= t} (σ q·k_j)² e^{L[t]-L[j]} v_j) / (the same with z and 1)
 //
+// Of degree 4 there is the tail alone.
+//
 // A slot is the memory of one layer of one sequence, one block of device memory laid out by RetentionSlotLayout: the
 // state S and z as in retention.h (S in float32 or bf16), and a ring of tail rows K, V, log_g; the row at absolute
 // position t lies at t mod tail_rows. Positions live on the device, so that a captured graph can be replayed as
@@ -29,6 +31,7 @@ struct CudaRetentionSlotShape {
   int heads_q = 0;  // Hq, a multiple of heads_kv
   int heads_kv = 0;
   int head_dim = 0;                              // d: 16, 32, 64 or 128
+  int degree = 2;                                // p: 2; or 4, in tail form only: state_end is 0 for ever
   float scale = 0;                               // sigma; 0 means 1/sqrt(d)
   int64_t tail_rows = 0;                         // rows that the ring holds
   RetentionDtype dtype = RetentionDtype::kBf16;  // of q, k, v, y and the tail's K and V
@@ -72,6 +75,10 @@ struct CudaRetentionDecodeArgs {
   void* y = nullptr;          // [sequence, num_rows, Hq, d]
   void* workspace = nullptr;  // RetentionDecodeWorkspace(...) bytes
   int splits = 0;             // thread blocks per head over the state; 0: chosen for the batch and the device
+  // A promise that lets the state be read while the kernel queued before this call still runs (from compute capability
+  // 9.0 on): that kernel writes none of `slots`, `positions`, `state_ends`, the states, or tail rows before
+  // `positions`; and if it lets dependents start early, it does so only when all that was queued before it is done.
+  bool is_settled = false;
 };
 
 // Rows may number up to 16 per sequence. The new rows must have been appended.

@@ -11,7 +11,11 @@ inline constexpr int kDecodeThreads = 256;
 inline constexpr int kDecodeWarps = kDecodeThreads / 32;
 inline constexpr int kDecodeRows = 16;  // of one product
 inline constexpr int kTailPart = 64;    // tail rows of one block
-inline constexpr int kCombineGroups = 8;
+
+// Up to so many splits, one thread adds all parts of two columns, so that large batches run in one wave; more are added
+// by groups of threads, with columns spread over blocks so that a small batch fills the chip. The choice depends on the
+// splits, as the order of summation does.
+inline constexpr int kFewParts = 16;
 
 struct DecodeArgs {
   char* const* slots;
@@ -24,11 +28,33 @@ struct DecodeArgs {
   int64_t tail_rows;
   int64_t normalizer, keys, values, gates;  // offsets within a slot
   float scale_squared;
-  bool overlaps;  // DecodeCombine is set up while DecodeParts runs: compute capability 9.0 and later
+  int degree;
+  bool overlaps;    // a kernel may be set up while the one before it runs: compute capability 9.0 and later
+  bool is_settled;  // slots, positions, state ends and states are not being written: DecodeParts need not wait for them
   const void* q;
   void* y;
   float* parts;         // [sequence, Hk, row group, part, 16, d]
   float* denominators;  // [sequence, Hk, row group, part, 16]
+};
+
+// Where a block of DecodeParts leaves its sums.
+struct DecodePart {
+  float* y;             // [16, d]
+  float* denominators;  // [16]
+};
+__device__ __forceinline__ DecodePart PartOfBlock(const DecodeArgs& args, int d) {
+  const int64_t sequence = blockIdx.z / args.row_groups, group = blockIdx.z % args.row_groups;
+  const int64_t part =
+      ((sequence * args.heads_kv + blockIdx.y) * args.row_groups + group) * (args.tail_parts + args.splits) +
+      blockIdx.x;
+  return {args.parts + part * kDecodeRows * d, args.denominators + part * kDecodeRows};
+}
+
+// Tail rows that one block answers from, counted from the state's end.
+struct TailRange {
+  int64_t state_end;
+  int first;     // of kTailPart
+  int position;  // of the first new row
 };
 
 }  // namespace statehouse::kernels

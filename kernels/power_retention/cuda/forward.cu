@@ -11,6 +11,8 @@ namespace statehouse::kernels {
 
 template <typename T, int kDim>
 absl::Status QueueForward(const RetentionArgs<T>& args, bool has_state, cudaStream_t stream);
+template <typename T>
+absl::Status QueueForwardWide(const RetentionArgs<T>& args, int head_dim, bool has_state, cudaStream_t stream);
 
 namespace {
 
@@ -35,7 +37,7 @@ QueueFunction<T> FindInstance(int head_dim) {
   }
 }
 
-absl::Status CheckPointers(const CudaRetentionForwardArgs& args) {
+absl::Status CheckArgs(const CudaRetentionPlan& plan, const CudaRetentionForwardArgs& args) {
   const auto missing = [](const char* name) {
     return absl::InvalidArgumentError(absl::StrCat("power retention: ", name, " is null"));
   };
@@ -48,6 +50,10 @@ absl::Status CheckPointers(const CudaRetentionForwardArgs& args) {
     return missing(args.initial_state == nullptr ? "initial_state" : "initial_normalizer");
   if ((args.final_state == nullptr) != (args.final_normalizer == nullptr))
     return missing(args.final_state == nullptr ? "final_state" : "final_normalizer");
+  if (plan.shape().degree != 2 && (args.initial_state != nullptr || args.final_state != nullptr)) {
+    return absl::UnimplementedError(
+        absl::StrCat("power retention on the GPU: degree ", plan.shape().degree, " with an initial or a final state"));
+  }
   return absl::OkStatus();
 }
 
@@ -66,6 +72,8 @@ RetentionArgs<T> KernelArgs(const CudaRetentionPlan& plan, const CudaRetentionFo
   out.heads_kv = plan.shape().heads_kv;
   out.chunk_rows = parts.chunk_rows;
   out.scale_squared = plan.shape().scale * plan.shape().scale;
+  out.degree = plan.shape().degree;
+  out.has_wgmma = false;
   out.fold_heads = 1;
   out.folds_first = true;
   out.folds_last = args.final_state != nullptr;
@@ -87,30 +95,39 @@ RetentionArgs<T> KernelArgs(const CudaRetentionPlan& plan, const CudaRetentionFo
   out.values = reinterpret_cast<T*>(workspace + parts.values);
   out.local = reinterpret_cast<float*>(workspace + parts.local);
   out.local_z = reinterpret_cast<float*>(workspace + parts.local_z);
-  out.prefix = reinterpret_cast<T*>(workspace + parts.prefix);
+  out.prefix = reinterpret_cast<PrefixElement<T>*>(workspace + parts.prefix);
   out.prefix_z = reinterpret_cast<float*>(workspace + parts.prefix_z);
   return out;
 }
 
 }  // namespace
 
-bool HasForwardInstance(RetentionDtype dtype, int head_dim) {
-  return dtype == RetentionDtype::kBf16 && FindInstance<bf16>(head_dim) != nullptr;
+bool HasForwardInstance(const CudaRetentionShape& shape) {
+  const int d = shape.head_dim;
+  if (shape.dtype == RetentionDtype::kBf16 && shape.degree == 2) return FindInstance<bf16>(d) != nullptr;
+  return d == 16 || d == 32 || d == 64 || d == 128;
 }
 
 std::string ForwardInstanceNames() {
 #ifdef STATEHOUSE_CUDA_ALL_INSTANCES
-  return "bf16 with head_dim 16, 32, 64, 128";
+  return "head_dim 16, 32, 64, 128";
 #else
-  return "bf16 with head_dim 64, 128 (others with -DSTATEHOUSE_CUDA_INSTANCES=all)";
+  return "head_dim 16, 32, 64, 128; of bf16 and degree 2, 64 and 128 (others with -DSTATEHOUSE_CUDA_INSTANCES=all)";
 #endif
 }
 
 absl::Status CudaRetentionForward(const CudaRetentionPlan& plan, const CudaRetentionForwardArgs& args,
                                   cudaStream_t stream) {
   if (plan.num_rows() == 0) return absl::OkStatus();
-  if (absl::Status status = CheckPointers(args); !status.ok()) return status;
+  if (absl::Status status = CheckArgs(plan, args); !status.ok()) return status;
   const bool has_state = plan.has_long_sequence() || args.initial_state != nullptr || args.final_state != nullptr;
+  const auto queue_wide = [&](auto element) {
+    using T = decltype(element);
+    return QueueForwardWide<T>(KernelArgs<T>(plan, args), plan.shape().head_dim, has_state, stream);
+  };
+  if (plan.shape().dtype == RetentionDtype::kFloat32) return queue_wide(float());
+  if (plan.shape().dtype == RetentionDtype::kFp16) return queue_wide(half());
+  if (plan.shape().degree != 2) return queue_wide(bf16());
   const QueueFunction<bf16> queue = FindInstance<bf16>(plan.shape().head_dim);
   RetentionArgs<bf16> kernel_args = KernelArgs<bf16>(plan, args);
   int device = 0, major = 0, minor = 0;

@@ -1,4 +1,4 @@
-// Which combinations of type and head size this build has kernels for.
+// Which combinations of type, degree and head size this build has kernels for.
 #pragma once
 
 #include <string>
@@ -7,7 +7,7 @@
 
 namespace statehouse::kernels {
 
-bool HasForwardInstance(RetentionDtype dtype, int head_dim);
-std::string ForwardInstanceNames();  // for messages: "bf16 with head_dim 64, 128"
+bool HasForwardInstance(const CudaRetentionShape& shape);
+std::string ForwardInstanceNames();  // for messages
 
 }  // namespace statehouse::kernels

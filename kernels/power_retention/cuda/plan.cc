@@ -22,10 +22,13 @@ absl::Status CheckShape(const CudaRetentionShape& shape) {
   if (shape.chunk < 0 || shape.chunk > kMaxChunk) {
     return absl::InvalidArgumentError(absl::StrCat("chunk ", shape.chunk, ": must be 0 (default) … ", kMaxChunk));
   }
+  if (shape.degree != 2 && shape.degree != 4) {
+    return absl::InvalidArgumentError(absl::StrCat("degree ", shape.degree, ": must be 2 or 4"));
+  }
   if (!std::isfinite(shape.scale) || shape.scale < 0) {
     return absl::InvalidArgumentError(absl::StrCat("scale ", shape.scale, ": must be positive, or 0 (1/sqrt(d))"));
   }
-  if (!HasForwardInstance(shape.dtype, shape.head_dim)) {
+  if (!HasForwardInstance(shape)) {
     return absl::UnimplementedError(absl::StrCat("power retention on the GPU: head_dim ", shape.head_dim, ", ",
                                                  RetentionDtypeName(shape.dtype), ": this build has ",
                                                  ForwardInstanceNames()));
@@ -33,7 +36,7 @@ absl::Status CheckShape(const CudaRetentionShape& shape) {
   return absl::OkStatus();
 }
 
-absl::Status CheckLengths(std::span<const int64_t> cu_seqlens) {
+absl::Status CheckLengths(const CudaRetentionShape& shape, std::span<const int64_t> cu_seqlens) {
   if (cu_seqlens.size() < 2 || cu_seqlens.front() != 0) {
     return absl::InvalidArgumentError(
         "cu_seqlens: must begin with 0 and hold one more entry per sequence, at least one");
@@ -42,6 +45,11 @@ absl::Status CheckLengths(std::span<const int64_t> cu_seqlens) {
     if (cu_seqlens[i] < cu_seqlens[i - 1]) {
       return absl::InvalidArgumentError(absl::StrCat("cu_seqlens[", i, "] ", cu_seqlens[i], ": must not be below ",
                                                      cu_seqlens[i - 1], ", the entry before it"));
+    }
+    if (shape.degree == 4 && cu_seqlens[i] - cu_seqlens[i - 1] > kMaxChunk) {
+      return absl::UnimplementedError(absl::StrCat("power retention of degree 4 on the GPU: sequence ", i - 1, " has ",
+                                                   cu_seqlens[i] - cu_seqlens[i - 1], " rows; there is no state, and ",
+                                                   kMaxChunk, " rows are the most without one"));
     }
   }
   return absl::OkStatus();
@@ -64,11 +72,12 @@ const char* RetentionDtypeName(RetentionDtype dtype) {
 absl::StatusOr<CudaRetentionPlan> CudaRetentionPlan::Make(const CudaRetentionShape& shape,
                                                           std::span<const int64_t> cu_seqlens) {
   if (absl::Status status = CheckShape(shape); !status.ok()) return status;
-  if (absl::Status status = CheckLengths(cu_seqlens); !status.ok()) return status;
+  if (absl::Status status = CheckLengths(shape, cu_seqlens); !status.ok()) return status;
   CudaRetentionPlan plan;
   plan.shape_ = shape;
   if (shape.scale == 0) plan.shape_.scale = 1 / std::sqrt(static_cast<float>(shape.head_dim));
   if (shape.chunk == 0) plan.shape_.chunk = kDefaultChunk;
+  if (shape.degree == 4) plan.shape_.chunk = kMaxChunk;  // one chunk per sequence
   const int64_t C = plan.shape_.chunk;
 
   std::vector<ChunkEntry> chunks;

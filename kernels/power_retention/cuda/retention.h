@@ -1,8 +1,10 @@
 // Power retention on the GPU over whole sequences: y[t] = Σ_j (σ q[t]·k[j])² e^{G[t]-G[j]} v[j] / Σ_j (same weight).
 //
 // What a forward pass of training or a prefill calls: rows of several sequences lie packed after one another, each
-// starts from its own state or from none and may leave its final state. Degree 2. Within chunks of C rows the sum runs
-// over pairs, across chunks through the state (docs/gpu-kernels.md). The same inputs give the same bits.
+// starts from its own state or from none and may leave its final state. Within chunks of C rows the sum runs over
+// pairs, across chunks through the state (docs/gpu-kernels.md). bf16 goes through tensor cores; fp16 and float32
+// through float32 arithmetic, in which no square of fp16 numbers overflows. Of degree 4, σ q·k to the fourth, there is
+// the sum over pairs alone: no states. The same inputs give the same bits.
 //
 // State on the device: S [sequence, Hk, P, d] and z [sequence, Hk, P], float32, with P = RetentionStateRows(d). Pairs
 // (i, j) are cut into 8x8 tiles (I, J), I <= J; row 64 (tile index) + 8 (i mod 8) + j mod 8 holds Σ k_i k_j v, without
@@ -25,11 +27,12 @@ enum class RetentionDtype { kBf16, kFp16, kFloat32 };
 const char* RetentionDtypeName(RetentionDtype dtype);
 
 struct CudaRetentionShape {
-  int heads_q = 0;                               // Hq, a multiple of heads_kv
-  int heads_kv = 0;                              // Hk
-  int head_dim = 0;                              // d: 16, 32, 64 or 128
-  float scale = 0;                               // sigma; 0 means 1/sqrt(d)
-  int64_t chunk = 0;                             // C: 1 … 65536; 0 means the length that was measured to be fastest
+  int heads_q = 0;    // Hq, a multiple of heads_kv
+  int heads_kv = 0;   // Hk
+  int head_dim = 0;   // d: 16, 32, 64 or 128
+  int degree = 2;     // p: 2, or 4 for sequences of up to 65536 rows
+  float scale = 0;    // sigma; 0 means 1/sqrt(d)
+  int64_t chunk = 0;  // C: 1 … 65536; 0: what was measured to be fastest; unused for degree 4
   RetentionDtype dtype = RetentionDtype::kBf16;  // of Q, K, V, y
 };
 

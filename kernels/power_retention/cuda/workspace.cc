@@ -4,10 +4,12 @@ namespace statehouse::kernels {
 
 ForwardWorkspace::ForwardWorkspace(const CudaRetentionPlan& plan) {
   const CudaRetentionShape& shape = plan.shape();
-  const int64_t element = shape.dtype == RetentionDtype::kFloat32 ? 4 : 2;
+  // Only the tensor cores' passes prepare rows, and keep the states between chunks in 16 bits.
+  const bool has_tensor_cores = shape.dtype == RetentionDtype::kBf16 && shape.degree == 2;
+  const int64_t element = has_tensor_cores ? 2 : 0, prefix_element = has_tensor_cores ? 2 : 4;
   chunk_rows = static_cast<int>((shape.chunk + kBlockRows - 1) / kBlockRows * kBlockRows);
   const int64_t slots = int64_t{plan.num_chunks()} * shape.heads_kv;
-  const int64_t rows = RetentionStateRows(shape.head_dim), d = shape.head_dim;
+  const int64_t rows = shape.degree == 2 ? RetentionStateRows(shape.head_dim) : 0, d = shape.head_dim;
   const auto take = [&](int64_t size) {
     const size_t at = bytes;
     bytes += (size + 255) / 256 * 256;
@@ -20,7 +22,7 @@ ForwardWorkspace::ForwardWorkspace(const CudaRetentionPlan& plan) {
   values = take(slots * chunk_rows * d * element);
   local = take(slots * rows * d * 4);
   local_z = take(slots * rows * 4);
-  prefix = take(slots * rows * d * element);
+  prefix = take(slots * rows * d * prefix_element);
   prefix_z = take(slots * rows * 4);
 }
 

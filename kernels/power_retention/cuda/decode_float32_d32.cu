@@ -1,0 +1,8 @@
+#include "kernels/power_retention/cuda/decode_launch.cuh"
+
+namespace statehouse::kernels {
+
+template absl::Status QueueDecode<float, float, 32>(const DecodeArgs&, int, cudaStream_t);
+template absl::Status QueueDecode<float, bf16, 32>(const DecodeArgs&, int, cudaStream_t);
+
+}  // namespace statehouse::kernels
