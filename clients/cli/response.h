@@ -25,8 +25,8 @@ class ResponseCollector {
 std::string FinishReasonName(v1::FinishReason reason);
 
 // One JSON object: request_id, model, seed, prompt_token_ids, prompt_logprobs, outputs[] of index, token_ids, text,
-// logprobs, finish_reason, stop_string, stop_token_id; usage; timings (seconds); cache. Absent things are null or left out of
-// lists, so that every key is always there. A status that is not OK adds "error": {code, message}.
+// logprobs, finish_reason, stop_string, stop_token_id; usage; timings (seconds); cache. Absent things are null or left
+// out of lists, so that every key is always there. A status that is not OK adds "error": {code, message}.
 std::string ResponseJson(const v1::GenerateResponse& response, const absl::Status& status);
 
 }  // namespace statehouse::cli
