@@ -1,4 +1,4 @@
-// A server with sessions over the real engine, a fake model and a vault in host memory; and the calls that tests make.
+// A server with sessions over the real engine, a model and a vault in host memory; and the calls that tests make.
 // Thread-safety: as the parts'.
 #pragma once
 
@@ -10,6 +10,8 @@
 
 #include "engine/sessions/session_store.h"
 #include "engine/state/snapshot_vault.h"
+#include "kernels/parallel/thread_pool.h"
+#include "models/model.h"
 #include "statehouse/v1/sessions.grpc.pb.h"
 #include "tests/support/fake_model.h"
 #include "tests/support/server_fixture.h"
@@ -18,16 +20,25 @@ namespace statehouse::testing {
 
 class SessionServer {
  public:
-  explicit SessionServer(ServerOptions options = {}) : model_(ModelOptions()) {
+  // The fake model is quick; a real one (`golden`, of tests/golden/models) has states that a file can hold.
+  explicit SessionServer(ServerOptions options = {}, const char* golden = nullptr) : model_(ModelOptions()) {
+    Model* model = &model_;
+    if (golden != nullptr) {
+      auto loaded =
+          LoadModel(std::string(STATEHOUSE_SOURCE_DIR "/tests/golden/models/") + golden, LoadOptions(), &pool_);
+      EXPECT_TRUE(loaded.ok()) << loaded.status();
+      real_model_ = *std::move(loaded);
+      model = real_model_.get();
+    }
     EngineOptions engine_options;
     engine_options.max_num_seqs = 4;
-    auto engine = Engine::Create(&model_, &tokenizer_, engine_options);
+    auto engine = Engine::Create(model, &tokenizer_, engine_options);
     EXPECT_TRUE(engine.ok()) << engine.status();
     engine_ = *std::move(engine);
     engine_->Start();
-    served_ = FakeServedModel(engine_.get(), &tokenizer_);
-    served_.fingerprint = Fingerprint::Of(model_, tokenizer_.fingerprint());
-    served_.slot_shape = SlotShape{model_.retention(), model_.config().num_layers};
+    served_ = FakeServedModel(engine_.get(), &tokenizer_, model->config().vocab_size);
+    served_.fingerprint = Fingerprint::Of(*model, tokenizer_.fingerprint());
+    served_.slot_shape = SlotShape{model->retention(), model->config().num_layers};
     SnapshotVaultOptions vault_options;
     vault_options.host_bytes = 64 << 20;
     auto vault = SnapshotVault::Create(vault_options, served_.fingerprint, *served_.slot_shape, nullptr, nullptr);
@@ -65,7 +76,9 @@ class SessionServer {
   v1::Sessions::Stub& sessions() { return *sessions_; }
 
  private:
+  kernels::ThreadPool pool_{1};
   FakeModel model_;
+  std::unique_ptr<Model> real_model_;  // null: the fake one
   FakeTokenizer tokenizer_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<SnapshotVault> vault_;
