@@ -29,6 +29,13 @@ std::string NamePath(std::string_view principal, std::string_view name) {
   return absl::StrCat("names/", HashOf(principal), "/", HashOf(name));
 }
 
+// What became of a claim; put once, so that either its maker keeps it or another server voids it.
+constexpr char kHeld[] = "held";
+constexpr char kVoid[] = "void";
+std::string StatePath(const SessionEntry& entry, int64_t claim) {
+  return absl::StrCat(NamePath(entry.principal, entry.name), "/", claim, ".state");
+}
+
 absl::Status Taken(const std::string& name) {
   return absl::AlreadyExistsError(absl::StrCat("the name \"", name, "\" is taken"));
 }
@@ -109,17 +116,34 @@ absl::StatusOr<FolderCatalog::Claim> FolderCatalog::LastClaim(const std::string&
   return last;
 }
 
+absl::StatusOr<bool> FolderCatalog::IsFree(const Claim& claim, const SessionEntry& wanted) {
+  if (claim.number == 0) return true;
+  const std::string path = StatePath(wanted, claim.number);
+  auto state = folder_->Read(path);
+  if (absl::IsNotFound(state.status())) {
+    // Whoever made the claim died, or is at it now; from here on it cannot be kept.
+    const absl::Status voided = folder_->PutNew(path, kVoid, nullptr);
+    if (voided.ok()) return true;
+    if (!absl::IsAlreadyExists(voided)) return voided;
+    state = folder_->Read(path);
+  }
+  if (!state.ok()) return state.status();
+  if (*state == kVoid) return true;
+  // A claim that was kept counts as long as its session is there and has that name.
+  const auto holder = Read(claim.id);
+  if (absl::IsNotFound(holder.status()) || claim.id == wanted.id) return true;
+  if (!holder.ok()) return holder.status();
+  return holder->name != wanted.name || holder->principal != wanted.principal;
+}
+
 absl::StatusOr<int64_t> FolderCatalog::ClaimName(const SessionEntry& entry) {
   const std::string path = NamePath(entry.principal, entry.name);
   if (absl::Status status = folder_->MakeFolder(path); !status.ok()) return status;
   const auto last = LastClaim(entry.principal, entry.name);
   if (!last.ok()) return last.status();
-  if (last->number > 0 && last->id != entry.id) {
-    // A claim counts as long as its session is there and has that name.
-    const auto holder = Read(last->id);
-    if (!holder.ok() && !absl::IsNotFound(holder.status())) return holder.status();
-    if (holder.ok() && holder->name == entry.name && holder->principal == entry.principal) return Taken(entry.name);
-  }
+  const auto free = IsFree(*last, entry);
+  if (!free.ok()) return free.status();
+  if (!*free) return Taken(entry.name);
   const absl::Status status = folder_->PutNew(absl::StrCat(path, "/", last->number + 1), entry.id, nullptr);
   if (absl::IsAlreadyExists(status)) return Taken(entry.name);
   if (!status.ok()) return status;
@@ -127,14 +151,18 @@ absl::StatusOr<int64_t> FolderCatalog::ClaimName(const SessionEntry& entry) {
 }
 
 absl::Status FolderCatalog::KeepName(const SessionEntry& entry, int64_t claim) {
+  const absl::Status kept = folder_->PutNew(StatePath(entry, claim), kHeld, nullptr);
+  if (absl::IsAlreadyExists(kept)) return Taken(entry.name);
+  if (!kept.ok()) return kept;
+  // A server that had slept may have claimed a number that was used and removed long ago.
   const auto last = LastClaim(entry.principal, entry.name);
   if (!last.ok()) return last.status();
-  // A later one was made before this session's entry was there to be seen.
   if (last->number != claim) return Taken(entry.name);
   for (int64_t old = claim - 1; old > 0; --old) {
     const std::string path = absl::StrCat(NamePath(entry.principal, entry.name), "/", old);
     if (!folder_->Exists(path)) break;
     folder_->Remove(path).IgnoreError();  // only the highest counts
+    folder_->Remove(StatePath(entry, old)).IgnoreError();
   }
   return absl::OkStatus();
 }

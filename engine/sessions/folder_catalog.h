@@ -3,9 +3,11 @@
 //   sessions/ab/<id>/entry                          id, principal, name, meta
 //   principals/<hash of principal>/ab/<id>          which sessions a principal has
 //   names/<hash of principal>/<hash of name>/<n>    who claimed the name; the highest n counts
+//                                       …/<n>.state whether the claim was kept ("held") or taken over ("void")
 //
-// A name is claimed with link() under the next number, then the entry is written, then the claim is looked at again: of
-// several servers that want one name, one keeps it. Errors: as SessionArchive. Thread-safety: any thread; calls for one
+// A name is claimed with link() under the next number, then the entry is written, then the claim is kept with link() of
+// its state. A later server voids a claim that is not kept yet with link() of the same state. So of several servers
+// that want one name, exactly one keeps it. Errors: as SessionArchive. Thread-safety: any thread; calls for one
 // session come from one at a time.
 #pragma once
 
@@ -43,8 +45,10 @@ class FolderCatalog {
     std::string id;
   };
   absl::StatusOr<Claim> LastClaim(const std::string& principal, const std::string& name);
+  // May the name that the last claim is for be claimed? Voids a claim that is not kept.
+  absl::StatusOr<bool> IsFree(const Claim& claim, const SessionEntry& wanted);
   absl::StatusOr<int64_t> ClaimName(const SessionEntry& entry);
-  // Is this claim of the entry's name still the one that counts?
+  // Makes the claim count, now that the entry is there. ALREADY_EXISTS: another server took it over.
   absl::Status KeepName(const SessionEntry& entry, int64_t claim);
 
   SharedFolder* const folder_;

@@ -86,7 +86,7 @@ inline void ExpectNameHasOneHolder(const OpenArchive& open) {
   EXPECT_EQ(left->FindEntry("ann", "notes")->id, IdOf(3));
   ASSERT_TRUE(right->PutEntry(EntryOf(4, "ann", "other")).ok()) << "and so is the one it gave up";
 
-  for (int round = 0; round < 10; ++round) {
+  for (int round = 0; round < 25; ++round) {
     std::atomic<int> winners = 0;
     std::vector<std::thread> servers;
     for (int server = 0; server < 4; ++server) {
