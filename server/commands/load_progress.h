@@ -1,9 +1,10 @@
-// How far a model has been loaded: a bar on a terminal, a line per tenth elsewhere. Thread-safety: one thread at a
-// time.
+// How far a model has been loaded: a bar on a terminal; elsewhere a line now and then, and none if it takes no time.
+// Thread-safety: one thread at a time.
 #pragma once
 
 #include <cstdint>
 
+#include "absl/time/time.h"
 #include "server/log.h"
 
 namespace statehouse {
@@ -24,6 +25,7 @@ class LoadProgress {
   Log* const log_;
   const bool bar_;
   int last_percent_ = -1;
+  absl::Time next_line_;
   bool shown_ = false;
 };
 

@@ -41,7 +41,8 @@ class CommandLineTest : public testing::Test {
     CLI::App* bench = root_.add_subcommand("bench", "Measure.");
     bench->add_option("--dir", dir_, "A directory")->check(CLI::ExistingDirectory);
     actions_[bench] = [this] { return ran_ = 20; };
-    AddLoadBenchmark(*bench, &actions_);
+    AddLoadBenchmark(
+        *bench, [](const std::vector<PlotArea>&) { return std::string(); }, &actions_);
     actions_[bench->get_subcommand("load")] = [this] { return ran_ = 30; };
     FinishTree(root_, "statehouse 1.2.3", &actions_);
   }
@@ -348,7 +349,8 @@ TEST(ClientCommands, EveryFlagOfTheTree_HasHelpEnvironmentAndConfigKey) {
   offline.add_flags = [&](CLI::App& app) { app.add_option("--model", dir, "A checkpoint"); };
   offline.open = [](const v1::GenerateRequest&) { return absl::UnimplementedError("not in this test"); };
   AddClientCommands(root, offline, &actions);
-  AddLoadBenchmark(*root.add_subcommand("bench", "Measure."), &actions);
+  AddLoadBenchmark(
+      *root.add_subcommand("bench", "Measure."), [](const std::vector<PlotArea>&) { return std::string(); }, &actions);
   FinishTree(root, "v", &actions);
   const CommandSpec spec = DescribeTree(root, actions);
   CheckFlags(spec, "statehouse");
