@@ -240,10 +240,14 @@ TEST_F(CudaSlotOps, ForkedSlots_HoldWhatTheirSourcesHold) {
       ASSERT_TRUE(to[pair].Download(got.data(), got.size()).ok());
       const std::vector<bool> held = HeldBytes(*layout, state_ends[pair], positions[pair]);
       for (size_t i = 0; i < got.size(); ++i) {
-        if (held[i]) ASSERT_EQ(got[i], sources[pair][i]) << "pair " << pair << " byte " << i;
+        if (held[i]) {
+          ASSERT_EQ(got[i], sources[pair][i]) << "pair " << pair << " byte " << i;
+        }
       }
       const size_t copied = std::count_if(got.begin(), got.end(), [](char byte) { return byte != 0x55; });
-      if (state_ends[pair] == 0) EXPECT_LT(copied, layout->bytes() / 4) << "a state that covers nothing was copied";
+      if (state_ends[pair] == 0) {
+        EXPECT_LT(copied, layout->bytes() / 4) << "a state that covers nothing was copied";
+      }
     }
   }
 }
