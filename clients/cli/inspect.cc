@@ -85,7 +85,15 @@ std::string ModelText(const v1::Model& model) {
   return text;
 }
 
-<<<<<<< HEAD
+Json MachineJson(const v1::GetStatusResponse& status) {
+  if (!status.has_machine()) return nullptr;
+  Json read = Json::array();
+  for (const v1::ReadRate& rate : status.machine().read()) {
+    read.push_back({{"bytes", rate.bytes()}, {"bytes_per_second", rate.bytes_per_second()}});
+  }
+  return {{"read", std::move(read)}, {"flops_per_second", status.machine().flops_per_second()}};
+}
+
 Json SessionsJson(const v1::GetStatusResponse& status) {
   if (!status.has_sessions()) return nullptr;
   Json tiers = Json::array();
@@ -113,15 +121,6 @@ std::string SessionsText(const v1::SessionCounts& sessions) {
     if (!tier.why_not().empty()) absl::StrAppend(&text, " (left alone: ", tier.why_not(), ")");
   }
   return text;
-=======
-Json MachineJson(const v1::GetStatusResponse& status) {
-  if (!status.has_machine()) return nullptr;
-  Json read = Json::array();
-  for (const v1::ReadRate& rate : status.machine().read()) {
-    read.push_back({{"bytes", rate.bytes()}, {"bytes_per_second", rate.bytes_per_second()}});
-  }
-  return {{"read", std::move(read)}, {"flops_per_second", status.machine().flops_per_second()}};
->>>>>>> main2
 }
 
 Json StatusJson(const v1::GetStatusResponse& status) {
@@ -173,23 +172,17 @@ std::string StatusText(const v1::GetStatusResponse& status) {
          absl::StrFormat("%d of %d requests, %d of %d tokens", status.queue().requests(), status.queue().max_requests(),
                          status.queue().tokens(), status.queue().max_tokens()));
   AddRow(&text, "memory",
-<<<<<<< HEAD
          absl::StrFormat(
              "weights %s, slots %s, workspace %s, prefixes %s, resident %s", Bytes(status.memory().weights()),
              Bytes(status.memory().slots()), Bytes(status.memory().workspace()),
              Bytes(status.memory().prefixes() + status.memory().prefixes_taking()), Bytes(status.memory().resident())));
   if (status.has_sessions()) AddRow(&text, "sessions", SessionsText(status.sessions()));
-=======
-         absl::StrFormat("weights %s, slots %s, workspace %s, resident %s", Bytes(status.memory().weights()),
-                         Bytes(status.memory().slots()), Bytes(status.memory().workspace()),
-                         Bytes(status.memory().resident())));
   if (status.machine().read_size() > 0) {
     const v1::ReadRate& memory = *status.machine().read().rbegin();
     AddRow(&text, "machine",
            absl::StrFormat("at start read %s/s and did %.0f GFLOP/s", FormatBytes(memory.bytes_per_second()),
                            status.machine().flops_per_second() * 1e-9));
   }
->>>>>>> main2
   AddRow(&text, "tokens so far",
          absl::StrFormat("%d of prompts, %d generated", status.prompt_tokens(), status.completion_tokens()));
   return text;

@@ -279,6 +279,18 @@ TEST_F(CudaBackward, GoldenCases_Agree) {
   }
 }
 
+TEST(RetentionBackwardChunk, ShortSequences_AreOneChunk) {
+  const CudaRetentionShape plain = {.heads_q = 8, .heads_kv = 8, .head_dim = 64};
+  EXPECT_EQ(RetentionBackwardChunk(plain, 0), 1);
+  EXPECT_EQ(RetentionBackwardChunk(plain, 100), 100);
+  EXPECT_EQ(RetentionBackwardChunk(plain, 3904), 3904);  // 1024 + 2304 (2 + 3) / 4
+  EXPECT_EQ(RetentionBackwardChunk(plain, 3905), 1024);
+  EXPECT_EQ(RetentionBackwardChunk({.heads_q = 24, .heads_kv = 2, .head_dim = 128}, 5920), 5920);
+  EXPECT_EQ(RetentionBackwardChunk(plain, 200, 200), 200);
+  EXPECT_EQ(RetentionBackwardChunk(plain, 201, 200), 1024);
+  EXPECT_EQ(RetentionBackwardChunk(plain, 100'000, 1'000'000), 1024) << "no chunk is longer than 65536 rows";
+}
+
 // y and denominators from the GPU's own forward pass carry its error; the gradients stay near.
 TEST_F(CudaBackward, AfterTheForwardPass_ErrorsStaySmall) {
   std::mt19937 rng = SeededRng(std::random_device{}());

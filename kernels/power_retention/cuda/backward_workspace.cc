@@ -1,5 +1,7 @@
 #include "kernels/power_retention/cuda/backward_workspace.h"
 
+#include <algorithm>
+
 #include "kernels/power_retention/cuda/backward.h"
 #include "kernels/power_retention/cuda/tables.h"
 
