@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/sessions/local_archive.h"
+#include "engine/sessions/shared_store.h"
 #include "engine/state/file_layer.h"
 #include "engine/state/folder_blobs.h"
 
@@ -43,14 +44,26 @@ HostedSessions::~HostedSessions() = default;
 
 absl::Status HostedSessions::OpenTiers(const SessionSettings& settings, const Fingerprint& here,
                                        const SlotShape& shape) {
+  if (!settings.store.empty()) {
+    auto shared = OpenSharedStore(settings.store);
+    if (!shared.ok()) return shared.status();
+    archive_ = std::move(shared->archive);
+    shared_blobs_ = std::move(shared->blobs);
+    warnings_ = std::move(shared->warnings);
+    place_ = shared->where;
+  }
   if (!settings.dir.empty()) {
-    // First of all: it takes the folder for this process.
-    auto local = LocalArchive::Open(FileLayer::Posix(), settings.dir);
-    if (!local.ok()) return local.status();
-    if (!(*local)->repairs().empty()) warnings_.push_back((*local)->repairs());
-    archive_ = *std::move(local);
-    auto disk = FolderBlobs::Open(FileLayer::Posix(), absl::StrCat(settings.dir, "/snapshots"), "disk",
-                                  /*shared=*/false);
+    FileLayer* const files = FileLayer::Posix();
+    // Beside a shared store the folder is a tier of snapshots alone.
+    if (archive_ == nullptr) {
+      // First of all: it takes the folder for this process.
+      auto local = LocalArchive::Open(files, settings.dir);
+      if (!local.ok()) return local.status();
+      if (!(*local)->repairs().empty()) warnings_.push_back((*local)->repairs());
+      archive_ = *std::move(local);
+      place_ = settings.dir;
+    }
+    auto disk = FolderBlobs::Open(files, absl::StrCat(settings.dir, "/snapshots"), "disk", /*shared=*/false);
     if (!disk.ok()) return disk.status();
     disk_ = *std::move(disk);
   }
@@ -88,7 +101,6 @@ absl::StatusOr<std::unique_ptr<HostedSessions>> HostedSessions::Open(const Sessi
   sessions->durability_ = settings.durability != Durability::kDefault ? settings.durability
                           : sessions->archive_ != nullptr             ? Durability::kSync
                                                                       : Durability::kMemory;
-  sessions->place_ = !settings.store.empty() ? settings.store : settings.dir;
   return sessions;
 }
 

@@ -199,7 +199,12 @@ absl::Status LocalArchive::Remove(std::string_view id, int64_t) {
     std::lock_guard<std::mutex> lock(mu_);
     if (entries_.FindId(id) == nullptr) return absl::OkStatus();
   }
-  if (absl::Status status = AppendToCatalog(RemoveRecord(id)); !status.ok()) return status;
+  absl::Status status = AppendToCatalog(RemoveRecord(id));
+  if (absl::IsResourceExhausted(status) && files_->Remove(PathOf(id)).ok()) {
+    // Removing must be possible on a full disk. A crash right here leaves an entry that can only be removed.
+    status = AppendToCatalog(RemoveRecord(id));
+  }
+  if (!status.ok()) return status;
   {
     std::lock_guard<std::mutex> lock(mu_);
     entries_.Remove(id);

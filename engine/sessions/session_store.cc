@@ -128,19 +128,28 @@ std::shared_ptr<OpenSession> SessionStore::Opened(const Found& found) {
     session->archive = found.archive;
     session->entry = found.entry;
   }
-  session->last_use = ++uses_;
   const std::shared_ptr<OpenSession> opened = session;
-  while (static_cast<int64_t>(open_.size()) > options_.max_open_sessions) {
+  NoteUse(opened.get());
+  for (auto oldest = by_use_.begin(); static_cast<int64_t>(open_.size()) > options_.max_open_sessions;) {
+    if (oldest == by_use_.end()) break;
+    const std::string id = (oldest++)->second;
     // References are only made under mu_, so nobody comes to hold one that only the table refers to.
-    auto oldest = open_.end();
-    for (auto entry = open_.begin(); entry != open_.end(); ++entry) {
-      const bool is_idle = entry->second.use_count() == 1;
-      if (is_idle && (oldest == open_.end() || entry->second->last_use < oldest->second->last_use)) oldest = entry;
-    }
-    if (oldest == open_.end()) break;
-    open_.erase(oldest);
+    if (open_.find(id)->second.use_count() == 1) Close(id);
   }
   return opened;
+}
+
+void SessionStore::NoteUse(OpenSession* session) {
+  by_use_.erase(session->last_use);
+  session->last_use = ++uses_;
+  by_use_[session->last_use] = session->id;
+}
+
+void SessionStore::Close(const std::string& id) {
+  const auto found = open_.find(id);
+  if (found == open_.end()) return;
+  by_use_.erase(found->second->last_use);
+  open_.erase(found);
 }
 
 absl::Status SessionStore::ReadRecords(OpenSession* session) {

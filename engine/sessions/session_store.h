@@ -131,6 +131,9 @@ class SessionStore {
   absl::StatusOr<Found> FindEntry(std::string_view principal, std::string_view ref, Access access);
   // In the table of open sessions; its content may not have been read.
   std::shared_ptr<OpenSession> Opened(const Found& found);
+  // REQUIRES for both: mu_ is held.
+  void NoteUse(OpenSession* session);
+  void Close(const std::string& id);
   // REQUIRES for those with a session, from here on: session->mu is held.
   // Reads entry and records if they are not in memory or may be stale.
   absl::Status Refresh(OpenSession* session);
@@ -165,11 +168,13 @@ class SessionStore {
 
   // --- turns (session_turn.cc) ---
   absl::StatusOr<std::unique_ptr<Turn>> Begin(const TurnRequest& request, bool is_rebuild);
+  absl::Status TakeTurn(const TurnRequest& request, OpenSession* session, Turn* turn);
   absl::Status PrepareTurn(const TurnRequest& request, OpenSession* session, Turn* turn);
   absl::StatusOr<bool> FindEarlier(const TurnRequest& request, const OpenSession& session, Turn* turn);
   absl::Status FetchStart(const TurnRequest& request, std::vector<Checkpoint> usable, Turn* turn);
-  absl::StatusOr<std::vector<Checkpoint>> Keep(const OpenSession& session,
-                                               std::span<const std::shared_ptr<const Snapshot>> snapshots);
+  std::vector<Checkpoint> Keep(const OpenSession& session, const Turn& turn, int64_t num_tokens,
+                               std::span<const std::shared_ptr<const Snapshot>> snapshots,
+                               std::vector<std::string>* new_keys);
   absl::Status WaitForDurableSnapshot(OpenSession* session, const std::vector<Checkpoint>& checkpoints, int64_t head,
                                       absl::Time deadline);
   absl::StatusOr<TurnOutcome> Commit(Turn* turn, TurnOutcome outcome,
@@ -190,6 +195,7 @@ class SessionStore {
   std::mutex mu_;         // comes after a session's
   // Guarded by mu_, as are all below. By id; those that nobody else refers to may leave.
   std::map<std::string, std::shared_ptr<OpenSession>, std::less<>> open_;
+  std::map<int64_t, std::string> by_use_;  // ids, the least recently used first
   int64_t uses_ = 0;
   int64_t busy_ = 0;
   bool draining_ = false;

@@ -2,6 +2,7 @@
 #include "engine/sessions/session_turn.h"
 
 #include <algorithm>
+#include <map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -163,60 +164,53 @@ absl::StatusOr<std::unique_ptr<Turn>> SessionStore::Begin(const TurnRequest& req
   return turn;
 }
 
-// Takes the right to append, unless the turn repeats another; then makes the input and records that the turn began.
-absl::Status SessionStore::PrepareTurn(const TurnRequest& request, OpenSession* session, Turn* turn) {
-  std::unique_lock<std::mutex> lock(session->mu);
+// Takes the right to append, unless the turn repeats another.
+absl::Status SessionStore::TakeTurn(const TurnRequest& request, OpenSession* session, Turn* turn) {
   if (session->is_deleted) return absl::NotFoundError("");
-  absl::Status status = absl::OkStatus();
-  if (session->is_busy) {
-    status = UnderWay();
-  } else {
-    status = AcquireLease(session);
-    if (status.ok()) status = Refresh(session);
+  absl::Status status = session->is_busy ? UnderWay() : AcquireLease(session);
+  if (status.ok()) status = Refresh(session);
+  if (!status.ok() && !absl::IsAborted(status)) return status;
+  if (!status.ok()) {
     // Who cannot append may still ask for what was committed.
-    if (absl::IsAborted(status) && !request.idempotency_key.empty()) {
-      if (absl::Status read = ReadRecords(session); !read.ok()) return read;
-    }
-  }
-  if (!status.ok() && !absl::IsAborted(status)) {
-    ReleaseLease(session);
-    return status;
+    if (request.idempotency_key.empty()) return status;
+    if (absl::Status read = Refresh(session); !read.ok()) return read;
   }
   const auto repeats = FindEarlier(request, *session, turn);
-  if (status.ok() && !repeats.ok()) status = repeats.status();
-  if (repeats.ok() && *repeats) {
-    if (!session->is_busy) ReleaseLease(session);
-    return absl::OkStatus();
+  if (repeats.ok() && *repeats) return absl::OkStatus();
+  if (!status.ok()) return status;
+  if (!repeats.ok()) return repeats.status();
+  if (turn->is_rebuild_ && session->content.tokens.empty()) {
+    return absl::FailedPreconditionError("session: it holds no tokens; there is nothing to rebuild");
   }
-  if (absl::IsAborted(status)) return status;
-  const auto start = [&]() -> absl::Status {
+  if (!turn->is_rebuild_) {
+    status = CheckQuota(request.principal, 0, options_.snapshot_bytes);
     if (!status.ok()) return status;
-    if (!turn->is_rebuild_) return CheckQuota(request.principal, 0, options_.snapshot_bytes);
-    return session->content.tokens.empty()
-               ? absl::FailedPreconditionError("session: it holds no tokens; there is nothing to rebuild")
-               : absl::OkStatus();
-  };
-  {
-    status = start();
-    std::lock_guard<std::mutex> table(mu_);
-    if (status.ok() && draining_) {
-      status = WithRetryAfter(absl::UnavailableError("the server is shutting down; ask another, or later"), kBusyRetry);
-    }
-    if (status.ok()) ++busy_;
   }
-  if (!status.ok()) {
-    ReleaseLease(session);
-    return status;
+  {
+    std::lock_guard<std::mutex> table(mu_);
+    if (draining_) {
+      return WithRetryAfter(absl::UnavailableError("the server is shutting down; ask another, or later"), kBusyRetry);
+    }
+    ++busy_;
   }
   session->is_busy = turn->is_open_ = true;
   turn->prompt_ = session->content.tokens;
   turn->position_before_ = session->content.num_tokens();
-  if (turn->is_rebuild_) return absl::OkStatus();
+  return absl::OkStatus();
+}
+
+// Takes the turn, makes its input, and records that it began.
+absl::Status SessionStore::PrepareTurn(const TurnRequest& request, OpenSession* session, Turn* turn) {
+  std::unique_lock<std::mutex> lock(session->mu);
+  absl::Status status = TakeTurn(request, session, turn);
+  if (!turn->is_open_ && !session->is_busy) ReleaseLease(session);
+  if (!turn->is_open_ || turn->is_rebuild_) return status;
   lock.unlock();  // reading goes on while the input is made
 
-  std::vector<int32_t> input =
-      turn->is_recorded_ ? turn->begun_.input : std::vector<int32_t>(request.input.begin(), request.input.end());
-  if (!turn->is_recorded_ && request.make_input != nullptr) {
+  std::vector<int32_t> input(request.input.begin(), request.input.end());
+  if (turn->is_recorded_) {
+    input = turn->begun_.input;
+  } else if (request.make_input != nullptr) {
     auto made = request.make_input(turn->prompt_);
     if (!made.ok()) return made.status();
     input = *std::move(made);
@@ -300,6 +294,32 @@ absl::Status SessionStore::WaitForDurableSnapshot(OpenSession* session, const st
   return status;
 }
 
+// Of `snapshots`, what is worth keeping beside the session's own goes to the vault. All that there are then; `new_keys`
+// are those that the vault was given.
+std::vector<Checkpoint> SessionStore::Keep(const OpenSession& session, const Turn& turn, int64_t num_tokens,
+                                           std::span<const std::shared_ptr<const Snapshot>> snapshots,
+                                           std::vector<std::string>* new_keys) {
+  std::map<std::string, std::shared_ptr<const Snapshot>> by_key;
+  std::vector<Checkpoint> more;
+  for (const auto& snapshot : snapshots) {
+    if (options_.vault == nullptr || snapshot == nullptr || snapshot->position() > num_tokens) continue;
+    more.push_back(NewCheckpoint(*snapshot));
+    by_key[more.back().key] = snapshot;
+  }
+  const std::vector<Checkpoint> none;
+  std::vector<Checkpoint> all =
+      Merge(turn.is_rebuild_ ? none : session.content.checkpoints, more, options_.chunk, options_.max_snapshots);
+  std::erase_if(all, [&](const Checkpoint& checkpoint) {
+    const auto found = by_key.find(checkpoint.key);
+    if (found == by_key.end()) return false;
+    // One that the vault does not take costs a replay; the vault counts it.
+    const bool is_kept = options_.vault->Keep(checkpoint.key, found->second, session.archive != &memory_).ok();
+    if (is_kept) new_keys->push_back(checkpoint.key);
+    return !is_kept;
+  });
+  return all;
+}
+
 absl::StatusOr<TurnOutcome> SessionStore::Commit(Turn* turn, TurnOutcome outcome,
                                                  std::span<const std::shared_ptr<const Snapshot>> snapshots) {
   if (absl::Status status = AtMost("detail", outcome.detail.size(), kMaxDetailBytes); !status.ok()) return status;
@@ -307,29 +327,10 @@ absl::StatusOr<TurnOutcome> SessionStore::Commit(Turn* turn, TurnOutcome outcome
   outcome.position_before = turn->position_before_;
   outcome.answer_begin = static_cast<int64_t>(turn->prompt_.size());
   outcome.num_tokens = outcome.answer_begin + static_cast<int64_t>(outcome.tokens.size());
-  std::vector<Checkpoint> more;
-  for (const auto& snapshot : snapshots) {
-    const bool is_kept = options_.vault != nullptr && snapshot != nullptr && snapshot->position() <= outcome.num_tokens;
-    if (is_kept) more.push_back(NewCheckpoint(*snapshot));
-  }
   std::lock_guard<std::mutex> lock(session->mu);
   const std::vector<Checkpoint> before = session->content.checkpoints;
-  std::vector<Checkpoint> after =
-      Merge(turn->is_rebuild_ ? std::vector<Checkpoint>() : before, more, options_.chunk, options_.max_snapshots);
-  std::vector<std::string> kept;
-  size_t next = 0;
-  for (const auto& snapshot : snapshots) {
-    if (next == more.size() || snapshot == nullptr || snapshot->position() > outcome.num_tokens) continue;
-    const std::string& key = more[next++].key;
-    if (std::none_of(after.begin(), after.end(), [&key](const auto& checkpoint) { return checkpoint.key == key; })) {
-      continue;
-    }
-    if (options_.vault->Keep(key, snapshot, session->archive != &memory_).ok()) {
-      kept.push_back(key);
-    } else {  // the vault counts it; it costs a replay
-      std::erase_if(after, [&key](const auto& checkpoint) { return checkpoint.key == key; });
-    }
-  }
+  std::vector<std::string> new_keys;
+  const std::vector<Checkpoint> after = Keep(*session, *turn, outcome.num_tokens, snapshots, &new_keys);
   absl::Status status = WaitForDurableSnapshot(session, after, outcome.num_tokens, turn->deadline_);
   if (status.ok() && turn->is_rebuild_) {
     status = Append(session, CheckpointsChanged{.checkpoints = after});
@@ -350,10 +351,10 @@ absl::StatusOr<TurnOutcome> SessionStore::Commit(Turn* turn, TurnOutcome outcome
     status = Append(session, std::move(record));
   }
   if (!status.ok()) {
-    // Where it is not known whether the record stands, it may name them.
-    for (const std::string& key : kept) {
+    for (const std::string& key : new_keys) {
       session->durable_keys.erase(key);
       SnapshotVault::Removed removed;
+      // Where it is not known whether the record stands, it may name them.
       if (!absl::IsUnavailable(status)) (void)options_.vault->Drop(key, &removed);
     }
     return status;

@@ -15,6 +15,7 @@ namespace {
 constexpr int64_t kPage = 1000;
 constexpr absl::Duration kSummaryPeriod = absl::Seconds(10);
 constexpr absl::Duration kExpirePeriod = absl::Minutes(1);
+constexpr absl::Duration kSharedExpirePeriod = absl::Minutes(10);  // all entries cross a network
 // What is younger may be about to be named by a record.
 constexpr absl::Duration kGarbageAge = absl::Hours(1);
 
@@ -29,8 +30,10 @@ std::vector<std::shared_ptr<OpenSession>> SessionStore::OpenSessions() {
 
 void SessionStore::RunUpkeep() {
   const absl::Duration period = std::max(absl::Milliseconds(5), std::min(options_.async_lag / 2, options_.lease / 3));
+  const bool is_shared = options_.archive != nullptr && options_.archive->is_shared();
+  const absl::Duration expire_period = is_shared ? kSharedExpirePeriod : kExpirePeriod;
   absl::Time next_summary = absl::Now() + kSummaryPeriod;
-  absl::Time next_expiry = absl::Now() + kExpirePeriod;
+  absl::Time next_expiry = absl::Now() + expire_period;
   std::unique_lock<std::mutex> lock(mu_);
   while (!stop_.wait_for(lock, absl::ToChronoNanoseconds(period), [this] { return stopping_; })) {
     lock.unlock();
@@ -42,7 +45,7 @@ void SessionStore::RunUpkeep() {
     }
     if (absl::Now() >= next_expiry) {
       (void)Expire();
-      next_expiry = absl::Now() + kExpirePeriod;
+      next_expiry = absl::Now() + expire_period;
     }
     lock.lock();
   }

@@ -127,7 +127,7 @@ absl::StatusOr<SessionInfo> SessionStore::Insert(const SessionSpec& spec, Sessio
   {
     std::lock_guard<std::mutex> table(mu_);
     open_[session->id] = session;
-    session->last_use = ++uses_;
+    NoteUse(session.get());
   }
   absl::Status status = PutEntry(session.get());
   if (status.ok() && meta.has_base) {
@@ -138,7 +138,7 @@ absl::StatusOr<SessionInfo> SessionStore::Insert(const SessionSpec& spec, Sessio
   if (!status.ok()) {
     session->is_deleted = true;
     std::lock_guard<std::mutex> table(mu_);
-    open_.erase(session->id);
+    Close(session->id);
     return status;
   }
   return InfoOf(session.get());
@@ -244,7 +244,7 @@ absl::StatusOr<SnapshotVault::Removed> SessionStore::Remove(OpenSession* session
   }
   std::lock_guard<std::mutex> lock(mu_);
   damaged_.erase(session->id);
-  open_.erase(session->id);
+  Close(session->id);
   return removed;
 }
 

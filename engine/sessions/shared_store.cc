@@ -6,6 +6,9 @@
 #include "engine/errors.h"
 #include "engine/sessions/folder_archive.h"
 #include "engine/state/folder_blobs.h"
+#ifdef STATEHOUSE_HAS_REDIS
+#include "engine/sessions/redis_store.h"
+#endif
 
 namespace statehouse {
 namespace {
@@ -30,6 +33,18 @@ absl::StatusOr<SharedStore> OpenFolder(const std::string& path) {
 absl::StatusOr<SharedStore> OpenSharedStore(const std::string& url) {
   if (url.starts_with('/')) return OpenFolder(url);
   if (url.starts_with("file:///")) return OpenFolder(url.substr(std::string("file://").size()));
+  if (url.starts_with("redis://")) {
+#ifdef STATEHOUSE_HAS_REDIS
+    return OpenRedisStore(url);
+#else
+    return absl::UnimplementedError("--session-store redis://: this program was built without it (STATEHOUSE_REDIS)");
+#endif
+  }
+  if (url.starts_with("rediss://")) {
+    return absl::UnimplementedError(
+        "--session-store rediss://: Redis over TLS is not built in; put a tunnel (stunnel, "
+        "a service mesh) before it and use redis://");
+  }
   return InvalidField(kField, url, kExpected);
 }
 

@@ -11,6 +11,7 @@ namespace {
 
 constexpr char kIncoming[] = "incoming";
 constexpr char kQuarantine[] = "quarantine";
+constexpr char kLock[] = "lock";
 constexpr absl::Duration kAbandonedAfter = absl::Hours(24);
 
 std::string FolderOf(const std::string& path) { return path.substr(0, path.rfind('/')); }
@@ -27,7 +28,7 @@ class Walk {
     if (!names.ok()) return names.status();
     std::vector<Item> items;
     for (const std::string& name : *names) {
-      if (inside.empty() && (name == kIncoming || name == kQuarantine)) continue;
+      if (inside.empty() && (name == kIncoming || name == kQuarantine || name == kLock)) continue;
       const std::string path = absl::StrCat(folder_, "/", inside, name);
       auto info = files_->Stat(path);
       if (absl::IsNotFound(info.status())) continue;  // removed since it was listed
@@ -79,7 +80,8 @@ absl::Status CheckBlobKey(const std::string& key) {
   for (const char c : key) {
     good = good && ((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '/' || c == '_' || c == '.' || c == '-');
   }
-  good = good && !key.ends_with(".tmp") && !key.starts_with("incoming/") && !key.starts_with("quarantine/");
+  good = good && !key.ends_with(".tmp") && !key.starts_with("incoming/") && !key.starts_with("quarantine/") &&
+         key != kLock;
   if (good) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("\"", key, "\" is no key of a blob: 1 to ", BlobStore::kMaxKeyBytes,
                                                  " bytes of [a-z0-9/_.-] are allowed, without \"..\""));
@@ -94,6 +96,11 @@ absl::StatusOr<std::unique_ptr<FolderBlobs>> FolderBlobs::Open(FileLayer* files,
                                                                const std::string& name, bool shared) {
   if (absl::Status status = files->MakeFolder(folder); !status.ok()) return status;
   std::unique_ptr<FolderBlobs> blobs(new FolderBlobs(files, folder, name));
+  if (!shared) {
+    auto lock = files->Lock(absl::StrCat(folder, "/", kLock));
+    if (!lock.ok()) return lock.status();
+    blobs->lock_ = *std::move(lock);
+  }
   if (absl::Status status = blobs->Sweep(shared); !status.ok()) return status;
   return blobs;
 }

@@ -19,7 +19,8 @@ namespace statehouse {
 class FolderBlobs final : public BlobStore {
  public:
   // Makes the folder if it is missing; removes what a crash left half written (a day old if `shared`: others may be at
-  // it). `files` must outlive it.
+  // it). One that is not shared is taken for this process: FAILED_PRECONDITION if another one has it. `files` must
+  // outlive it.
   static absl::StatusOr<std::unique_ptr<FolderBlobs>> Open(FileLayer* files, const std::string& folder,
                                                            const std::string& name, bool shared);
 
@@ -39,6 +40,7 @@ class FolderBlobs final : public BlobStore {
   absl::Status Sweep(bool shared);
 
   FileLayer* const files_;
+  std::unique_ptr<FileLock> lock_;  // null if it is shared
   const std::string folder_;
   const std::string name_;
   static std::string NewIncomingName();

@@ -212,8 +212,9 @@ class TieredVault final : public SnapshotVault, public VaultTier::Source {
 
   absl::StatusOr<Fetched> FetchFrom(VaultTier* below, Tier tier, const std::string& key, bool allow_other_numeric) {
     const auto file = below->Get(key);
-    if (!file.ok()) return file.status();
-    auto loaded = ReadSnapshot(*file, NameOf(tier, key), here_, shape_, allow_other_numeric);
+    if (!file.ok() && !absl::IsDataLoss(file.status())) return file.status();
+    auto loaded = file.ok() ? ReadSnapshot(*file, NameOf(tier, key), here_, shape_, allow_other_numeric)
+                            : absl::StatusOr<LoadedSnapshot>(file.status());
     if (absl::IsDataLoss(loaded.status())) {
       const absl::Status aside = below->Quarantine(key);
       return absl::DataLossError(absl::StrCat(

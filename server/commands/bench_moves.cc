@@ -98,15 +98,17 @@ absl::Status MeasureSlots(const Snapshot& snapshot, MoveBench* bench) {
   return bench->Add("fork", "slot", bytes, fork, copy);
 }
 
+absl::Status WriteInto(const Snapshot& snapshot, const Fingerprint& fingerprint, Bytes* file) {
+  file->clear();
+  return WriteSnapshot(snapshot, fingerprint, [file](std::span<const std::byte> bytes) {
+    file->insert(file->end(), bytes.begin(), bytes.end());
+    return absl::OkStatus();
+  });
+}
+
 // To the bytes of a file and back, in memory.
 absl::Status MeasureFormat(const Snapshot& snapshot, const Fingerprint& fingerprint, MoveBench* bench, Bytes* file) {
-  const auto write = [&] {
-    file->clear();
-    return WriteSnapshot(snapshot, fingerprint, [file](std::span<const std::byte> bytes) {
-      file->insert(file->end(), bytes.begin(), bytes.end());
-      return absl::OkStatus();
-    });
-  };
+  const auto write = [&] { return WriteInto(snapshot, fingerprint, file); };
   if (absl::Status status = write(); !status.ok()) return status;
   Bytes other(file->size());
   const auto copy = [&] {
@@ -122,10 +124,8 @@ absl::Status MeasureFormat(const Snapshot& snapshot, const Fingerprint& fingerpr
     return loaded.status();
   };
   if (absl::Status status = bench->Add("import", "host", bytes, read, copy); !status.ok()) return status;
-  const bool is_same = back->point().used_floats == snapshot.point().used_floats &&
-                       std::ranges::equal(back->tokens(), snapshot.tokens()) &&
-                       std::ranges::equal(back->logits(), snapshot.logits());
-  return is_same ? absl::OkStatus() : NotTheSame("host");
+  if (absl::Status status = WriteInto(*back, fingerprint, &other); !status.ok()) return status;
+  return other == *file ? absl::OkStatus() : NotTheSame("host");
 }
 
 // Into a store, synced, and back. The ceiling is the same store with bytes that are ready.

@@ -34,17 +34,16 @@ testing::FakeModelOptions ModelOptions() {
 
 class Prefix : public ::testing::Test {
  protected:
-  Prefix() : model_(ModelOptions()) {
-    auto engine = Engine::Create(&model_, &tokenizer_, {.max_num_seqs = 3, .max_num_batched_tokens = 64});
-    EXPECT_TRUE(engine.ok()) << engine.status();
-    engine_ = *std::move(engine);
-    engine_->Start();
-  }
+  Prefix() : model_(ModelOptions()) {}
   ~Prefix() override {
     if (server_ != nullptr) server_->Stop();
   }
   void Serve(int64_t memory_bytes = 64 << 20, double efficiency_weight = 1) {
-    if (server_ != nullptr) server_->Stop();
+    if (server_ != nullptr) server_->Stop();  // which drains its engine
+    auto engine = Engine::Create(&model_, &tokenizer_, {.max_num_seqs = 3, .max_num_batched_tokens = 64});
+    ASSERT_TRUE(engine.ok()) << engine.status();
+    engine_ = *std::move(engine);
+    engine_->Start();
     served_ = testing::FakeServedModel(engine_.get(), &tokenizer_);
     cache_ = nullptr;
     if (memory_bytes > 0) {
@@ -247,7 +246,7 @@ TEST_F(Prefix, Chat_KeepsWhatEndsAfterTheMessagesThatItNames) {
   // <|im_start|>, "system\n", the text, <|im_end|> and the line's end, at least.
   EXPECT_GE(other.usage().cached_tokens(), 309);
   request.mutable_cache()->add_after_messages(3);
-  EXPECT_THAT(Refusal(request), HasSubstr("ascending numbers in [2, 2], the messages of the chat"));
+  EXPECT_THAT(Refusal(request), HasSubstr("ascending numbers in [1, 2], the messages of the chat"));
 }
 
 TEST_F(Prefix, Conversation_GoesOnFromItsLastAnswer) {
@@ -310,7 +309,7 @@ TEST_F(Prefix, Workloads_SaveMoreTokensThanLeastRecentlyUsed) {
       texts.push_back(response.outputs(0).text());
     }
   };
-  const int64_t one = engine_->GetStatus().slot_bytes;
+  const int64_t one = SlotShape{model_.retention(), model_.config().num_layers}.bytes();
   for (const int64_t states : {16, 32}) {
     for (const bool is_shared : {true, false}) {
       Saved ours, newest;

@@ -42,12 +42,12 @@ def environment():
 
 
 class Server:
-    """`statehouse serve` of the demo checkpoint on a socket file; `kill()` is kill -9."""
+    """`statehouse serve` of the demo checkpoint on a socket file, and on a port if one is given; `kill()` is kill -9."""
 
-    def __init__(self, *flags, socket="server"):
+    def __init__(self, *flags, socket="server", port=-1):
         self.socket = pathlib.Path(SCRATCH.name) / socket
         self.address = f"unix:{self.socket}"
-        command = [BINARY, "serve", "--model", str(SOURCE / "models/demo/checkpoint"), "--port", "-1", "--unix-socket",
+        command = [BINARY, "serve", "--model", str(SOURCE / "models/demo/checkpoint"), "--port", str(port), "--unix-socket",
                    str(self.socket), "--metrics-port", "0", "--log-format", "json", *flags]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment())
         self.lines = []

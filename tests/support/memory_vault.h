@@ -44,6 +44,11 @@ class MemoryVault final : public SnapshotVault {
       for (auto& [key, file] : tier) file[file.size() / 2] ^= std::byte{0x10};
     }
   }
+  // Every key holds this one.
+  void MixUp(const std::shared_ptr<const Snapshot>& snapshot) {
+    std::lock_guard<std::mutex> lock(mu_);
+    for (auto& [key, held] : host_) held.snapshot = snapshot;
+  }
   void set_here(const Fingerprint& here) { here_ = here; }
   absl::Status flush_fails = absl::OkStatus();
   absl::Status fetch_fails = absl::OkStatus();

@@ -203,7 +203,7 @@ class Client:
 
     def _call(self, address: str, request: pb.GenerateRequest, timeout: Optional[float]) -> Iterator[pb.GenerateEvent]:
         call = generation_pb2_grpc.GenerationStub(self._channel(address)).Generate(
-            request, metadata=self._metadata, timeout=timeout)
+            request, metadata=self._metadata + _routing(request.session.session), timeout=timeout)
         try:
             yield from call
         finally:
@@ -239,6 +239,14 @@ def _is_loss(error: grpc.RpcError) -> bool:
         return True
     broken = error.code() in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
     return broken and any(words in (error.details() or "") for words in LOST_STREAM)
+
+
+def _routing(session: str) -> List[Tuple[str, str]]:
+    """Tells a proxy before several servers which session a call is on, so that it goes where its snapshots are."""
+    if not session:
+        return []
+    plain = all(" " < character <= "~" for character in session)
+    return [("x-statehouse-session", session if plain else session.encode().hex())]
 
 
 def _is_local(address: str) -> bool:

@@ -143,6 +143,23 @@ TEST(LocalArchive, FullDisk_ChangesNothingAndGoesOnOnceThereIsRoom) {
   EXPECT_EQ(*archive->CountEntries("ann"), 2);
 }
 
+TEST(LocalArchive, FullDisk_IsMadeRoomOnByRemovingASession) {
+  CrashFiles files;
+  auto archive = OpenArchive(&files);
+  ASSERT_TRUE(archive->PutEntry(Entry(1)).ok());
+  ASSERT_TRUE(archive->PutEntry(Entry(2)).ok());
+  ASSERT_TRUE(archive->Append(Id(1), 1, 0, std::string(500, 'x'), true).ok());
+  files.disk_bytes = static_cast<int64_t>(files.bytes_of("s/catalog")->size() + files.bytes_of(PathOf(1))->size());
+  ASSERT_EQ(archive->Append(Id(2), 1, 0, "one", true).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_TRUE(archive->Remove(Id(1), 0).ok());
+  EXPECT_TRUE(archive->Append(Id(2), 1, 0, "one", true).ok());
+  archive.reset();
+  files.Crash();
+  archive = OpenArchive(&files);
+  EXPECT_EQ(archive->FindEntry("ann", Id(1)).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(archive->Read(Id(2))->records, Strings{"one"});
+}
+
 TEST(LocalArchive, FailedSync_IsUnavailable_AndTheFileIsWrittenAnew) {
   CrashFiles files;
   auto archive = OpenArchive(&files);

@@ -151,6 +151,20 @@ TEST_F(SessionStoreTest, LostOrDamagedSnapshot_CostsAReplayAndSaysSo) {
   EXPECT_EQ(report->damages[0].tier, Tier::kDisk);
 }
 
+TEST_F(SessionStoreTest, SnapshotOfOtherTokens_IsNeverStartedFrom) {
+  const auto store = OpenStore();
+  ASSERT_TRUE(store->Create(Named("ann", "a")).ok());
+  ASSERT_TRUE(RunTurn(store.get(), "ann", "a", {1, 2, 3}, {4}, {3}).ok());
+  vault_->MixUp(FakeSnapshot({1, 9, 3}));
+  {
+    const auto turn = Begin(store.get(), "ann", "a", {5});
+    EXPECT_EQ((*turn)->from(), nullptr);
+    EXPECT_THAT((*turn)->why_not_nearer(), HasSubstr("it holds other tokens; 3 tokens are computed again"));
+  }
+  vault_->MixUp(FakeSnapshot({1, 2}));
+  EXPECT_THAT((*Begin(store.get(), "ann", "a", {5}))->why_not_nearer(), HasSubstr("it is of another position"));
+}
+
 TEST_F(SessionStoreTest, SnapshotOfAnotherModel_IsRefusedUntilTheSessionIsRebuilt) {
   auto store = OpenStore();
   ASSERT_TRUE(store->Create(Named("ann", "a")).ok());

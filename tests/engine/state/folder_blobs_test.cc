@@ -49,6 +49,12 @@ TEST_F(FolderBlobsTest, WhatACrashLeftHalfWritten_IsSweptByThisServerAtStart) {
   EXPECT_FALSE(std::filesystem::exists(folder_ + "/incoming/of-another-life"));
 }
 
+TEST_F(FolderBlobsTest, FolderOfAnotherProcess_IsRefused) {
+  const auto mine = Open();
+  const auto again = FolderBlobs::Open(FileLayer::Posix(), folder_, "disk", false);
+  EXPECT_EQ(again.status().code(), absl::StatusCode::kFailedPrecondition) << again.status();
+}
+
 TEST_F(FolderBlobsTest, PowerLoss_LeavesWholeValuesOnly) {
   CrashFiles files(7);
   auto blobs = *FolderBlobs::Open(&files, "disk", "disk", false);
@@ -57,6 +63,7 @@ TEST_F(FolderBlobsTest, PowerLoss_LeavesWholeValuesOnly) {
   EXPECT_FALSE(PutBlob(blobs.get(), "a/two", BlobOf(5000, 2)).ok());
   files.fail_sync_in = -1;
   files.Crash();
+  blobs.reset();
   blobs = *FolderBlobs::Open(&files, "disk", "disk", false);
   EXPECT_EQ(*blobs->Get("a/one"), BlobOf(5000, 1));
   EXPECT_EQ(blobs->Get("a/two").status().code(), absl::StatusCode::kNotFound);
