@@ -52,6 +52,7 @@ absl::Status Chat::Resume() {
   if (options_.session == nullptr) return absl::OkStatus();
   absl::StatusOr<ChatSession::Exchange> last = options_.session->LastExchange();
   if (!last.ok()) return last.status();
+  Greet();
   if (last->position == 0) {
     Note(absl::StrCat("a new session, ", options_.session->name()));
     return absl::OkStatus();
@@ -60,6 +61,8 @@ absl::Status Chat::Resume() {
     Note("the session has begun already: the system message is not sent; /system begins afresh");
   }
   messages_.clear_messages();
+  Note(absl::StrFormat("session %s goes on: %d tokens in %d turns", options_.session->name(), last->position,
+                       last->turns));
   for (const auto& [role, text] : last->messages) {
     v1::ChatMessage* message = messages_.add_messages();
     message->set_role(role);
@@ -70,8 +73,6 @@ absl::Status Chat::Resume() {
   held_messages_ = messages_.messages_size();
   exchange_ = 0;
   exchange_position_ = last->begin;
-  Note(absl::StrFormat("session %s goes on: %d tokens in %d turns", options_.session->name(), last->position,
-                       last->turns));
   return absl::OkStatus();
 }
 
@@ -101,6 +102,7 @@ void Chat::Begin() {
 }
 
 void Chat::Greet() {
+  greeted_ = true;
   const v1::Model& model = options_.model;
   if (model.name().empty()) return;
   Note(absl::StrFormat("%s · %s parameters · a conversation is %s of state, however long · /help", model.name(),
@@ -111,7 +113,7 @@ void Chat::Greet() {
 }
 
 int Chat::Run(LineReader& reader) {
-  Greet();
+  if (!greeted_) Greet();
   const std::string prompt = options_.terminal.has_colour() ? "\1\033[1;36m\1> \1\033[0m\1" : "> ";
   std::string message, line;
   while (true) {

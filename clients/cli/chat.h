@@ -79,6 +79,7 @@ class Chat {
   int exchange_ = 0;
   int64_t exchange_position_ = 0;
   bool failed_ = false;
+  bool greeted_ = false;
 };
 
 }  // namespace statehouse::cli

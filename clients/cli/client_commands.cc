@@ -29,7 +29,7 @@ namespace {
 ResumingBackend::Options TellOfLosses() {
   ResumingBackend::Options options;
   options.on_loss = [](const absl::Status& status) {
-    PrintError(stderr, absl::Status(status.code(), absl::StrCat("asking again; the last try ended with: ",
+    PrintError(stderr, absl::Status(status.code(), absl::StrCat("the server was lost; asking until one answers: ",
                                                                 std::string(status.message()))));
   };
   return options;
@@ -164,7 +164,9 @@ int RunGenerate(GenerateFlags& flags, const OfflineGeneration& offline) {
     backend = std::make_unique<WireBackend>(connection.get(), flags.request_id);
   }
   Interrupts interrupts;
-  ResumingBackend resuming(backend.get(), TellOfLosses());
+  ResumingBackend::Options resume = TellOfLosses();
+  resume.waits_for_first = false;  // there may be none
+  ResumingBackend resuming(backend.get(), std::move(resume));
   return Generate(resuming, flags.request, flags.options, interrupts, stdout, stderr);
 }
 

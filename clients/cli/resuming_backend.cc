@@ -77,7 +77,7 @@ absl::Status ResumingBackend::Generate(const v1::GenerateRequest& request, const
   attempt.set_return_token_ids(true);  // their number is the position to go on from
   Arrived arrived(!request.has_return_token_ids() || request.return_token_ids(), on_event);
   std::chrono::milliseconds pause = options_.first_pause;
-  bool was_lost = false;
+  bool was_lost = false, told = false;
   while (true) {
     const Clock::time_point began = Clock::now();
     const absl::Status status = inner_->Generate(attempt, [&](const v1::GenerateEvent& event) { arrived.Take(event); });
@@ -85,9 +85,11 @@ absl::Status ResumingBackend::Generate(const v1::GenerateRequest& request, const
     // ABORTED after a loss: the turn that was lost is still held for us, by this server or a dead one's lease.
     was_lost = was_lost || is_lost;
     const bool may_retry = is_lost || (was_lost && absl::IsAborted(status));
+    if (!options_.waits_for_first && !arrived.started()) return status;
     if (!may_retry || Clock::now() - arrived.last_event() > options_.patience) return status;
-    if (options_.on_loss) options_.on_loss(status);
-    if (arrived.last_event() > began) pause = options_.first_pause;
+    const bool had_events = arrived.last_event() > began;
+    if (had_events) pause = options_.first_pause;
+    if (options_.on_loss && (had_events || !std::exchange(told, true))) options_.on_loss(status);
     if (!Pause(pause)) return absl::CancelledError("cancelled while no server answered");
     pause = std::min(2 * pause, kLongestPause);
     if (arrived.started()) attempt.mutable_session()->set_resume_from(arrived.next());

@@ -17,7 +17,8 @@ class ResumingBackend : public GenerateBackend {
   struct Options {
     std::chrono::milliseconds first_pause{200};        // doubles with each attempt that brings nothing, up to 5 s
     std::chrono::seconds patience{60};                 // without an event for so long, the last error is the result
-    std::function<void(const absl::Status&)> on_loss;  // told of each loss before it asks again
+    bool waits_for_first = true;                       // also where none has answered yet
+    std::function<void(const absl::Status&)> on_loss;  // told of each loss, before it asks again
   };
 
   // `inner` must outlive this object.

@@ -38,7 +38,7 @@ std::string NameOf(const v1::Session& session) { return session.name().empty() ?
 
 std::string ReplayText(int64_t tokens) {
   return tokens == 0 ? "the next turn computes nothing again"
-                     : absl::StrCat("the next turn computes ", tokens, " tokens again");
+                     : absl::StrFormat("the next turn computes %d token%s again", tokens, tokens == 1 ? "" : "s");
 }
 
 Json TurnsJson(const v1::GetSessionResponse& response) {

@@ -332,7 +332,7 @@ TEST_F(ChatTest, ResumedSession_ShowsTheLastExchangeAndGoesOn) {
   options_.terminal = Terminal(true, false);
   Chat chat(backend_, interrupts_, options_);
   ASSERT_TRUE(chat.Resume().ok());
-  EXPECT_THAT(out(), HasSubstr("> I live in Lund.\nNoted.\nsession ada goes on: 40 tokens in 3 turns"));
+  EXPECT_THAT(out(), HasSubstr("session ada goes on: 40 tokens in 3 turns\n> I live in Lund.\nNoted.\n"));
   chat.Handle("/retry");
   EXPECT_THAT(session.rewinds, ElementsAre(25)) << "the session forgets the answer, too";
   EXPECT_THAT(Asked(0), ElementsAre("user: I live in Lund."));
