@@ -74,7 +74,7 @@ std::shared_ptr<LocalArchive::SessionFile> LocalArchive::FileOf(std::string_view
   std::shared_ptr<SessionFile>& file = open_[std::string(id)];
   if (file == nullptr) file = std::make_shared<SessionFile>();
   file->last_use = ++uses_;
-  const std::shared_ptr<SessionFile> found = file;
+  std::shared_ptr<SessionFile> found = file;
   while (static_cast<int64_t>(open_.size()) > max_open_files_) {
     auto oldest = open_.end();
     for (auto entry = open_.begin(); entry != open_.end(); ++entry) {

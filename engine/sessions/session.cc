@@ -72,7 +72,7 @@ Checkpoint NewCheckpoint(const Snapshot& snapshot) {
 }
 
 absl::Status Replay(SessionRecord record, SessionContent* content) {
-  return std::visit([content](auto&& body) { return ReplayOne(std::move(body), content); }, std::move(record));
+  return std::visit([content](auto& body) { return ReplayOne(std::move(body), content); }, record);
 }
 
 std::vector<Checkpoint> UsableAt(const SessionContent& content, int64_t position, bool needs_logits) {

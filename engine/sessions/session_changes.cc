@@ -79,7 +79,7 @@ absl::StatusOr<SessionInfo> SessionStore::Fork(std::string_view principal, std::
   }
   SessionSpec forked = spec;
   if (forked.principal.empty()) forked.principal = std::string(principal);
-  return Insert(forked, std::move(content), std::move(family));
+  return Insert(forked, std::move(content), family);
 }
 
 absl::StatusOr<RewindCost> SessionStore::Rewind(std::string_view principal, std::string_view ref, int64_t position,

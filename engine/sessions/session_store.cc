@@ -128,7 +128,7 @@ std::shared_ptr<OpenSession> SessionStore::Opened(const Found& found) {
     session->archive = found.archive;
     session->entry = found.entry;
   }
-  const std::shared_ptr<OpenSession> opened = session;
+  std::shared_ptr<OpenSession> opened = session;
   NoteUse(opened.get());
   for (auto oldest = by_use_.begin(); static_cast<int64_t>(open_.size()) > options_.max_open_sessions;) {
     if (oldest == by_use_.end()) break;

@@ -154,7 +154,7 @@ class SessionStore {
   absl::Status CheckSpec(const SessionSpec& spec) const;
   absl::Status CheckName(std::string_view principal, const std::string& name);
   absl::Status CheckQuota(std::string_view principal, int64_t more_sessions, int64_t more_bytes);
-  absl::StatusOr<SessionInfo> Insert(const SessionSpec& spec, SessionContent content, std::string family);
+  absl::StatusOr<SessionInfo> Insert(const SessionSpec& spec, SessionContent content, const std::string& family);
   absl::Status Append(OpenSession* session, SessionRecord record);
   absl::Status PutEntry(OpenSession* session);
   // Snapshots that the last record no longer names.

@@ -167,7 +167,7 @@ absl::Status SessionStore::CheckOne(const SessionEntry& entry, SessionArchive* a
     std::lock_guard<std::mutex> lock(session->mu);
     if (session->is_deleted) return absl::OkStatus();
     // Also what is in memory is read again.
-    const absl::Status status = session->is_busy ? Refresh(session.get()) : ReadRecords(session.get());
+    absl::Status status = session->is_busy ? Refresh(session.get()) : ReadRecords(session.get());
     if (absl::IsNotFound(status)) return absl::OkStatus();
     if (absl::IsUnavailable(status)) return status;
     if (!status.ok()) {

@@ -104,7 +104,8 @@ void SessionStore::CountBytes(const OpenSession& session, int64_t bytes) {
   }
 }
 
-absl::StatusOr<SessionInfo> SessionStore::Insert(const SessionSpec& spec, SessionContent content, std::string family) {
+absl::StatusOr<SessionInfo> SessionStore::Insert(const SessionSpec& spec, SessionContent content,
+                                                 const std::string& family) {
   if (absl::Status status = CheckSpec(spec); !status.ok()) return status;
   std::lock_guard<std::mutex> naming(naming_mu_);
   if (absl::Status status = CheckName(spec.principal, spec.name); !status.ok()) return status;
@@ -121,7 +122,7 @@ absl::StatusOr<SessionInfo> SessionStore::Insert(const SessionSpec& spec, Sessio
   meta.pinned = spec.pinned;
   meta.shared = spec.shared;
   meta.created = meta.last_turn = clock_->Now();
-  meta.family = family.empty() ? session->id : std::move(family);
+  meta.family = family.empty() ? session->id : family;
   meta.has_base = !content.tokens.empty();
   session->is_read = true;
   {
