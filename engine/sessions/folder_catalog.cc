@@ -29,6 +29,8 @@ std::string NamePath(std::string_view principal, std::string_view name) {
   return absl::StrCat("names/", HashOf(principal), "/", HashOf(name));
 }
 
+constexpr int kMaxTries = 16;
+
 // What became of a claim; put once, so that either its maker keeps it or another server voids it.
 constexpr char kHeld[] = "held";
 constexpr char kVoid[] = "void";
@@ -102,18 +104,22 @@ absl::Status FolderCatalog::Put(const SessionEntry& entry) {
 
 absl::StatusOr<FolderCatalog::Claim> FolderCatalog::LastClaim(const std::string& principal, const std::string& name) {
   const std::string path = NamePath(principal, name);
-  const auto names = folder_->List(path);
-  if (!names.ok()) return names.status();
-  Claim last;
-  for (const std::string& number : *names) {
-    int64_t value = 0;
-    if (absl::SimpleAtoi(number, &value)) last.number = std::max(last.number, value);
+  for (int attempt = 0; attempt < kMaxTries; ++attempt) {
+    const auto names = folder_->List(path);
+    if (!names.ok()) return names.status();
+    Claim last;
+    for (const std::string& number : *names) {
+      int64_t value = 0;
+      if (absl::SimpleAtoi(number, &value)) last.number = std::max(last.number, value);
+    }
+    if (last.number == 0) return last;
+    const auto id = folder_->Read(absl::StrCat(path, "/", last.number));
+    if (absl::IsNotFound(id.status())) continue;  // a later one was kept since the names were listed
+    if (!id.ok()) return id.status();
+    last.id = *id;
+    return last;
   }
-  if (last.number == 0) return last;
-  const auto id = folder_->Read(absl::StrCat(path, "/", last.number));
-  if (!id.ok()) return id.status();
-  last.id = *id;
-  return last;
+  return Busy(absl::StrCat("the name \"", name, "\" changes too fast"), absl::Seconds(1));
 }
 
 absl::StatusOr<bool> FolderCatalog::IsFree(const Claim& claim, const SessionEntry& wanted) {
@@ -139,9 +145,15 @@ absl::StatusOr<bool> FolderCatalog::IsFree(const Claim& claim, const SessionEntr
 absl::StatusOr<int64_t> FolderCatalog::ClaimName(const SessionEntry& entry) {
   const std::string path = NamePath(entry.principal, entry.name);
   if (absl::Status status = folder_->MakeFolder(path); !status.ok()) return status;
-  const auto last = LastClaim(entry.principal, entry.name);
-  if (!last.ok()) return last.status();
-  const auto free = IsFree(*last, entry);
+  auto last = LastClaim(entry.principal, entry.name);
+  absl::StatusOr<bool> free = false;
+  for (int attempt = 0; attempt < kMaxTries; ++attempt) {
+    if (!last.ok()) return last.status();
+    free = IsFree(*last, entry);
+    if (!absl::IsNotFound(free.status())) break;
+    // Its state has gone: a later claim was kept meanwhile.
+    last = LastClaim(entry.principal, entry.name);
+  }
   if (!free.ok()) return free.status();
   if (!*free) return Taken(entry.name);
   const absl::Status status = folder_->PutNew(absl::StrCat(path, "/", last->number + 1), entry.id, nullptr);
