@@ -8,6 +8,7 @@
 
 #include <atomic>
 #include <csignal>
+#include <cstdio>
 #include <functional>
 #include <memory>
 #include <random>
@@ -269,6 +270,13 @@ inline void ExpectServerThatSleptBeyondItsLeaseCannotAppend(const OpenArchive& o
   for (const int end : {ready[0], ready[1], go[0], go[1]}) close(end);
 }
 
+// What a server may be told that was stopped in the middle: no, or that it is not known.
+inline bool IsExpected(const absl::Status& status) {
+  if (absl::IsAborted(status) || absl::IsUnavailable(status)) return true;
+  fprintf(stderr, "unexpected: %s\n", status.ToString().c_str());
+  return false;
+}
+
 // One process of a race: appends under leases, compacts now and then, and reports what was acknowledged.
 inline int Race(const OpenArchive& open, const std::string& id, int number, int report) {
   const auto archive = open();
@@ -277,14 +285,14 @@ inline int Race(const OpenArchive& open, const std::string& id, int number, int 
   for (int attempt = 0; attempt < 2000 && appended < 15; ++attempt) {
     const auto lease = archive->Acquire(id, absl::StrCat("server ", number), absl::Milliseconds(150));
     if (!lease.ok()) {
-      if (!absl::IsAborted(lease.status())) return 20;
+      if (!IsExpected(lease.status())) return 20;
       absl::SleepFor(absl::Milliseconds(5 + random() % 20));
       continue;
     }
     const auto read = archive->Read(id);
     if (!read.ok()) {
-      if (absl::IsAborted(read.status())) continue;
-      return 21;
+      if (!IsExpected(read.status())) return 21;
+      continue;
     }
     const int64_t last = read->first + static_cast<int64_t>(read->records.size()) - 1;
     const std::string record = absl::StrCat(number, ".", attempt);
@@ -292,7 +300,7 @@ inline int Race(const OpenArchive& open, const std::string& id, int number, int 
     const char* const verdict = status.ok() ? "yes" : absl::IsAborted(status) ? "no" : "unknown";
     const std::string line = absl::StrCat(verdict, " ", record, "\n");
     if (write(report, line.data(), line.size()) != static_cast<ssize_t>(line.size())) return 22;
-    if (!status.ok() && !absl::IsAborted(status) && !absl::IsUnavailable(status)) return 23;
+    if (!status.ok() && !IsExpected(status)) return 23;
     if (status.ok()) ++appended;
     if (status.ok() && random() % 3 == 0) {
       std::string all = record;
@@ -300,9 +308,10 @@ inline int Race(const OpenArchive& open, const std::string& id, int number, int 
         all = absl::StrCat(*older, ",", all);
       }
       const absl::Status compacted = archive->Compact(id, last + 1, lease->fence, all);
-      if (!compacted.ok() && !absl::IsAborted(compacted) && !absl::IsUnavailable(compacted)) return 24;
+      if (!compacted.ok() && !IsExpected(compacted)) return 24;
     }
-    if (random() % 2 == 0 && !archive->Release(id, *lease).ok()) return 25;
+    const absl::Status released = random() % 2 == 0 ? archive->Release(id, *lease) : absl::OkStatus();
+    if (!released.ok() && !IsExpected(released)) return 25;
   }
   return appended == 15 ? 0 : 26;
 }
