@@ -24,9 +24,7 @@ class StepBuffers {
   // RESOURCE_EXHAUSTED says how many bytes are needed.
   absl::Status Reserve(int64_t max_rows, int64_t max_sequences, int64_t max_logit_rows, int64_t vocab_size);
   int64_t bytes() const { return logits_.size(); }
-  std::span<float> all_logits() {
-    return {logits_.as<float>(), static_cast<size_t>(logits_.size()) / sizeof(float)};
-  }
+  std::span<float> all_logits() { return {logits_.as<float>(), static_cast<size_t>(logits_.size()) / sizeof(float)}; }
 
   void Clear();
   // Adds rows of one sequence: the inputs at its next positions. Logits are wanted from row `first_logit` on (counted

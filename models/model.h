@@ -28,9 +28,9 @@ namespace statehouse {
 struct StepSequence {
   // Its slot: Model::slot_floats() floats of SlotMemory, zero before the first row. Only the model reads it.
   float* memory = nullptr;
-  int64_t position = 0;     // absolute position of the first row = tokens held so far
-  int32_t first_row = 0;    // index of its first row in StepBatch::tokens
-  int32_t num_rows = 0;     // >= 1; rows of one sequence are contiguous
+  int64_t position = 0;   // absolute position of the first row = tokens held so far
+  int32_t first_row = 0;  // index of its first row in StepBatch::tokens
+  int32_t num_rows = 0;   // >= 1; rows of one sequence are contiguous
 };
 
 struct StepBatch {
@@ -100,7 +100,7 @@ struct LoadOptions {
   std::string device = "cpu";           // --device: "cpu", "cuda", "cuda:N" or "auto" (see models/device.h)
   bool deterministic = false;           // --deterministic, GPU: bits that do not depend on what else is in a step
   double gpu_memory_utilization = 0.9;  // share of the GPU's memory that weights, steps and slots may take, in (0, 1]
-  bool dummy = false;  // random weights from config.json alone
+  bool dummy = false;                   // random weights from config.json alone
   uint64_t dummy_seed = 0;
   int64_t switch_over = kernels::kSwitchOverAuto;  // --switch-over
   int64_t max_tail_tokens = 0;                     // --max-tail-tokens: bound for shapes without a state form

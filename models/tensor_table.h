@@ -35,8 +35,8 @@ struct TensorSpec {
   std::vector<int64_t> shape;               // [rows, cols] or [size]
   kernels::PackedMatrix* matrix = nullptr;  // exactly one of the three destinations is set
   MatrixSink* sink = nullptr;
-  std::vector<float>* vector = nullptr;     // norms and biases stay float32
-  bool optional = false;                    // may be missing: the destination then stays empty
+  std::vector<float>* vector = nullptr;  // norms and biases stay float32
+  bool optional = false;                 // may be missing: the destination then stays empty
   Int8Mode int8_mode = Int8Mode::kQuantise;
   float dummy = 0;  // matrix: standard deviation of dummy weights · sqrt(cols); vector: the value
 

@@ -118,8 +118,8 @@ absl::Status LoadMatrix(const WeightFiles::Tensor& tensor, const TensorSpec& spe
   if (status.ok()) return status;
   // Shapes were checked before, so an invalid argument is an invalid value.
   const char* expectation = absl::IsInvalidArgument(status) ? "; expected finite values" : "";
-  return absl::Status(status.code(), absl::StrCat(TensorAt(tensor.file, spec.name), ": ",
-                                                  std::string(status.message()), expectation));
+  return absl::Status(status.code(),
+                      absl::StrCat(TensorAt(tensor.file, spec.name), ": ", std::string(status.message()), expectation));
 }
 
 int64_t BytesToLoad(const WeightFiles& files) {

@@ -49,8 +49,8 @@ absl::StatusOr<std::unique_ptr<SlotPool>> SlotPool::Create(const SlotShape& shap
   if (available.has_value() && num_slots > *available / shape.bytes()) {
     return shortage(absl::StrCat(*available, " bytes available"));
   }
-  auto memory = model == nullptr ? AllocateHostSlots(shape.bytes(), num_slots)
-                                 : model->AllocateSlots(shape.bytes(), num_slots);
+  auto memory =
+      model == nullptr ? AllocateHostSlots(shape.bytes(), num_slots) : model->AllocateSlots(shape.bytes(), num_slots);
   if (!memory.ok()) {
     return on_host && absl::IsResourceExhausted(memory.status()) ? shortage("too few") : memory.status();
   }

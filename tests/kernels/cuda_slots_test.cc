@@ -182,8 +182,9 @@ TEST_F(CudaSlots, EveryFormAndCut_AgreesWithTheDefinition) {
         GpuSequences sequences(shape, mode, 1);
         const std::vector<float> Y = RunInPieces(sequences, 0, problems, piece);
         const double error = RelativeError(Y, want);
-        EXPECT_LE(error, mode == SlotRetentionMode::kFastBf16 ? 1e-2 : 2e-5) << "d " << shape.head_dim << ", heads " << shape.heads_q << "/" << shape.heads_kv
-                               << ", pieces of " << piece << ", mode " << static_cast<int>(mode);
+        EXPECT_LE(error, mode == SlotRetentionMode::kFastBf16 ? 1e-2 : 2e-5)
+            << "d " << shape.head_dim << ", heads " << shape.heads_q << "/" << shape.heads_kv << ", pieces of " << piece
+            << ", mode " << static_cast<int>(mode);
         std::printf("d %d piece %d mode %d error %.2g\n", shape.head_dim, static_cast<int>(piece),
                     static_cast<int>(mode), error);
       }
@@ -243,7 +244,7 @@ TEST_F(CudaSlots, ASlotOfTheCpu_GoesOnHereAndTheOtherWayRound) {
   }
 }
 
-TEST_F(CudaSlots, ShapesWithoutKernels_AreNamed) {
+TEST(CudaSlotShapes, WithoutKernels_AreNamed) {
   const auto layout = RetentionLayout::Make({.heads_q = 2, .heads_kv = 1, .head_dim = 48});
   ASSERT_TRUE(layout.ok());
   const absl::Status status = SlotRetention::CheckSupport(*layout);
