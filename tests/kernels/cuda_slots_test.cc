@@ -244,7 +244,7 @@ TEST_F(CudaSlots, ASlotOfTheCpu_GoesOnHereAndTheOtherWayRound) {
   }
 }
 
-TEST_F(CudaSlots, ShapesWithoutKernels_AreNamed) {
+TEST(CudaSlotShapes, WithoutKernels_AreNamed) {
   const auto layout = RetentionLayout::Make({.heads_q = 2, .heads_kv = 1, .head_dim = 48});
   ASSERT_TRUE(layout.ok());
   const absl::Status status = SlotRetention::CheckSupport(*layout);

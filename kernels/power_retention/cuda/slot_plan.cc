@@ -128,8 +128,7 @@ void SlotRetentionPlan::ChooseParts(SlotWave* wave) const {
   if (mode_ == SlotRetentionMode::kDeterministic) {
     parts = std::min(kWideParts, groups);
   } else if (wave->few) {
-    // Many rounds of small blocks: the last, half empty one then costs little.
-    parts = std::min(std::max<int64_t>(1, groups / 4), 2 * wanted);
+    parts = std::min(std::max<int64_t>(1, groups / 4), wanted);
   } else if (wave->wide) {
     // A block of the kernel on tensor cores fills a multiprocessor: no last round that is almost empty.
     parts = std::clamp<int64_t>(num_multiprocessors_ / pairs - wave->tail_parts, 1, kWideParts);
