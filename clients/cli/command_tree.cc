@@ -35,7 +35,7 @@ bool IsSettable(const CLI::Option& option) {
 std::string SettingName(const CLI::Option& option) {
   const std::string& own = option.get_lnames().front();
   for (const std::string& other : option.get_lnames()) {
-    if (other.size() > own.size() && other.ends_with("-" + own)) return other;
+    if (other.size() > own.size() && other.ends_with("-" + own) && other != "no-" + own) return other;
   }
   return own;
 }

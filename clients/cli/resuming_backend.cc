@@ -88,8 +88,11 @@ absl::Status ResumingBackend::Generate(const v1::GenerateRequest& request, const
     if (!options_.waits_for_first && !arrived.started()) return status;
     if (!may_retry || Clock::now() - arrived.last_event() > options_.patience) return status;
     const bool had_events = arrived.last_event() > began;
-    if (had_events) pause = options_.first_pause;
-    if (options_.on_loss && (had_events || !std::exchange(told, true))) options_.on_loss(status);
+    if (had_events) {
+      pause = options_.first_pause;
+      told = false;
+    }
+    if (options_.on_loss && !std::exchange(told, true)) options_.on_loss(status);
     if (!Pause(pause)) return absl::CancelledError("cancelled while no server answered");
     pause = std::min(2 * pause, kLongestPause);
     if (arrived.started()) attempt.mutable_session()->set_resume_from(arrived.next());

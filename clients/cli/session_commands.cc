@@ -300,6 +300,11 @@ void AddUpkeep(CLI::App& sessions, Actions* actions) {
 void AddSessionCommands(CLI::App& root, Actions* actions) {
   CLI::App* sessions = root.add_subcommand(
       "sessions", "Conversations that the server keeps: list, fork, rewind, export and more. See chat --session.");
+  sessions->footer(
+      "Examples:\n"
+      "  statehouse chat --session ada          # makes it, or goes on with it\n"
+      "  statehouse sessions ls\n"
+      "  statehouse sessions rewind ada --turns 1");
   AddListing(*sessions, actions);
   AddCreation(*sessions, actions);
   AddRewinding(*sessions, actions);

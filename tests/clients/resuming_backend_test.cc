@@ -74,7 +74,7 @@ ResumingBackend::Options Quick(Seen* seen) {
   return options;
 }
 
-Seen Run(LossyBackend* inner, bool return_ids = false) {
+Seen Read(LossyBackend* inner, bool return_ids = false) {
   Seen seen;
   ResumingBackend backend(inner, Quick(&seen));
   v1::GenerateRequest request;
@@ -101,7 +101,7 @@ TEST(ResumingBackend, LostServer_IsAskedAgainFromWhereItWas) {
                         {0, absl::AbortedError("still held")},
                         {2, absl::InternalError("Received RST_STREAM with error code 2")},
                         {10, absl::OkStatus()}});
-    const Seen seen = Run(&inner, return_ids);
+    const Seen seen = Read(&inner, return_ids);
     EXPECT_TRUE(seen.status.ok()) << seen.status;
     EXPECT_EQ(seen.text, kWhole);
     EXPECT_EQ(seen.losses, 3) << "that nobody answered yet is no new loss";
@@ -118,7 +118,7 @@ TEST(ResumingBackend, LostServer_IsAskedAgainFromWhereItWas) {
 
 TEST(ResumingBackend, LostBetweenFinishedAndDone_SaysFinishedOnce) {
   LossyBackend inner({{10, absl::UnavailableError("gone")}, {10, absl::OkStatus()}});
-  const Seen seen = Run(&inner);
+  const Seen seen = Read(&inner);
   EXPECT_TRUE(seen.status.ok());
   EXPECT_EQ(seen.text, kWhole);
   EXPECT_THAT(seen.kinds, ElementsAre("started", "delta", "finished", "done"));
@@ -128,7 +128,7 @@ TEST(ResumingBackend, RefusedRequest_IsNotAskedAgain) {
   for (const absl::Status& refusal : {absl::AbortedError("busy"), absl::InvalidArgumentError("no"),
                                       absl::ResourceExhaustedError("full"), absl::InternalError("a step failed")}) {
     LossyBackend inner({{-1, refusal}});
-    const Seen seen = Run(&inner);
+    const Seen seen = Read(&inner);
     EXPECT_EQ(seen.status, refusal);
     EXPECT_EQ(seen.losses, 0);
     EXPECT_THAT(seen.kinds, IsEmpty());

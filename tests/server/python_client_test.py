@@ -244,7 +244,7 @@ class PythonClient(unittest.TestCase):
 
     def test_health(self):
         health = health_pb2_grpc.HealthStub(self.channel)
-        for name in ("", "statehouse.v1.Generation", "statehouse.v1.Admin"):
+        for name in ("", "statehouse.v1.Generation", "statehouse.v1.Sessions", "statehouse.v1.Admin"):
             self.assertEqual(health.Check(health_pb2.HealthCheckRequest(service=name)).status,
                              health_pb2.HealthCheckResponse.SERVING)
         with self.assertRaises(grpc.RpcError) as caught:
@@ -255,7 +255,7 @@ class PythonClient(unittest.TestCase):
         # ServerReflectionRequest{list_services: "*"} (field 7) and its answer, read as bytes: no stubs are packaged.
         call = self.channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
         answer = next(call(iter([b"\x3a\x01*"])))
-        for name in (b"statehouse.v1.Generation", b"statehouse.v1.Tokenizer", b"statehouse.v1.Models",
+        for name in (b"statehouse.v1.Generation", b"statehouse.v1.Sessions", b"statehouse.v1.Tokenizer", b"statehouse.v1.Models",
                      b"statehouse.v1.Admin", b"grpc.health.v1.Health"):
             self.assertIn(name, answer)
 
