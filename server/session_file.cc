@@ -19,6 +19,8 @@ using Json = nlohmann::ordered_json;
 static_assert(std::endian::native == std::endian::little, "files are little-endian");
 constexpr std::string_view kMagic = "SHSESS01";
 constexpr size_t kSectionHead = 16;  // u64 bytes, u64 XXH3-64
+// Parsing JSON takes many times its bytes of memory.
+constexpr size_t kMaxDescription = size_t{16} << 20;
 
 void AddSection(std::string_view bytes, std::string* file) {
   const uint64_t head[2] = {bytes.size(), XXH3_64bits(bytes.data(), bytes.size())};
@@ -48,6 +50,7 @@ absl::StatusOr<std::span<const std::byte>> TakeSection(std::string_view name, st
 Json Describe(const SessionImage& image) {
   Json turns = Json::array();
   for (const TurnSpan& turn : image.turns) {
+    if (turn.end == turn.input_begin) continue;  // it says nothing, and readers refuse it
     turns.push_back({turn.input_begin, turn.answer_begin, turn.end, turn.seed});
   }
   return {{"format", 1},
@@ -71,6 +74,7 @@ absl::Status ReadTurns(const Json& turns, int64_t num_tokens, std::vector<TurnSp
     const bool ascends =
         end <= span.input_begin && span.input_begin <= span.answer_begin && span.answer_begin <= span.end;
     if (!ascends || span.end > num_tokens) return Damaged("the turns do not follow on each other");
+    if (span.end == span.input_begin) return Damaged("a turn holds no tokens");
     end = span.end;
     out->push_back(span);
   }
@@ -79,6 +83,9 @@ absl::Status ReadTurns(const Json& turns, int64_t num_tokens, std::vector<TurnSp
 
 absl::Status ReadDescription(std::span<const std::byte> section, SessionImage* image, int64_t* num_tokens,
                              bool* has_snapshot) {
+  if (section.size() > kMaxDescription) {
+    return Damaged(absl::StrCat("its description has ", section.size(), " bytes; at most ", kMaxDescription));
+  }
   const auto* const text = reinterpret_cast<const char*>(section.data());
   const Json json = Json::parse(text, text + section.size(), nullptr, /*allow_exceptions=*/false);
   if (!json.is_object() || !json.contains("format") || json["format"] != 1) {
@@ -103,7 +110,9 @@ absl::Status ReadDescription(std::span<const std::byte> section, SessionImage* i
 
 absl::Status ReadTokens(std::span<const std::byte> section, int64_t num_tokens, int64_t vocab_size,
                         std::vector<int32_t>* tokens) {
-  if (section.size() != static_cast<size_t>(num_tokens) * sizeof(int32_t)) return Damaged("its number of tokens");
+  const bool fits =
+      section.size() % sizeof(int32_t) == 0 && section.size() / sizeof(int32_t) == static_cast<size_t>(num_tokens);
+  if (!fits) return Damaged("its number of tokens");
   tokens->resize(static_cast<size_t>(num_tokens));
   if (!section.empty()) std::memcpy(tokens->data(), section.data(), section.size());
   for (const int32_t id : *tokens) {

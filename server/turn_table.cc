@@ -5,7 +5,9 @@ namespace statehouse {
 TurnTable::Ticket::~Ticket() {
   {
     std::lock_guard<std::mutex> lock(table_->mu_);
-    table_->tickets_.erase(place_);
+    // A later turn may have taken the place.
+    const auto place = table_->tickets_.find(name_);
+    if (place != table_->tickets_.end() && place->second == this) table_->tickets_.erase(place);
   }
   table_->left_.notify_all();
 }
@@ -26,9 +28,9 @@ bool TurnTable::Ticket::superseded() const {
 }
 
 std::unique_ptr<TurnTable::Ticket> TurnTable::Enter(const std::string& session_id, const std::string& key) {
-  std::unique_ptr<Ticket> ticket(new Ticket(this));
+  std::unique_ptr<Ticket> ticket(new Ticket(this, {session_id, key}));
   std::lock_guard<std::mutex> lock(mu_);
-  ticket->place_ = tickets_.emplace(std::pair(session_id, key), ticket.get()).first;
+  tickets_[ticket->name_] = ticket.get();
   return ticket;
 }
 

@@ -19,7 +19,7 @@ class TurnTable {
   class Ticket;
 
  private:
-  using Tickets = std::map<std::pair<std::string, std::string>, Ticket*>;  // by session id and key
+  using Name = std::pair<std::string, std::string>;  // session id and key
 
  public:
   // One turn's place; leaves with the object.
@@ -34,14 +34,15 @@ class TurnTable {
 
    private:
     friend class TurnTable;
-    explicit Ticket(TurnTable* table) : table_(table) {}
+    Ticket(TurnTable* table, Name name) : table_(table), name_(std::move(name)) {}
     TurnTable* const table_;
+    const Name name_;
     std::shared_ptr<EventStream> stream_;  // guarded by the table's mu_, as all below
     bool superseded_ = false;
-    Tickets::iterator place_;
   };
 
-  // The table must outlive the ticket. REQUIRES: no other turn of that session is in the table with that key.
+  // The table must outlive the ticket. A turn with the same key that has not left yet (its outcome is committed, or it
+  // lost its lease) gives its place up: only the new one can be superseded then.
   std::unique_ptr<Ticket> Enter(const std::string& session_id, const std::string& key);
   // Cancels the turn of that key and waits until it is over. False: there is none here, or `until` passed first.
   bool Supersede(const std::string& session_id, const std::string& key, absl::Time until);
@@ -49,7 +50,7 @@ class TurnTable {
  private:
   mutable std::mutex mu_;
   std::condition_variable left_;
-  Tickets tickets_;  // guarded by mu_
+  std::map<Name, Ticket*> tickets_;  // guarded by mu_
 };
 
 }  // namespace statehouse

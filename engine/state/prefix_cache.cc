@@ -102,7 +102,7 @@ PrefixCache::~PrefixCache() {
 }
 
 std::string PrefixCache::Spill(const std::shared_ptr<const Snapshot>& snapshot) {
-  std::string key = SnapshotVault::NewKey();
+  std::string key = SnapshotVault::NewPrefixKey();
   return options_.vault->Keep(key, snapshot, /*durable=*/true).ok() ? key : std::string();
 }
 

@@ -16,9 +16,11 @@ namespace {
 constexpr size_t kKeyBytes = 32;
 
 absl::Status CheckKey(const std::string& key) {
-  const bool good = key.size() == kKeyBytes && key.find_first_not_of("0123456789abcdef") == std::string::npos;
+  const size_t digits = SnapshotVault::IsPrefixKey(key) ? 1 : 0;
+  const bool good = key.size() == kKeyBytes && key.find_first_not_of("0123456789abcdef", digits) == std::string::npos;
   if (good) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("\"", key, "\" is no key of a snapshot: 32 hexadecimal digits"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("\"", key, "\" is no key of a snapshot: 32 hexadecimal digits, or p and 31"));
 }
 
 absl::Status NowhereError(const std::string& key) {
@@ -57,15 +59,16 @@ class TieredVault final : public SnapshotVault, public VaultTier::Source {
   absl::Status Keep(const std::string& key, std::shared_ptr<const Snapshot> snapshot, bool durable) override {
     if (absl::Status status = CheckKey(key); !status.ok()) return status;
     const int64_t bytes = snapshot->bytes();
-    const bool moves = durable && (disk_ != nullptr || store_ != nullptr);
+    VaultTier* const store = StoreFor(key);
+    const bool moves = durable && (disk_ != nullptr || store != nullptr);
     // In the pool before it is in a queue, or a mover would not find it.
     Add(key, {.snapshot = std::move(snapshot), .exactness = Exactness::kExact, .numeric_difference = ""}, moves);
     if (!moves) return absl::OkStatus();
     bool queued = false;
     if (disk_ != nullptr) queued = disk_->Enqueue(key, bytes, false);
-    if (store_ != nullptr) queued = store_->Enqueue(key, bytes, false) || queued;
+    if (store != nullptr) queued = store->Enqueue(key, bytes, false) || queued;
     // Held for a move only: not if there is none, nor if it has been there before.
-    if (!queued || (disk_ != nullptr && disk_->Has(key)) || (store_ != nullptr && store_->Has(key))) LetGo(key);
+    if (!queued || (disk_ != nullptr && disk_->Has(key)) || (store != nullptr && store->Has(key))) LetGo(key);
     return absl::OkStatus();
   }
 
@@ -105,7 +108,7 @@ class TieredVault final : public SnapshotVault, public VaultTier::Source {
       return Fetched{item.snapshot, Tier::kHost, item.exactness, item.numeric_difference};
     }
     absl::Status worst = NowhereError(key);
-    for (const auto& [tier, below] : {std::pair{Tier::kDisk, disk_.get()}, std::pair{Tier::kStore, store_.get()}}) {
+    for (const auto& [tier, below] : {std::pair{Tier::kDisk, disk_.get()}, std::pair{Tier::kStore, StoreFor(key)}}) {
       if (below == nullptr || (below->is_surveyed() && !below->Has(key))) continue;
       absl::StatusOr<Fetched> fetched = FetchFrom(below, tier, key, allow_other_numeric);
       if (fetched.ok() || absl::IsFailedPrecondition(fetched.status())) return fetched;
@@ -140,7 +143,7 @@ class TieredVault final : public SnapshotVault, public VaultTier::Source {
       count(Tier::kHost, pool_.Remove(key, &freed));
     }
     absl::Status worst;
-    for (const auto& [tier, below] : {std::pair{Tier::kDisk, disk_.get()}, std::pair{Tier::kStore, store_.get()}}) {
+    for (const auto& [tier, below] : {std::pair{Tier::kDisk, disk_.get()}, std::pair{Tier::kStore, StoreFor(key)}}) {
       if (below == nullptr) continue;
       int64_t bytes = -1;
       worst.Update(below->Remove(key, &bytes));
@@ -183,6 +186,8 @@ class TieredVault final : public SnapshotVault, public VaultTier::Source {
   static std::string NameOf(Tier tier, const std::string& key) {
     return absl::StrCat("snapshot ", key, " on ", TierName(tier));
   }
+  // Null: the key's snapshots do not go there.
+  VaultTier* StoreFor(const std::string& key) const { return IsPrefixKey(key) ? nullptr : store_.get(); }
   VaultTier* BelowOf(Tier tier) const {
     return tier == Tier::kDisk ? disk_.get() : tier == Tier::kStore ? store_.get() : nullptr;
   }
@@ -236,7 +241,7 @@ class TieredVault final : public SnapshotVault, public VaultTier::Source {
       });
     }
     // A copy of the file: host memory has it no more, or has it from a machine of another numeric mode.
-    VaultTier* const from = to == Tier::kStore ? disk_.get() : store_.get();
+    VaultTier* const from = to == Tier::kStore ? disk_.get() : StoreFor(key);
     if (from == nullptr) return NowhereError(key);
     auto file = from->Get(key);
     if (!file.ok()) return file.status();
@@ -261,6 +266,12 @@ std::string SnapshotVault::NewKey() {
   std::random_device device;
   std::string key;
   for (int part = 0; part < 4; ++part) absl::StrAppend(&key, absl::Hex(device(), absl::kZeroPad8));
+  return key;
+}
+
+std::string SnapshotVault::NewPrefixKey() {
+  std::string key = NewKey();
+  key[0] = 'p';
   return key;
 }
 

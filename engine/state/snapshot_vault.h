@@ -64,8 +64,8 @@ class SnapshotVault {
                                                                BlobStore* disk, BlobStore* store);
   virtual ~SnapshotVault() = default;  // waits for moves under way; those that wait are dropped
 
-  // Returns at once. `key` names it in every tier: 32 hexadecimal digits, random (NewKey()). With `durable` it goes to
-  // the tiers below; without it leaves with host memory.
+  // Returns at once. `key` names it in every tier: NewKey() or NewPrefixKey(). With `durable` it goes to the tiers
+  // below (under a NewPrefixKey() to disk only); without it leaves with host memory.
   virtual absl::Status Keep(const std::string& key, std::shared_ptr<const Snapshot> snapshot, bool durable) = 0;
   // Blocks until it survives this process (on disk or in the store; `shared`: in the store), or the deadline.
   // NOT_FOUND: in no tier. RESOURCE_EXHAUSTED: full. UNAVAILABLE: not in time. FAILED_PRECONDITION: there is no such
@@ -89,7 +89,11 @@ class SnapshotVault {
   virtual absl::StatusOr<std::vector<BlobInfo>> List(Tier tier, const std::string& after, int64_t limit) = 0;
   virtual std::array<TierTotals, kNumTiers> totals() const = 0;
 
+  // Random: 32 hexadecimal digits.
   static std::string NewKey();
+  // "p" and 31 digits: of a cache that ends with its process. Such a snapshot makes room on disk for others.
+  static std::string NewPrefixKey();
+  static bool IsPrefixKey(const std::string& key) { return !key.empty() && key[0] == 'p'; }
 };
 
 }  // namespace statehouse

@@ -74,7 +74,8 @@ absl::Status VaultTier::MakeRoom(int64_t bytes) {
     if (known_bytes_ + bytes <= options_.max_bytes) return absl::OkStatus();
     excess = known_bytes_ + bytes - options_.max_bytes + options_.max_bytes / kRoomShare;
     for (const auto& [key, known] : known_) {
-      if (below_ != nullptr && below_->Has(key)) leaving.emplace_back(known.used, key);
+      const bool may_go = SnapshotVault::IsPrefixKey(key) || (below_ != nullptr && below_->Has(key));
+      if (may_go) leaving.emplace_back(known.used, key);
     }
   }
   std::sort(leaving.begin(), leaving.end());

@@ -2,11 +2,17 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <span>
 #include <string>
 #include <thread>
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "server/import_table.h"
+#include "server/session_file.h"
 #include "server/session_input.h"
 #include "server/turn_table.h"
 #include "tests/support/server_fixture.h"
@@ -45,6 +51,17 @@ TEST(TurnTable, StreamThatComesAfterItWasSuperseded_IsCancelledAtOnce) {
   EXPECT_TRUE(stream->cancelled());
 }
 
+TEST(TurnTable, TicketThatOutlivesItsTurn_LeavesTheNextOneItsPlace) {
+  TurnTable table;
+  auto old = table.Enter("id", "key");
+  const auto ticket = table.Enter("id", "key");
+  const auto stream = std::make_shared<EventStream>("r", 1, 4);
+  ticket->SetStream(stream);
+  old.reset();
+  EXPECT_FALSE(table.Supersede("id", "key", absl::Now())) << "it has not ended";
+  EXPECT_TRUE(stream->cancelled());
+}
+
 TEST(ImportTable, TransferGoesOnWhereItEnded) {
   ImportTable table;
   EXPECT_EQ(table.Offset("ann", "t"), 0);
@@ -72,6 +89,51 @@ TEST(ImportTable, BoundsNumberAndBytes_AndForgets) {
   absl::SleepFor(absl::Milliseconds(2));
   ASSERT_TRUE(table.Open("ann", "c").ok()) << "what nobody goes on with makes room";
   EXPECT_TRUE(table.Append("bob", "c", 0, "123").ok());
+}
+
+// A session file of three tokens that says of itself what it likes.
+std::string FileOf(const std::string& description) {
+  std::string file = "SHSESS01";
+  const int32_t tokens[3] = {1, 2, 3};
+  for (const std::string& section :
+       {description, std::string(reinterpret_cast<const char*>(tokens), sizeof(tokens)), std::string()}) {
+    const uint64_t head[2] = {section.size(), XXH3_64bits(section.data(), section.size())};
+    file.append(reinterpret_cast<const char*>(head), sizeof(head));
+    file += section;
+  }
+  return file;
+}
+
+std::string Description(const std::string& num_tokens, const std::string& turns) {
+  return absl::StrCat(R"({"format":1,"name":"","labels":{},"has_snapshot":false,"num_tokens":)", num_tokens,
+                      R"(,"turns":)", turns, "}");
+}
+
+absl::StatusOr<SessionImage> ReadFile(const std::string& file) {
+  return ReadSessionFile(std::as_bytes(std::span(file)), Fingerprint(), SlotShape(), /*vocab_size=*/10, false);
+}
+
+TEST(SessionFile, ClaimsThatDoNotFit_AreDamage) {
+  ASSERT_TRUE(ReadFile(FileOf(Description("3", "[[0,2,3,7]]"))).ok());
+  const std::string padding(size_t{16} << 20, ' ');
+  for (const std::string& description :
+       {Description("4611686018427387907", "[]"),  // 2^62 + 3: as many bytes as 3, but for those that overflow
+        Description("2", "[]"), Description("3", "[[0,0,0,7]]"), Description("3", "[[0,2,4,7]]"),
+        Description("3", "[]") + padding}) {
+    EXPECT_TRUE(absl::IsDataLoss(ReadFile(FileOf(description)).status())) << description.substr(0, 100);
+  }
+}
+
+TEST(SessionFile, TurnWithoutTokens_IsNotWritten) {
+  SessionImage image;
+  image.tokens = {1, 2, 3};
+  image.turns = {{.input_begin = 0, .answer_begin = 2, .end = 3, .seed = 7},
+                 {.input_begin = 3, .answer_begin = 3, .end = 3, .seed = 8}};
+  std::string file;
+  ASSERT_TRUE(WriteSessionFile(image, Fingerprint(), {}, &file).ok());
+  const auto read = ReadFile(file);
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(read->turns.size(), 1u);
 }
 
 v1::GenerateRequest Asked() {

@@ -94,6 +94,23 @@ TEST_F(SnapshotVaultTest, DurableSnapshot_ReachesEveryTierAndIsFoundInTheNearest
   EXPECT_EQ(Totals(*vault, Tier::kStore).hits, 1);
 }
 
+TEST_F(SnapshotVaultTest, SnapshotOfThePrefixCache_StaysOnThisMachine) {
+  const std::string key = SnapshotVault::NewPrefixKey();
+  {
+    const auto vault = Open(&disk_, &store_);
+    ASSERT_TRUE(vault->Keep(key, Make(1), true).ok());
+    ASSERT_TRUE(vault->Keep(key_, Make(2), true).ok());
+    ASSERT_TRUE(vault->Flush(key, false, Soon()).ok());
+    ASSERT_TRUE(vault->Flush(key_, true, Soon()).ok());
+    EXPECT_EQ(store_.num_values(), 1) << "the other's";
+  }
+  const auto vault = Open(&disk_, &store_);
+  ExpectIs(vault->Fetch(key, false), Tier::kDisk, 1);
+  SnapshotVault::Removed removed;
+  ASSERT_TRUE(vault->Drop(key, &removed).ok());
+  EXPECT_EQ(vault->Fetch(key, false).status().code(), absl::StatusCode::kNotFound);
+}
+
 TEST_F(SnapshotVaultTest, SnapshotThatIsNotDurable_LeavesWithHostMemory) {
   {
     const auto vault = Open(&disk_, nullptr);
