@@ -175,8 +175,13 @@ class SessionStore {
   std::vector<Checkpoint> Keep(const OpenSession& session, const Turn& turn, int64_t num_tokens,
                                std::span<const std::shared_ptr<const Snapshot>> snapshots,
                                std::vector<std::string>* new_keys);
-  absl::Status WaitForDurableSnapshot(OpenSession* session, const std::vector<Checkpoint>& checkpoints, int64_t head,
-                                      absl::Time deadline);
+  // Of which snapshots one has to be durable before a turn that ends at `head` is acknowledged, the oldest first: it is
+  // the likeliest to be written already. Empty: nothing to wait for.
+  std::vector<std::string> KeysToWaitFor(const OpenSession& session, const std::vector<Checkpoint>& checkpoints,
+                                         int64_t head) const;
+  // REQUIRES: session->mu is not held. `durable` is the one that is written then.
+  absl::Status WaitForDurableSnapshot(const std::vector<std::string>& keys, bool shared, absl::Time deadline,
+                                      std::string* durable);
   absl::StatusOr<TurnOutcome> Commit(Turn* turn, TurnOutcome outcome,
                                      std::span<const std::shared_ptr<const Snapshot>> snapshots);
   void EndTurn(OpenSession* session);

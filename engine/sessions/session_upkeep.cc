@@ -59,8 +59,9 @@ absl::Status SessionStore::Upkeep() {
   }
   if (options_.archive == nullptr || !options_.archive->is_shared()) return status;
   for (const auto& session : OpenSessions()) {
-    std::lock_guard<std::mutex> lock(session->mu);
-    if (!session->is_busy || session->lease.owner.empty()) continue;
+    // One that is in use now has its turn at the next call: it must not keep the others from theirs.
+    std::unique_lock<std::mutex> lock(session->mu, std::try_to_lock);
+    if (!lock.owns_lock() || !session->is_busy || session->lease.owner.empty()) continue;
     absl::Status renewed = options_.archive->Renew(session->id, session->lease, options_.lease);
     if (status.ok()) status = renewed;
   }
@@ -71,7 +72,11 @@ absl::Status SessionStore::WriteSummaries(bool all) {
   absl::Status first = absl::OkStatus();
   int64_t left = all ? INT64_MAX : 64;
   for (const auto& session : OpenSessions()) {
-    std::unique_lock<std::mutex> lock(session->mu);
+    std::unique_lock<std::mutex> lock(session->mu, std::try_to_lock);
+    if (!lock.owns_lock()) {
+      if (!all) continue;
+      lock.lock();
+    }
     if (session->is_deleted || session->is_busy || !session->is_read || !session->has_stale_entry) continue;
     if (left-- == 0) break;
     // Where others change entries too, a lease keeps them from doing so between reading and writing.
