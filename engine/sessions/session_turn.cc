@@ -240,6 +240,8 @@ absl::Status SessionStore::PrepareTurn(const TurnRequest& request, OpenSession* 
   lock.lock();
   status = Append(session, turn->begun_);
   turn->is_recorded_ = status.ok();
+  // Turns that begin and never end would make the records grow without end too.
+  if (status.ok()) CompactIfWorthwhile(session);
   return status;
 }
 
