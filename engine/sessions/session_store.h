@@ -194,6 +194,7 @@ class SessionStore {
 
   const SessionStoreOptions options_;
   Clock* const clock_;
+  const absl::Time opened_;
   MemoryArchive memory_;
 
   std::mutex naming_mu_;  // held while a name is looked for and then taken; comes before a session's

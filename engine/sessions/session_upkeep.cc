@@ -140,9 +140,9 @@ absl::StatusOr<GarbageReport> SessionStore::CollectGarbage() {
       for (const SessionEntry& entry : *entries) {
         after = entry.id;
         const auto held = Hold(entry.principal, entry.id, Access::kRead);
-        // One that cannot be read now may name any.
-        if (absl::IsUnavailable(held.status())) return held.status();
-        if (!held.ok()) continue;
+        if (absl::IsNotFound(held.status()) || absl::IsDataLoss(held.status())) continue;
+        // One that cannot be read now, or not by this server, may name any.
+        if (!held.ok()) return held.status();
         for (const Checkpoint& checkpoint : held->session->content.checkpoints) named.insert(checkpoint.key);
       }
     }
@@ -157,6 +157,8 @@ absl::StatusOr<GarbageReport> SessionStore::CollectGarbage() {
       for (const BlobInfo& blob : *blobs) {
         after = blob.key;
         if (named.contains(blob.key) || clock_->Now() - blob.modified < kGarbageAge) continue;
+        // Those of the prefix cache are in use as long as it lives; a process that died left its own behind.
+        if (SnapshotVault::IsPrefixKey(blob.key) && blob.modified >= opened_) continue;
         if (absl::Status status = options_.vault->Drop(blob.key, &report.removed); !status.ok()) return status;
       }
     }
