@@ -259,23 +259,32 @@ absl::Status SessionStore::Drain(absl::Time until) {
   const absl::Status summaries = WriteSummaries(/*all=*/true);
   if (first.ok()) first = summaries;
   if (options_.vault == nullptr) return first;
-  int64_t left = 0;
-  for (const auto& session : OpenSessions()) {
-    std::vector<Checkpoint> checkpoints;
+  struct Leaving {
+    std::vector<std::string> keys;  // the head's first
     bool is_shared = false;
-    {
-      std::lock_guard<std::mutex> lock(session->mu);
-      if (session->is_deleted || !session->is_read || session->archive == &memory_) continue;
-      checkpoints = session->content.checkpoints;
-      is_shared = session->archive->is_shared();
-    }
-    // The head first: the others only save going back from being computed again.
-    for (auto checkpoint = checkpoints.rbegin(); checkpoint != checkpoints.rend(); ++checkpoint) {
-      const absl::Status status = options_.vault->Flush(checkpoint->key, is_shared, until);
-      if (status.ok() || absl::IsNotFound(status) || absl::IsFailedPrecondition(status)) continue;
-      ++left;
-      if (first.ok()) first = status;
-    }
+  };
+  std::vector<Leaving> leaving;
+  for (const auto& session : OpenSessions()) {
+    std::lock_guard<std::mutex> lock(session->mu);
+    if (session->is_deleted || !session->is_read || session->archive == &memory_) continue;
+    Leaving& one = leaving.emplace_back();
+    one.is_shared = session->archive->is_shared();
+    const std::vector<Checkpoint>& checkpoints = session->content.checkpoints;
+    for (auto it = checkpoints.rbegin(); it != checkpoints.rend(); ++it) one.keys.push_back(it->key);
+  }
+  int64_t left = 0;
+  const auto flush = [&](const std::string& key, bool is_shared) {
+    const absl::Status status = options_.vault->Flush(key, is_shared, until);
+    if (status.ok() || absl::IsNotFound(status) || absl::IsFailedPrecondition(status)) return;
+    ++left;
+    if (first.ok()) first = status;
+  };
+  // All heads first: the older ones only save going back from being computed again.
+  for (const Leaving& one : leaving) {
+    if (!one.keys.empty()) flush(one.keys[0], one.is_shared);
+  }
+  for (const Leaving& one : leaving) {
+    for (size_t idx = 1; idx < one.keys.size(); ++idx) flush(one.keys[idx], one.is_shared);
   }
   if (left == 0) return first;
   return absl::Status(first.code(), absl::StrCat(std::string(first.message()), "; ", left,
