@@ -160,6 +160,8 @@ class SessionStore {
   // Snapshots that the last record no longer names.
   void DropKeys(OpenSession* session, const std::vector<Checkpoint>& before);
   void CompactIfWorthwhile(OpenSession* session);
+  // REQUIRES: naming_mu_ is held if the name changes, and the lease if the archive does.
+  absl::StatusOr<SessionInfo> ChangeTo(OpenSession* session, const SessionChange& change);
   absl::Status MoveTo(OpenSession* session, Durability durability);
   absl::StatusOr<SnapshotVault::Removed> Remove(OpenSession* session);
   absl::Status DropFamilyKeys(const OpenSession& session, const std::vector<Checkpoint>& shared,
