@@ -181,9 +181,8 @@ absl::StatusOr<SessionInfo> SessionStore::Update(std::string_view principal, std
   if (!moves) return ChangeTo(session, change);
   // Nobody else may append to what is copied and then removed.
   if (session->is_busy) return Busy("session: a turn is under way; wait for its end", absl::Seconds(1));
-  absl::Status status = AcquireLease(session);
-  absl::StatusOr<SessionInfo> changed = status;
-  if (status.ok()) changed = ChangeTo(session, change);
+  const absl::Status leased = AcquireLease(session);
+  auto changed = leased.ok() ? ChangeTo(session, change) : absl::StatusOr<SessionInfo>(leased);
   ReleaseLease(session);
   return changed;
 }
