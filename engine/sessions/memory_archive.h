@@ -38,7 +38,7 @@ class EntryTable {
   std::map<std::string, Owner, std::less<>> owners_;
 };
 
-class MemoryArchive final : public SessionArchive {
+class MemoryArchive : public SessionArchive {
  public:
   absl::Status PutEntry(const SessionEntry& entry) override;
   absl::StatusOr<SessionEntry> FindEntry(std::string_view principal, std::string_view ref) override;

@@ -122,7 +122,6 @@ absl::Status SessionStore::MoveTo(OpenSession* session, Durability durability) {
     if (!status.ok()) session->meta = old_meta;
     return status;
   }
-  if (session->is_busy) return Busy("session: a turn is under way; wait for its end", absl::Seconds(1));
   if (options_.vault != nullptr) {
     for (const Checkpoint& checkpoint : session->content.checkpoints) {
       auto fetched = options_.vault->Fetch(checkpoint.key, /*allow_other_numeric=*/true);
@@ -132,32 +131,63 @@ absl::Status SessionStore::MoveTo(OpenSession* session, Durability durability) {
   }
   const int64_t old_records = std::exchange(session->num_records, 0);
   const int64_t old_bytes = std::exchange(session->record_bytes, 0);
-  session->archive = to;
-  session->meta.num_records = session->meta.forked_at = 0;
-  session->meta.has_base = !session->content.tokens.empty();
-  absl::Status status = PutEntry(session);
-  if (status.ok() && session->meta.has_base) status = Append(session, session->content);
-  if (!status.ok()) {
+  const auto undo = [&] {
     (void)to->Remove(session->id, 0);
     session->archive = from;
     session->num_records = old_records;
     session->record_bytes = old_bytes;
     session->meta = old_meta;
     session->is_read = false;
+  };
+  session->archive = to;
+  session->meta.num_records = session->meta.forked_at = 0;
+  session->meta.has_base = !session->content.tokens.empty();
+  absl::Status status = PutEntry(session);
+  if (status.ok() && session->meta.has_base) status = Append(session, session->content);
+  if (!status.ok()) {
+    undo();
     return status;
   }
   // Two archives would disagree after the next turn.
-  status = from->Remove(session->id, 0);
+  status = from->Remove(session->id, session->lease.fence);
+  if (!status.ok()) {
+    const absl::Status there = from->FindEntry(session->entry.principal, session->id).status();
+    if (there.ok()) {
+      undo();
+      return status;
+    }
+    // It may be gone from there: what was written here must stay.
+    if (absl::IsNotFound(there)) status = absl::OkStatus();
+  }
   if (!status.ok()) session->is_read = false;
+  session->lease = {};  // of an archive that it left
   return status;
 }
 
 absl::StatusOr<SessionInfo> SessionStore::Update(std::string_view principal, std::string_view ref,
                                                  const SessionChange& change) {
-  std::lock_guard<std::mutex> naming(naming_mu_);
-  const auto held = Hold(principal, ref, Access::kAppend);
+  auto held = Hold(principal, ref, Access::kAppend);
   if (!held.ok()) return held.status();
   OpenSession* const session = held->session.get();
+  std::unique_lock<std::mutex> naming(naming_mu_, std::defer_lock);
+  if (change.name.has_value() && *change.name != session->entry.name) {
+    // Both, and neither while waiting for the other: who names sessions waits for no session.
+    held->lock.unlock();
+    std::lock(naming, held->lock);
+    if (absl::Status status = Refresh(session); !status.ok()) return status;
+  }
+  const Durability durability = change.durability.value_or(Durability::kDefault);
+  const bool moves = durability != Durability::kDefault && ArchiveFor(durability) != session->archive;
+  if (!moves) return ChangeTo(session, change);
+  // Nobody else may append to what is copied and then removed.
+  if (session->is_busy) return Busy("session: a turn is under way; wait for its end", absl::Seconds(1));
+  const absl::Status leased = AcquireLease(session);
+  auto changed = leased.ok() ? ChangeTo(session, change) : absl::StatusOr<SessionInfo>(leased);
+  ReleaseLease(session);
+  return changed;
+}
+
+absl::StatusOr<SessionInfo> SessionStore::ChangeTo(OpenSession* session, const SessionChange& change) {
   SessionSpec spec = InfoOf(session).spec;
   spec.name = change.name.value_or(spec.name);
   spec.labels = change.labels.value_or(spec.labels);

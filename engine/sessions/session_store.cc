@@ -47,7 +47,7 @@ const char* DurabilityName(Durability durability) {
 }
 
 SessionStore::SessionStore(const SessionStoreOptions& options)
-    : options_(options), clock_(options.clock == nullptr ? Clock::Real() : options.clock) {}
+    : options_(options), clock_(options.clock == nullptr ? Clock::Real() : options.clock), opened_(clock_->Now()) {}
 
 absl::StatusOr<std::unique_ptr<SessionStore>> SessionStore::Open(const SessionStoreOptions& given) {
   SessionStoreOptions options = given;

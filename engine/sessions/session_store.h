@@ -160,6 +160,8 @@ class SessionStore {
   // Snapshots that the last record no longer names.
   void DropKeys(OpenSession* session, const std::vector<Checkpoint>& before);
   void CompactIfWorthwhile(OpenSession* session);
+  // REQUIRES: naming_mu_ is held if the name changes, and the lease if the archive does.
+  absl::StatusOr<SessionInfo> ChangeTo(OpenSession* session, const SessionChange& change);
   absl::Status MoveTo(OpenSession* session, Durability durability);
   absl::StatusOr<SnapshotVault::Removed> Remove(OpenSession* session);
   absl::Status DropFamilyKeys(const OpenSession& session, const std::vector<Checkpoint>& shared,
@@ -175,8 +177,13 @@ class SessionStore {
   std::vector<Checkpoint> Keep(const OpenSession& session, const Turn& turn, int64_t num_tokens,
                                std::span<const std::shared_ptr<const Snapshot>> snapshots,
                                std::vector<std::string>* new_keys);
-  absl::Status WaitForDurableSnapshot(OpenSession* session, const std::vector<Checkpoint>& checkpoints, int64_t head,
-                                      absl::Time deadline);
+  // Of which snapshots one has to be durable before a turn that ends at `head` is acknowledged, the oldest first: it is
+  // the likeliest to be written already. Empty: nothing to wait for.
+  std::vector<std::string> KeysToWaitFor(const OpenSession& session, const std::vector<Checkpoint>& checkpoints,
+                                         int64_t head) const;
+  // REQUIRES: session->mu is not held. `durable` is the one that is written then.
+  absl::Status WaitForDurableSnapshot(const std::vector<std::string>& keys, bool shared, absl::Time deadline,
+                                      std::string* durable);
   absl::StatusOr<TurnOutcome> Commit(Turn* turn, TurnOutcome outcome,
                                      std::span<const std::shared_ptr<const Snapshot>> snapshots);
   void EndTurn(OpenSession* session);
@@ -189,6 +196,7 @@ class SessionStore {
 
   const SessionStoreOptions options_;
   Clock* const clock_;
+  const absl::Time opened_;
   MemoryArchive memory_;
 
   std::mutex naming_mu_;  // held while a name is looked for and then taken; comes before a session's

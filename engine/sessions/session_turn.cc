@@ -19,6 +19,8 @@ constexpr size_t kMaxDigestBytes = 64;
 constexpr size_t kMaxSamplingBytes = size_t{64} << 10;
 constexpr size_t kMaxDetailBytes = size_t{4} << 10;
 constexpr absl::Duration kBusyRetry = absl::Seconds(1);
+// The longest that the end of a turn waits for a snapshot to become durable.
+constexpr absl::Duration kMaxDurableWait = absl::Seconds(60);
 
 absl::Status AtMost(const char* field, size_t bytes, size_t most) {
   if (bytes <= most) return absl::OkStatus();
@@ -40,6 +42,15 @@ bool IsSameInput(const TurnRequest& request, const std::string& digest, std::spa
   if (!request.digest.empty() || !digest.empty()) return request.digest == digest;
   return request.make_input != nullptr ||
          std::equal(input.begin(), input.end(), request.input.begin(), request.input.end());
+}
+
+// A fork that was made meanwhile shares snapshots that `after` still takes for the session's own.
+void TakeMarks(const std::vector<Checkpoint>& now, std::vector<Checkpoint>* after) {
+  for (Checkpoint& checkpoint : *after) {
+    checkpoint.shared = checkpoint.shared || std::any_of(now.begin(), now.end(), [&checkpoint](const auto& other) {
+                          return other.shared && other.key == checkpoint.key;
+                        });
+  }
 }
 
 absl::Status UnderWay() {
@@ -229,6 +240,8 @@ absl::Status SessionStore::PrepareTurn(const TurnRequest& request, OpenSession* 
   lock.lock();
   status = Append(session, turn->begun_);
   turn->is_recorded_ = status.ok();
+  // Turns that begin and never end would make the records grow without end too.
+  if (status.ok()) CompactIfWorthwhile(session);
   return status;
 }
 
@@ -271,27 +284,32 @@ absl::Status SessionStore::FetchStart(const TurnRequest& request, std::vector<Ch
   return absl::OkStatus();
 }
 
-absl::Status SessionStore::WaitForDurableSnapshot(OpenSession* session, const std::vector<Checkpoint>& checkpoints,
-                                                  int64_t head, absl::Time deadline) {
-  if (session->meta.durability != Durability::kSync || head <= options_.max_replay_tokens) return absl::OkStatus();
-  const auto near = std::find_if(checkpoints.begin(), checkpoints.end(), [&](const auto& checkpoint) {
-    return head - checkpoint.position <= options_.max_replay_tokens;
-  });
-  const bool is_there = std::any_of(near, checkpoints.end(), [session](const auto& checkpoint) {
-    return session->durable_keys.contains(checkpoint.key);
-  });
-  if (is_there) return absl::OkStatus();
-  // The oldest that is near enough is the likeliest to be written already.
+// No lock is held: the session is busy, and a slow tier stops no reader, no renewal of its lease, nobody else.
+absl::Status SessionStore::WaitForDurableSnapshot(const std::vector<std::string>& keys, bool shared,
+                                                  absl::Time deadline, std::string* durable) {
+  const absl::Time until = std::min(deadline, absl::Now() + kMaxDurableWait);
   absl::Status status = absl::OkStatus();
-  for (auto checkpoint = near; checkpoint != checkpoints.end(); ++checkpoint) {
-    status = options_.vault->Flush(checkpoint->key, session->archive->is_shared(), deadline);
+  for (const std::string& key : keys) {
+    status = options_.vault->Flush(key, shared, until);
     if (absl::IsFailedPrecondition(status)) return absl::OkStatus();  // no tier survives: nothing to wait for
     if (status.ok()) {
-      session->durable_keys.insert(checkpoint->key);
+      *durable = key;
       return status;
     }
   }
   return status;
+}
+
+std::vector<std::string> SessionStore::KeysToWaitFor(const OpenSession& session,
+                                                     const std::vector<Checkpoint>& checkpoints, int64_t head) const {
+  if (session.meta.durability != Durability::kSync || head <= options_.max_replay_tokens) return {};
+  std::vector<std::string> keys;
+  for (const Checkpoint& checkpoint : checkpoints) {
+    if (head - checkpoint.position > options_.max_replay_tokens) continue;
+    if (session.durable_keys.contains(checkpoint.key)) return {};
+    keys.push_back(checkpoint.key);
+  }
+  return keys;
 }
 
 // Of `snapshots`, what is worth keeping beside the session's own goes to the vault. All that there are then; `new_keys`
@@ -327,11 +345,20 @@ absl::StatusOr<TurnOutcome> SessionStore::Commit(Turn* turn, TurnOutcome outcome
   outcome.position_before = turn->position_before_;
   outcome.answer_begin = static_cast<int64_t>(turn->prompt_.size());
   outcome.num_tokens = outcome.answer_begin + static_cast<int64_t>(outcome.tokens.size());
-  std::lock_guard<std::mutex> lock(session->mu);
-  const std::vector<Checkpoint> before = session->content.checkpoints;
+  std::unique_lock<std::mutex> lock(session->mu);
   std::vector<std::string> new_keys;
-  const std::vector<Checkpoint> after = Keep(*session, *turn, outcome.num_tokens, snapshots, &new_keys);
-  absl::Status status = WaitForDurableSnapshot(session, after, outcome.num_tokens, turn->deadline_);
+  std::vector<Checkpoint> after = Keep(*session, *turn, outcome.num_tokens, snapshots, &new_keys);
+  absl::Status status = absl::OkStatus();
+  if (const std::vector<std::string> keys = KeysToWaitFor(*session, after, outcome.num_tokens); !keys.empty()) {
+    const bool is_shared = session->archive->is_shared();
+    std::string durable;
+    lock.unlock();
+    status = WaitForDurableSnapshot(keys, is_shared, turn->deadline_, &durable);
+    lock.lock();
+    if (!durable.empty()) session->durable_keys.insert(durable);
+    TakeMarks(session->content.checkpoints, &after);
+  }
+  const std::vector<Checkpoint> before = session->content.checkpoints;
   if (status.ok() && turn->is_rebuild_) {
     status = Append(session, CheckpointsChanged{.checkpoints = after});
   } else if (status.ok()) {

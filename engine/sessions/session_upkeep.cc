@@ -59,8 +59,9 @@ absl::Status SessionStore::Upkeep() {
   }
   if (options_.archive == nullptr || !options_.archive->is_shared()) return status;
   for (const auto& session : OpenSessions()) {
-    std::lock_guard<std::mutex> lock(session->mu);
-    if (!session->is_busy || session->lease.owner.empty()) continue;
+    // One that is in use now has its turn at the next call: it must not keep the others from theirs.
+    std::unique_lock<std::mutex> lock(session->mu, std::try_to_lock);
+    if (!lock.owns_lock() || !session->is_busy || session->lease.owner.empty()) continue;
     absl::Status renewed = options_.archive->Renew(session->id, session->lease, options_.lease);
     if (status.ok()) status = renewed;
   }
@@ -71,7 +72,11 @@ absl::Status SessionStore::WriteSummaries(bool all) {
   absl::Status first = absl::OkStatus();
   int64_t left = all ? INT64_MAX : 64;
   for (const auto& session : OpenSessions()) {
-    std::unique_lock<std::mutex> lock(session->mu);
+    std::unique_lock<std::mutex> lock(session->mu, std::try_to_lock);
+    if (!lock.owns_lock()) {
+      if (!all) continue;
+      lock.lock();
+    }
     if (session->is_deleted || session->is_busy || !session->is_read || !session->has_stale_entry) continue;
     if (left-- == 0) break;
     // Where others change entries too, a lease keeps them from doing so between reading and writing.
@@ -135,9 +140,9 @@ absl::StatusOr<GarbageReport> SessionStore::CollectGarbage() {
       for (const SessionEntry& entry : *entries) {
         after = entry.id;
         const auto held = Hold(entry.principal, entry.id, Access::kRead);
-        // One that cannot be read now may name any.
-        if (absl::IsUnavailable(held.status())) return held.status();
-        if (!held.ok()) continue;
+        if (absl::IsNotFound(held.status()) || absl::IsDataLoss(held.status())) continue;
+        // One that cannot be read now, or not by this server, may name any.
+        if (!held.ok()) return held.status();
         for (const Checkpoint& checkpoint : held->session->content.checkpoints) named.insert(checkpoint.key);
       }
     }
@@ -152,6 +157,8 @@ absl::StatusOr<GarbageReport> SessionStore::CollectGarbage() {
       for (const BlobInfo& blob : *blobs) {
         after = blob.key;
         if (named.contains(blob.key) || clock_->Now() - blob.modified < kGarbageAge) continue;
+        // Those of the prefix cache are in use as long as it lives; a process that died left its own behind.
+        if (SnapshotVault::IsPrefixKey(blob.key) && blob.modified >= opened_) continue;
         if (absl::Status status = options_.vault->Drop(blob.key, &report.removed); !status.ok()) return status;
       }
     }
@@ -252,23 +259,32 @@ absl::Status SessionStore::Drain(absl::Time until) {
   const absl::Status summaries = WriteSummaries(/*all=*/true);
   if (first.ok()) first = summaries;
   if (options_.vault == nullptr) return first;
-  int64_t left = 0;
-  for (const auto& session : OpenSessions()) {
-    std::vector<Checkpoint> checkpoints;
+  struct Leaving {
+    std::vector<std::string> keys;  // the head's first
     bool is_shared = false;
-    {
-      std::lock_guard<std::mutex> lock(session->mu);
-      if (session->is_deleted || !session->is_read || session->archive == &memory_) continue;
-      checkpoints = session->content.checkpoints;
-      is_shared = session->archive->is_shared();
-    }
-    // The head first: the others only save going back from being computed again.
-    for (auto checkpoint = checkpoints.rbegin(); checkpoint != checkpoints.rend(); ++checkpoint) {
-      const absl::Status status = options_.vault->Flush(checkpoint->key, is_shared, until);
-      if (status.ok() || absl::IsNotFound(status) || absl::IsFailedPrecondition(status)) continue;
-      ++left;
-      if (first.ok()) first = status;
-    }
+  };
+  std::vector<Leaving> leaving;
+  for (const auto& session : OpenSessions()) {
+    std::lock_guard<std::mutex> lock(session->mu);
+    if (session->is_deleted || !session->is_read || session->archive == &memory_) continue;
+    Leaving& one = leaving.emplace_back();
+    one.is_shared = session->archive->is_shared();
+    const std::vector<Checkpoint>& checkpoints = session->content.checkpoints;
+    for (auto it = checkpoints.rbegin(); it != checkpoints.rend(); ++it) one.keys.push_back(it->key);
+  }
+  int64_t left = 0;
+  const auto flush = [&](const std::string& key, bool is_shared) {
+    const absl::Status status = options_.vault->Flush(key, is_shared, until);
+    if (status.ok() || absl::IsNotFound(status) || absl::IsFailedPrecondition(status)) return;
+    ++left;
+    if (first.ok()) first = status;
+  };
+  // All heads first: the older ones only save going back from being computed again.
+  for (const Leaving& one : leaving) {
+    if (!one.keys.empty()) flush(one.keys[0], one.is_shared);
+  }
+  for (const Leaving& one : leaving) {
+    for (size_t idx = 1; idx < one.keys.size(); ++idx) flush(one.keys[idx], one.is_shared);
   }
   if (left == 0) return first;
   return absl::Status(first.code(), absl::StrCat(std::string(first.message()), "; ", left,

@@ -3,6 +3,7 @@
 // thread.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -53,6 +54,8 @@ class MemoryVault final : public SnapshotVault {
   absl::Status flush_fails = absl::OkStatus();
   absl::Status fetch_fails = absl::OkStatus();
   int64_t flushes = 0;
+  std::function<void(const std::string& key)> on_flush;     // what happens while one waits for it
+  std::map<std::string, absl::Time, std::less<>> modified;  // files; those that are not here are of the infinite past
   int64_t size() const {
     std::lock_guard<std::mutex> lock(mu_);
     std::map<std::string, bool> keys;
@@ -70,6 +73,7 @@ class MemoryVault final : public SnapshotVault {
     return absl::OkStatus();
   }
   absl::Status Flush(const std::string& key, bool shared, absl::Time) override {
+    if (on_flush) on_flush(key);
     std::lock_guard<std::mutex> lock(mu_);
     ++flushes;
     if (!flush_fails.ok()) return flush_fails;
@@ -127,8 +131,10 @@ class MemoryVault final : public SnapshotVault {
     const auto& files = files_[tier == Tier::kDisk ? kDisk : kStore];
     for (auto file = files.upper_bound(after); file != files.end(); ++file) {
       if (static_cast<int64_t>(blobs.size()) == limit) break;
-      blobs.push_back(
-          {.key = file->first, .bytes = static_cast<int64_t>(file->second.size()), .modified = absl::InfinitePast()});
+      const auto at = modified.find(file->first);
+      blobs.push_back({.key = file->first,
+                       .bytes = static_cast<int64_t>(file->second.size()),
+                       .modified = at == modified.end() ? absl::InfinitePast() : at->second});
     }
     return blobs;
   }

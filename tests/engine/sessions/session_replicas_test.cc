@@ -115,6 +115,29 @@ TEST_F(ReplicasTest, LeaseOfALongTurn_IsRenewed) {
   EXPECT_TRUE((*turn)->Commit({.tokens = {6}, .seed = 1, .detail = ""}, {}).ok());
 }
 
+TEST_F(ReplicasTest, DurabilityOfASessionInUseElsewhere_CannotMoveItAway) {
+  SessionChange change;
+  change.durability = Durability::kMemory;
+  {
+    auto turn = Begin(one_.get(), "ann", "a", {5});
+    ASSERT_TRUE(turn.ok());
+    EXPECT_EQ(two_->Update("ann", "a", change).status().code(), absl::StatusCode::kAborted);
+    EXPECT_TRUE((*turn)->Commit({.tokens = {6}, .seed = 1, .detail = ""}, {}).ok());
+  }
+  ASSERT_TRUE(two_->Update("ann", "a", change).ok());
+  EXPECT_EQ(TokensOf(two_.get(), "ann", "a"), (Tokens{1, 2, 3, 4, 5, 6}));
+  EXPECT_EQ(one_->Get("ann", "a").status().code(), absl::StatusCode::kNotFound);
+  change.durability = Durability::kSync;
+  ASSERT_TRUE(two_->Update("ann", "a", change).ok());
+  // What server one remembers is of the session before it went: it is told to read again, once.
+  const absl::Status first = RunTurn(one_.get(), "ann", "a", {7}, {8}).status();
+  EXPECT_TRUE(first.ok() || absl::IsAborted(first)) << first;
+  if (!first.ok()) {
+    EXPECT_TRUE(RunTurn(one_.get(), "ann", "a", {7}, {8}).ok());
+  }
+  EXPECT_EQ(TokensOf(two_.get(), "ann", "a"), (Tokens{1, 2, 3, 4, 5, 6, 7, 8}));
+}
+
 TEST_F(ReplicasTest, BrokenLease_LetsAnotherServerAppendAtOnce) {
   auto turn = Begin(one_.get(), "ann", "a", {5});
   ASSERT_TRUE(turn.ok());

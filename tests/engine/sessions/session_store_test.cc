@@ -12,6 +12,23 @@
 namespace statehouse::testing {
 namespace {
 
+// Reading and removing fail as a test says.
+class StuckArchive : public MemoryArchive {
+ public:
+  absl::StatusOr<Records> Read(std::string_view id) override {
+    if (!read_fails.ok()) return read_fails;
+    return MemoryArchive::Read(id);
+  }
+  absl::Status Remove(std::string_view id, int64_t fence) override {
+    if (remove_fails.ok() || removes_all_the_same) (void)MemoryArchive::Remove(id, fence);
+    return remove_fails;
+  }
+
+  absl::Status read_fails;
+  absl::Status remove_fails;
+  bool removes_all_the_same = false;  // and only the answer is lost
+};
+
 TEST_F(SessionStoreTest, SomebodyElsesSession_IsAsIfItWereNotThere) {
   const auto store = OpenStore();
   const auto made = store->Create(Named("ann", "notes"));
@@ -175,6 +192,24 @@ TEST_F(SessionStoreTest, Update_ChangesWhatIsNamedAndSurvivesARestart) {
   EXPECT_TRUE(store->Create(Named("ann", "a")).ok()) << "the old name is free";
 }
 
+TEST_F(SessionStoreTest, DurabilityThatCannotBeChanged_LeavesTheSessionWhereItIs) {
+  StuckArchive stuck;
+  options_.archive = &stuck;
+  const auto store = OpenStore();
+  ASSERT_TRUE(store->Create(Named("ann", "a")).ok());
+  ASSERT_TRUE(RunTurn(store.get(), "ann", "a", {1, 2, 3}, {4}, {3}).ok());
+  SessionChange change;
+  change.durability = Durability::kMemory;
+  stuck.remove_fails = absl::UnavailableError("no answer");
+  EXPECT_EQ(store->Update("ann", "a", change).status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(store->Get("ann", "a")->spec.durability, Durability::kSync);
+  ASSERT_TRUE(RunTurn(store.get(), "ann", "a", {5}, {6}).ok());
+  EXPECT_EQ(TokensOf(OpenStore().get(), "ann", "a"), (Tokens{1, 2, 3, 4, 5, 6})) << "it is still in the archive";
+  stuck.removes_all_the_same = true;
+  ASSERT_TRUE(store->Update("ann", "a", change).ok()) << "it is gone from there, and must not be lost here";
+  EXPECT_EQ(TokensOf(store.get(), "ann", "a"), (Tokens{1, 2, 3, 4, 5, 6}));
+}
+
 TEST_F(SessionStoreTest, ChangedDurability_MovesTheSessionWithItsSnapshots) {
   auto store = OpenStore();
   SessionSpec spec = Named("ann", "a");
@@ -241,6 +276,36 @@ TEST_F(SessionStoreTest, Garbage_IsWhatNoSessionRefersTo) {
   ASSERT_TRUE(report.ok()) << report.status();
   EXPECT_EQ(report->removed.snapshots[static_cast<size_t>(Tier::kDisk)], 1);
   EXPECT_EQ(vault_->size(), 1);
+}
+
+TEST_F(SessionStoreTest, SessionThatCannotBeReadNow_KeepsItsSnapshots) {
+  StuckArchive stuck;
+  options_.archive = &stuck;
+  ASSERT_TRUE(OpenStore()->Create(Named("ann", "a")).ok());
+  ASSERT_TRUE(RunTurn(OpenStore().get(), "ann", "a", {1, 2, 3}, {4}, {3}).ok());
+  vault_->Settle();
+  const auto store = OpenStore();
+  for (const auto code : {absl::StatusCode::kInternal, absl::StatusCode::kFailedPrecondition}) {
+    stuck.read_fails = absl::Status(code, "not now");
+    EXPECT_EQ(store->CollectGarbage().status().code(), code);
+    EXPECT_EQ(vault_->size(), 1);
+  }
+  stuck.read_fails = absl::DataLossError("damaged");
+  EXPECT_TRUE(store->CollectGarbage().ok());
+}
+
+TEST_F(SessionStoreTest, SnapshotsOfThePrefixCache_AreGarbageOnceItsProcessIsGone) {
+  const auto store = OpenStore();
+  const std::string before = SnapshotVault::NewPrefixKey();
+  const std::string now = SnapshotVault::NewPrefixKey();
+  vault_->modified[before] = clock_.Now() - absl::Seconds(1);
+  vault_->modified[now] = clock_.Now();
+  for (const std::string& key : {before, now}) ASSERT_TRUE(vault_->Keep(key, FakeSnapshot({1}), true).ok());
+  vault_->Settle();
+  clock_.Advance(absl::Hours(10));
+  ASSERT_TRUE(store->CollectGarbage().ok());
+  EXPECT_EQ(vault_->Where(before), Tier::kNone);
+  EXPECT_NE(vault_->Where(now), Tier::kNone);
 }
 
 TEST_F(SessionStoreTest, MoreSessionsThanFitInMemory_AreReadBackWhenTheyAreUsed) {

@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <thread>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "engine/errors.h"
@@ -208,6 +209,61 @@ TEST_F(SessionStoreTest, TooMuchWithoutADurableSnapshot_WaitsForOneOrFailsAndLos
   EXPECT_EQ(flushes, 4) << "two that failed, then the snapshot at 3, then, as that is too far back, at 7";
   ASSERT_TRUE(RunTurn(store.get(), "ann", "a", {9}, {9}, {}).ok());
   EXPECT_EQ(vault_->flushes, flushes) << "the snapshot at 7 is near enough, and known to be durable";
+}
+
+TEST_F(SessionStoreTest, WaitForADurableSnapshot_HoldsUpNeitherReadersNorForks) {
+  options_.max_replay_tokens = 5;
+  const auto store = OpenStore();
+  ASSERT_TRUE(store->Create(Named("ann", "a")).ok());
+  ASSERT_TRUE(RunTurn(store.get(), "ann", "a", {1, 2, 3}, {4}, {3}).ok());
+  bool waited = false;
+  vault_->on_flush = [&](const std::string&) {  // a lock that is held here would never be had
+    if (std::exchange(waited, true)) return;
+    EXPECT_TRUE(store->Get("ann", "a")->busy);
+    SessionChange change;
+    change.name = "b";
+    EXPECT_TRUE(store->Update("ann", "a", change).ok());
+    EXPECT_TRUE(store->Fork("ann", "b", {}, Named("ann", "fork")).ok());
+  };
+  ASSERT_TRUE(RunTurn(store.get(), "ann", "a", {5, 6, 7}, {8}, {7}).ok());
+  EXPECT_TRUE(waited);
+  EXPECT_EQ(TokensOf(store.get(), "ann", "b"), (Tokens{1, 2, 3, 4, 5, 6, 7, 8}));
+  ASSERT_TRUE(store->Delete("ann", "b").ok());
+  const auto turn = Begin(store.get(), "ann", "fork", {9});
+  ASSERT_NE((*turn)->from(), nullptr) << "the fork's snapshot went with the session that it was made of";
+  EXPECT_EQ((*turn)->from()->position(), 3);
+}
+
+TEST_F(SessionStoreTest, TurnsThatBeginAndNeverEnd_DoNotMakeTheRecordsGrow) {
+  const auto store = OpenStore();
+  const auto made = store->Create(Named("ann", "a"));
+  ASSERT_TRUE(RunTurn(store.get(), "ann", "a", {1, 2, 3}, {4}).ok());
+  size_t most = 0;
+  for (int round = 0; round < 50; ++round) {
+    ASSERT_TRUE(Begin(store.get(), "ann", "a", Tokens(1000, 300), absl::StrCat("key ", round)).ok());
+    size_t bytes = 0;
+    const auto kept = archive_.Read(made->id);
+    for (const std::string& record : kept->records) bytes += record.size();
+    most = std::max(most, bytes);
+  }
+  EXPECT_LT(most, 20000u);
+  ASSERT_TRUE(RunTurn(store.get(), "ann", "a", Tokens(1000, 300), {5}, {}, "key 49").ok());
+  EXPECT_EQ(store->Get("ann", "a")->num_tokens, 1005);
+}
+
+TEST_F(SessionStoreTest, DrainingStore_WritesAllHeadsBeforeOlderSnapshots) {
+  const auto store = OpenStore();
+  for (const char* name : {"a", "b", "c"}) {
+    ASSERT_TRUE(store->Create(Named("ann", name)).ok());
+    ASSERT_TRUE(RunTurn(store.get(), "ann", name, Tokens(40, 1), {}, {3, 20, 40}).ok());
+  }
+  std::vector<int64_t> positions;
+  vault_->on_flush = [&](const std::string& key) {
+    positions.push_back((*vault_->Fetch(key, false)).snapshot->position());
+  };
+  ASSERT_TRUE(store->Drain(absl::InfiniteFuture()).ok());
+  ASSERT_GT(positions.size(), 3u);
+  for (size_t idx = 0; idx < positions.size(); ++idx) EXPECT_EQ(positions[idx] == 40, idx < 3) << idx;
 }
 
 TEST_F(SessionStoreTest, DrainingStore_WaitsForTurnsAndTakesNoMore) {
