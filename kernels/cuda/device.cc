@@ -17,6 +17,11 @@ int CountDevices() {
 }
 
 absl::StatusOr<DeviceProperties> GetDeviceProperties(int index) {
+  // The runtime calls a missing driver an old one; most machines without a GPU have none.
+  int driver = 0;
+  if (cudaDriverGetVersion(&driver) == cudaSuccess && driver == 0) {
+    return absl::FailedPreconditionError("this machine has no NVIDIA driver");
+  }
   int count = 0;
   if (absl::Status status = CudaStatus(cudaGetDeviceCount(&count), "cudaGetDeviceCount"); !status.ok()) return status;
   if (index < 0 || index >= count) {
