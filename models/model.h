@@ -63,6 +63,9 @@ class Model {
   // Where and how it computes. States go on bit for bit only where both are the same.
   virtual std::string device() const { return "cpu"; }          // "cpu", "cuda"
   virtual std::string arithmetic() const { return "f32-fma"; }  // instruction class and types
+  // Whether a sequence's bits are independent of what else is in its steps and of how its rows are cut into steps. If
+  // not, a state that is restored goes on close to what it would have been, never provably bit for bit.
+  virtual bool is_batch_invariant() const { return true; }
   // For people: "cpu, 8 threads", "NVIDIA H200 (cuda:0)".
   virtual std::string device_name() const { return device(); }
 

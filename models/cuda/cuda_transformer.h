@@ -55,6 +55,7 @@ class CudaTransformer final : public Model {
   uint64_t fingerprint() const override { return fingerprint_; }
   std::string device() const override { return "cuda"; }
   std::string arithmetic() const override;
+  bool is_batch_invariant() const override { return options_.deterministic; }
   std::string device_name() const override;
   absl::StatusOr<std::unique_ptr<SlotMemory>> AllocateSlots(int64_t slot_bytes, int64_t num_slots) override;
   std::optional<int64_t> BytesForSlots(int64_t max_rows, int64_t max_logit_rows) const override;
