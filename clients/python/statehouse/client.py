@@ -16,6 +16,9 @@ from statehouse.v1 import generation_pb2_grpc, sessions_pb2, sessions_pb2_grpc
 OUTCOME_KEY = "statehouse-session-outcome-bin"
 # What a proxy or a dying connection makes of a lost server, beside UNAVAILABLE.
 LOST_STREAM = ("RST_STREAM", "Stream removed", "Socket closed", "GOAWAY")
+HEALTH_SERVING = b"\x08\x01"  # grpc.health.v1.HealthCheckResponse{status: SERVING}
+# Methods of the Sessions service that may run twice: the others are not asked again once a server may have got them.
+REPEATABLE = ("Get", "List", "Check", "ImportStatus")
 
 
 class StatehouseError(Exception):
@@ -61,7 +64,7 @@ class Client:
         self._tls = tls or tls_ca is not None
         self._tls_ca = pathlib.Path(tls_ca).read_bytes() if tls_ca else None
         for address in self._addresses:
-            if token and not self._tls and not token_in_clear and not _is_local(address):
+            if token and not self._tls and not token_in_clear and not is_local(address):
                 raise ValueError(f"the token would go to {address} unencrypted; set tls or tls_ca, or token_in_clear")
         self._metadata: List[Tuple[str, str]] = [("authorization", f"Bearer {token}")] if token else []
         self._patience, self._first_pause, self._longest_pause = patience, first_pause, longest_pause
@@ -108,7 +111,8 @@ class Client:
                         continue
                     if kind == "started":
                         started = True
-                        attempt.session.resume_from = event.started.session_position + event.started.prompt_tokens
+                        answer = event.started.session_position + event.started.prompt_tokens
+                        attempt.session.resume_from = max(attempt.session.resume_from, answer)
                     elif kind == "delta":
                         attempt.session.resume_from += len(event.delta.token_ids)
                     elif kind == "finished":
@@ -119,12 +123,15 @@ class Client:
                 lost = lost or _is_loss(error)
                 # ABORTED after a loss: the turn that was lost is still held for us, here or under a dead server's lease.
                 may_retry = _is_loss(error) or (lost and error.code() == grpc.StatusCode.ABORTED)
-                if not may_retry or time.monotonic() - last_event > self._patience:
+                now = time.monotonic()
+                is_late = deadline is not None and now >= deadline
+                if not may_retry or is_late or now - last_event > self._patience:
                     raise StatehouseError(error) from error
                 if self._on_loss is not None:
                     self._on_loss(address, error)
                 self._move_on(address)
-                time.sleep(pause * random.uniform(0.5, 1.0))
+                nap = pause * random.uniform(0.5, 1.0)
+                time.sleep(nap if deadline is None else max(0.0, min(nap, deadline - time.monotonic())))
                 pause = min(2 * pause, self._longest_pause)
 
     def generate(self, request: pb.GenerateRequest, timeout: Optional[float] = None) -> Answer:
@@ -164,19 +171,23 @@ class Client:
     # --- sessions ---
 
     def sessions(self, method: str, request, timeout: Optional[float] = 30.0):
-        """A unary call of the Sessions service: `client.sessions("Get", GetSessionRequest(session="ada"))`. Asked again at
-        the next address while no server answers."""
+        """A unary call of the Sessions service: `client.sessions("Get", GetSessionRequest(session="ada"))`. What only reads is
+        asked again, at the next address, while no server answers. All else goes to the first address whose health check
+        says that it serves, and once: if that server is lost then, the call may have been carried out."""
         end = time.monotonic() + (timeout if timeout is not None else self._patience)
+        metadata = self._metadata + _routing(getattr(request, "session", "") or getattr(request, "import_id", ""))
         pause = self._first_pause
         while True:
-            address = self._address()
-            stub = sessions_pb2_grpc.SessionsStub(self._channel(address))
+            address = self._address() if method in REPEATABLE else self._serving(metadata, end)
+            call = getattr(sessions_pb2_grpc.SessionsStub(self._channel(address)), method)
             try:
-                return getattr(stub, method)(request, metadata=self._metadata, timeout=max(0.001, end - time.monotonic()))
+                return call(request, metadata=metadata, timeout=max(0.001, end - time.monotonic()))
             except grpc.RpcError as error:
-                if error.code() != grpc.StatusCode.UNAVAILABLE or time.monotonic() + pause > end:
+                is_lost = error.code() == grpc.StatusCode.UNAVAILABLE
+                if is_lost:
+                    self._move_on(address)
+                if not is_lost or method not in REPEATABLE or time.monotonic() + pause > end:
                     raise StatehouseError(error) from error
-                self._move_on(address)
                 time.sleep(pause)
                 pause = min(2 * pause, self._longest_pause)
 
@@ -212,6 +223,23 @@ class Client:
     def _address(self) -> str:
         with self._lock:
             return self._addresses[self._current % len(self._addresses)]
+
+    def _serving(self, metadata: List[Tuple[str, str]], end: float) -> str:
+        """The first address from the current one on whose server takes calls, or the current one when time is up."""
+        pause = self._first_pause
+        while True:
+            address = self._address()
+            patience = max(0.001, min(self._longest_pause, end - time.monotonic()))
+            check = self._channel(address).unary_unary("/grpc.health.v1.Health/Check")  # of the server as a whole
+            try:
+                serves = check(b"", metadata=metadata, timeout=patience) == HEALTH_SERVING
+            except grpc.RpcError as error:  # some other word of a proxy: somebody is there
+                serves = error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+            if serves or time.monotonic() + pause > end:
+                return address
+            self._move_on(address)
+            time.sleep(pause)
+            pause = min(2 * pause, self._longest_pause)
 
     def _move_on(self, failed: str) -> None:
         """To the next address, unless another thread has moved on already."""
@@ -249,7 +277,7 @@ def _routing(session: str) -> List[Tuple[str, str]]:
     return [("x-statehouse-session", session if plain else session.encode().hex())]
 
 
-def _is_local(address: str) -> bool:
+def is_local(address: str) -> bool:
     """Whether what is sent there stays on this machine."""
     host = address.rpartition(":")[0].strip("[]")
     if address.startswith("unix:") or host == "localhost":
