@@ -8,7 +8,6 @@ missing.
 import concurrent.futures
 import json
 import pathlib
-import socket
 import sys
 import tempfile
 import threading
@@ -17,7 +16,7 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import served  # noqa: E402
-from served import Server, run  # noqa: E402
+from served import Server, free_port, run  # noqa: E402
 
 import grpc  # noqa: E402
 from statehouse import Client, StatehouseError  # noqa: E402
@@ -101,7 +100,7 @@ class Restarts(unittest.TestCase):
 
     def test_a_folder_serves_one_server(self):
         with self.assertRaisesRegex(RuntimeError, "another"):
-            Server("--session-dir", self.folder.name, socket="second")
+            Server("--session-dir", self.folder.name, socket_name="second")
 
     def test_chat_goes_on_after_a_restart(self):
         chat = ("chat", "--address", self.server.address, "--session", "petra", "--temperature", "0")
@@ -174,9 +173,7 @@ def lost(request, context):
 
 def nobody():
     """An address that refuses connections."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+    return f"127.0.0.1:{free_port()}"
 
 
 class Losses(unittest.TestCase):
@@ -257,7 +254,7 @@ class Principals(unittest.TestCase):
         tokens = pathlib.Path(served.SCRATCH.name) / "principals"
         tokens.write_text("ann anns-token-0123456789\nbob bobs-token-0123456789\n")
         with tempfile.TemporaryDirectory() as folder:
-            server = Server("--session-dir", folder, "--auth-tokens-file", str(tokens), socket="principals-socket")
+            server = Server("--session-dir", folder, "--auth-tokens-file", str(tokens), socket_name="principals-socket")
             try:
                 ann = Client(server.address, token="anns-token-0123456789")
                 bob = Client(server.address, token="bobs-token-0123456789")
