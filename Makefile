@@ -86,5 +86,5 @@ help: ## This list
 .venv/installed: tests/requirements.txt
 	$(install) build test
 	/usr/bin/python3 -m venv --system-site-packages .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile -r tests/requirements.txt
 	touch $@
