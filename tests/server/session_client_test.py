@@ -88,6 +88,20 @@ class Restarts(unittest.TestCase):
         self.assertEqual(seen, self.undisturbed(request))
         self.assertEqual(self.client.token_ids("ada")[-len(seen):], seen)
 
+    def test_what_had_come_is_kept_of_a_turn_that_its_reader_stops(self):
+        request = long_turn("ada", tokens=100000)
+        request.session.on_failure = pb.ON_FAILURE_KEEP_DELIVERED
+        got = []
+        events = self.client.stream(request)
+        for event in events:
+            got += event.delta.token_ids
+            if len(got) > 5:
+                break
+        events.close()
+        held = self.client.token_ids("ada")
+        self.assertIn(tuple(got), [tuple(held[begin:begin + len(got)]) for begin in range(len(held))])
+        self.assertEqual(self.client.session("ada").turns, 1)
+
     def test_a_key_is_remembered_across_a_restart(self):
         request = long_turn("ada", key="once", tokens=20)
         first = self.client.generate(request)
@@ -156,6 +170,9 @@ class Scripted(grpc.GenericRpcHandler):
             return grpc.unary_stream_rpc_method_handler(
                 lambda request, context: self.next(method, request, context),
                 pb.GenerateRequest.FromString, pb.GenerateEvent.SerializeToString)
+        if method == "Cancel":
+            return grpc.unary_unary_rpc_method_handler(lambda request, context: self.next(method, request, context),
+                                                       pb.CancelRequest.FromString, pb.CancelResponse.SerializeToString)
         kinds = {"Get": (spb.GetSessionRequest, spb.GetSessionResponse), "Fork": (spb.ForkSessionRequest, spb.ForkSessionResponse),
                  "ImportStatus": (spb.ImportStatusRequest, spb.ImportStatusResponse)}
         request, response = kinds[method]
@@ -247,6 +264,46 @@ class Losses(unittest.TestCase):
         events = [event.WhichOneof("event") for event in self.client(scripted.address).stream(request)]
         self.assertEqual(events, ["started", "delta", "done"])
         self.assertEqual([asked.session.resume_from for _, asked, _ in scripted.calls], [40, 40, 42])
+
+
+    def test_a_reader_that_stops_says_so_where_something_is_to_be_kept(self):
+        cancelled = threading.Event()
+
+        def answers(request, context):
+            yield pb.GenerateEvent(delta=pb.Delta(token_ids=[1]))
+            cancelled.wait(30)
+            context.abort(grpc.StatusCode.CANCELLED, "as asked")
+
+        def cancels(request, context):
+            cancelled.set()
+            return pb.CancelResponse(cancelled=True)
+
+        scripted = self.serve(answers, cancels)
+        request = Client.turn("ada", "Hello")
+        request.session.on_failure = pb.ON_FAILURE_KEEP_DELIVERED
+        events = self.client(scripted.address).stream(request)
+        next(events)
+        events.close()
+        self.assertEqual([method for method, _, _ in scripted.calls], ["Generate", "Cancel"])
+        self.assertEqual(scripted.calls[1][1].request_id, scripted.calls[0][2]["x-request-id"])
+
+    def test_an_answer_that_the_loss_cut_off_is_no_answer(self):
+        def breaks_off(request, context):
+            yield pb.GenerateEvent(started=pb.Started())
+            yield pb.GenerateEvent(delta=pb.Delta(token_ids=[1]))
+            lost(request, context)
+
+        def repeats(reason):
+            events = [pb.GenerateEvent(finished=pb.Finished(reason=reason)),
+                      pb.GenerateEvent(done=pb.Done(session=pb.SessionOutcome(repeated=True, position=7)))]
+            return lambda request, context: iter(events)
+
+        scripted = self.serve(breaks_off, repeats(pb.FINISH_REASON_CANCELLED), breaks_off, repeats(pb.FINISH_REASON_STOP))
+        client = self.client(scripted.address)
+        with self.assertRaises(StatehouseError) as caught:
+            client.ask("ada", "Hello")
+        self.assertEqual((caught.exception.code, caught.exception.outcome.position), (grpc.StatusCode.ABORTED, 7))
+        self.assertTrue(client.ask("ada", "Hello").outcome.repeated)
 
 
 class Principals(unittest.TestCase):

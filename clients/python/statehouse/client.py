@@ -1,4 +1,5 @@
 """The client: see the package's text. One Client may be used from several threads."""
+import contextlib
 import dataclasses
 import ipaddress
 import pathlib
@@ -14,6 +15,7 @@ from statehouse.v1 import generation_pb2 as pb
 from statehouse.v1 import generation_pb2_grpc, sessions_pb2, sessions_pb2_grpc
 
 OUTCOME_KEY = "statehouse-session-outcome-bin"
+CUT_OFF = (pb.FINISH_REASON_CANCELLED, pb.FINISH_REASON_DEADLINE, pb.FINISH_REASON_ERROR)
 # What a proxy or a dying connection makes of a lost server, beside UNAVAILABLE.
 LOST_STREAM = ("RST_STREAM", "Stream removed", "Socket closed", "GOAWAY")
 HEALTH_SERVING = b"\x08\x01"  # grpc.health.v1.HealthCheckResponse{status: SERVING}
@@ -24,13 +26,17 @@ REPEATABLE = ("Get", "List", "Check", "ImportStatus")
 class StatehouseError(Exception):
     """A call that failed for good: `code` is grpc's, and `outcome` says where a session stands, if it was told."""
 
-    def __init__(self, error: grpc.RpcError):
-        super().__init__(f"{error.code().name}: {error.details()}")
-        self.code = error.code()
-        self.outcome = None
+    def __init__(self, code: grpc.StatusCode, message: str, outcome: Optional[pb.SessionOutcome] = None):
+        super().__init__(f"{code.name}: {message}")
+        self.code, self.outcome = code, outcome
+
+    @classmethod
+    def of(cls, error: grpc.RpcError) -> "StatehouseError":
+        outcome = None
         for key, value in error.trailing_metadata() or ():
             if key == OUTCOME_KEY:
-                self.outcome = pb.SessionOutcome.FromString(value)
+                outcome = pb.SessionOutcome.FromString(value)
+        return cls(error.code(), error.details(), outcome)
 
 
 @dataclasses.dataclass
@@ -88,7 +94,8 @@ class Client:
     # --- generation ---
 
     def stream(self, request: pb.GenerateRequest, timeout: Optional[float] = None) -> Iterator[pb.GenerateEvent]:
-        """The events of one request. With `session` they go on after a lost server, as those of one undisturbed call."""
+        """The events of one request. With `session` they go on after a lost server, as those of one undisturbed call. To stop
+        early, close the iterator: of a session's turn `on_failure` says what is kept then."""
         if not request.HasField("session"):
             yield from self._stream_once(request, timeout)
             return
@@ -98,26 +105,31 @@ class Client:
         if not attempt.session.idempotency_key:
             attempt.session.idempotency_key = secrets.token_hex(16)
         deadline = None if timeout is None else time.monotonic() + timeout
-        started = finished = lost = False
+        started = finished = lost = is_cut = False
         last_event, pause = time.monotonic(), self._first_pause
         while True:
             remaining = None if deadline is None else max(0.001, deadline - time.monotonic())
             address = self._address()
             try:
-                for event in self._call(address, attempt, remaining):
-                    last_event, pause = time.monotonic(), self._first_pause
-                    kind = event.WhichOneof("event")
-                    if (kind == "started" and started) or (kind == "finished" and finished):
-                        continue
-                    if kind == "started":
-                        started = True
-                        answer = event.started.session_position + event.started.prompt_tokens
-                        attempt.session.resume_from = max(attempt.session.resume_from, answer)
-                    elif kind == "delta":
-                        attempt.session.resume_from += len(event.delta.token_ids)
-                    elif kind == "finished":
-                        finished = True
-                    yield event
+                with contextlib.closing(self._call(address, attempt, remaining)) as events:
+                    for event in events:
+                        last_event, pause = time.monotonic(), self._first_pause
+                        kind = event.WhichOneof("event")
+                        if (kind == "started" and started) or (kind == "finished" and finished):
+                            continue
+                        if kind == "started":
+                            started = True
+                            answer = event.started.session_position + event.started.prompt_tokens
+                            attempt.session.resume_from = max(attempt.session.resume_from, answer)
+                        elif kind == "delta":
+                            attempt.session.resume_from += len(event.delta.token_ids)
+                        elif kind == "finished":
+                            finished, is_cut = True, event.finished.reason in CUT_OFF
+                        elif kind == "done" and lost and is_cut and event.done.session.repeated:
+                            # No answer to pass on as one: the loss ended it, and what came of it was kept.
+                            raise StatehouseError(grpc.StatusCode.ABORTED, "the answer was cut off while the server was lost; "
+                                                  "the session keeps what came of it: ask again", event.done.session)
+                        yield event
                 return
             except grpc.RpcError as error:
                 lost = lost or _is_loss(error)
@@ -126,7 +138,7 @@ class Client:
                 now = time.monotonic()
                 is_late = deadline is not None and now >= deadline
                 if not may_retry or is_late or now - last_event > self._patience:
-                    raise StatehouseError(error) from error
+                    raise StatehouseError.of(error) from error
                 if self._on_loss is not None:
                     self._on_loss(address, error)
                 self._move_on(address)
@@ -187,7 +199,7 @@ class Client:
                 if is_lost:
                     self._move_on(address)
                 if not is_lost or method not in REPEATABLE or time.monotonic() + pause > end:
-                    raise StatehouseError(error) from error
+                    raise StatehouseError.of(error) from error
                 time.sleep(pause)
                 pause = min(2 * pause, self._longest_pause)
 
@@ -208,17 +220,37 @@ class Client:
 
     def _stream_once(self, request: pb.GenerateRequest, timeout: Optional[float]) -> Iterator[pb.GenerateEvent]:
         try:
-            yield from self._call(self._address(), request, timeout)
+            with contextlib.closing(self._call(self._address(), request, timeout)) as events:
+                yield from events
         except grpc.RpcError as error:
-            raise StatehouseError(error) from error
+            raise StatehouseError.of(error) from error
 
     def _call(self, address: str, request: pb.GenerateRequest, timeout: Optional[float]) -> Iterator[pb.GenerateEvent]:
-        call = generation_pb2_grpc.GenerationStub(self._channel(address)).Generate(
-            request, metadata=self._metadata + _routing(request.session.session), timeout=timeout)
+        stub = generation_pb2_grpc.GenerationStub(self._channel(address))
+        request_id, metadata = secrets.token_hex(16), self._metadata + _routing(request.session.session)
+        call = stub.Generate(request, metadata=metadata + [("x-request-id", request_id)], timeout=timeout)
         try:
             yield from call
+        except (GeneratorExit, KeyboardInterrupt):
+            # A reader that stops on purpose. A connection that breaks off keeps nothing, so what is to be kept is said.
+            if request.session.on_failure == pb.ON_FAILURE_KEEP_DELIVERED:
+                self._stop(stub, call, request_id, metadata)
+            raise
         finally:
-            call.cancel()  # of a reader that stops early; nothing otherwise
+            call.cancel()  # nothing, if it has ended
+
+    def _stop(self, stub: generation_pb2_grpc.GenerationStub, call, request_id: str, metadata: List[Tuple[str, str]]) -> None:
+        """Ends a call and waits, not for long, until its turn is settled."""
+        patience = threading.Timer(self._longest_pause, call.cancel)
+        patience.start()
+        try:
+            stub.Cancel(pb.CancelRequest(request_id=request_id), metadata=metadata, timeout=self._longest_pause)
+            for _ in call:
+                pass
+        except grpc.RpcError:
+            pass  # CANCELLED, as it was asked for; or the server is lost, which takes the turn with it
+        finally:
+            patience.cancel()
 
     def _address(self) -> str:
         with self._lock:
