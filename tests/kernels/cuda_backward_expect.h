@@ -6,6 +6,7 @@
 
 #include "tests/kernels/cuda_backward_fixture.h"
 #include "tests/kernels/error_ratios.h"
+#include "tests/support/gpu.h"
 
 namespace statehouse::kernels {
 
@@ -17,9 +18,7 @@ inline constexpr double kFloatFloor = 1e-6;
 
 class CudaBackward : public ::testing::Test {
  protected:
-  void SetUp() override {
-    if (CountDevices() == 0) GTEST_SKIP() << "no GPU: the kernels were compiled, not run";
-  }
+  void SetUp() override { testing::HasGpu(); }
 };
 
 inline bool HasBackwardKernel(int head_dim, RetentionDtype dtype = RetentionDtype::kBf16, int degree = 2) {

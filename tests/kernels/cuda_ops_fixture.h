@@ -10,6 +10,7 @@
 #include "kernels/cuda/device.h"
 #include "kernels/parallel/thread_pool.h"
 #include "tests/kernels/kernel_test_support.h"
+#include "tests/support/gpu.h"
 
 namespace statehouse::kernels {
 
@@ -45,9 +46,7 @@ inline std::vector<float> FromDevice(const DeviceBuffer& buffer, int64_t size, b
 
 class CudaModelOps : public ::testing::TestWithParam<bool> {
  protected:
-  void SetUp() override {
-    if (CountDevices() == 0) GTEST_SKIP() << "no GPU: the kernels were compiled, not run";
-  }
+  void SetUp() override { testing::HasGpu(); }
   bool is_bf16() const { return GetParam(); }
   // Of values about 1.
   double tolerance() const { return is_bf16() ? 8e-3 : 1e-5; }
