@@ -15,6 +15,9 @@ namespace statehouse::kernels {
 inline constexpr double kErrorRatio = 1.5;
 inline constexpr double kFloor = 2e-5;
 inline constexpr double kFloatFloor = 1e-6;
+// Where gates leave a row one key, s = q·k near 0 loses its digits to rounding and is then divided by itself: what a
+// program is off by in such a row, which may be more than in all others, is drawn by lot.
+inline double ClosedGateFloor(RetentionDtype dtype) { return dtype == RetentionDtype::kFloat32 ? 2e-5 : 0x1p-12; }
 
 class CudaBackward : public ::testing::Test {
  protected:
@@ -31,7 +34,7 @@ inline bool HasBackwardKernel(int head_dim, RetentionDtype dtype = RetentionDtyp
 // ||got - want||, and ||want|| with what else the elements consist of: sums that cancel to less have their errors.
 inline void ExpectClose(const std::vector<float>& got, const std::vector<double>& plain,
                         const std::vector<double>& exact, double scale, RetentionDtype dtype, const std::string& form,
-                        const std::string& what) {
+                        const std::string& what, double floor) {
   ASSERT_EQ(got.size(), exact.size()) << what;
   double error = 0, plain_error = 0, norm = 0;
   for (size_t i = 0; i < got.size(); ++i) {
@@ -40,7 +43,8 @@ inline void ExpectClose(const std::vector<float>& got, const std::vector<double>
     norm += exact[i] * exact[i];
   }
   error = std::sqrt(error), plain_error = std::sqrt(plain_error), norm = std::max(std::sqrt(norm), scale);
-  const double yardstick = std::max(plain_error, (dtype == RetentionDtype::kFloat32 ? kFloatFloor : kFloor) * norm);
+  const double yardstick =
+      std::max(plain_error, std::max(floor, dtype == RetentionDtype::kFloat32 ? kFloatFloor : kFloor) * norm);
   const double ratio = yardstick > 0 ? error / yardstick : error > 0 ? HUGE_VAL : 0;
   std::printf("  %-58s error %.2e, plain %.2e, ratio %.2f\n", what.c_str(), error / norm, plain_error / norm, ratio);
   ErrorRatios::Get().Note(dtype, form, ratio);
@@ -48,7 +52,7 @@ inline void ExpectClose(const std::vector<float>& got, const std::vector<double>
 }
 
 inline void ExpectGradients(const BackwardCase& it, int64_t chunk, const RetentionGradients& plain, RetentionPath path,
-                            const std::string& what, bool wants_dinitial = false) {
+                            const std::string& what, bool wants_dinitial = false, double floor = 0) {
   const BackwardRun run = RunBackward(it, chunk, path, wants_dinitial);
   const RetentionShape& shape = it.problem.forward.shape;
   const int d = shape.head_dim;
@@ -64,22 +68,26 @@ inline void ExpectGradients(const BackwardCase& it, int64_t chunk, const Retenti
   const std::string form = shape.degree == 4 ? "gradients of degree 4, "
                            : has_states      ? "gradients with states, "
                                              : "gradients of pairs, ";
-  ExpectClose(run.dQ, plain.dQ, it.exact.dQ, scale, it.dtype, form + "dQ", what + " dQ");
-  ExpectClose(run.dK, plain.dK, it.exact.dK, scale, it.dtype, form + "dK", what + " dK");
-  ExpectClose(run.dV, plain.dV, it.exact.dV, 0, it.dtype, form + "dV", what + " dV");
-  ExpectClose(run.dlog_G, plain.dlog_G, it.exact.dlog_G, 0.1, it.dtype, form + "dlog_G", what + " dlog_G");
+  const auto expect = [&](const std::vector<float>& got, const std::vector<double>& of_plain,
+                          const std::vector<double>& exact, double parts, const std::string& name) {
+    ExpectClose(got, of_plain, exact, parts, it.dtype, form + name, what + " " + name, floor);
+  };
+  expect(run.dQ, plain.dQ, it.exact.dQ, scale, "dQ");
+  expect(run.dK, plain.dK, it.exact.dK, scale, "dK");
+  expect(run.dV, plain.dV, it.exact.dV, 0, "dV");
+  expect(run.dlog_G, plain.dlog_G, it.exact.dlog_G, 0.1, "dlog_G");
   if (it.exact.dS.empty() || run.dinitial.S.empty()) return;
-  ExpectClose(GradientFromDevice(run.dinitial.S, d, d), plain.dS, it.exact.dS, 0, it.dtype, form + "dS", what + " dS");
-  ExpectClose(GradientFromDevice(run.dinitial.z, d, 1), plain.dz, it.exact.dz, 0, it.dtype, form + "dz", what + " dz");
+  expect(GradientFromDevice(run.dinitial.S, d, d), plain.dS, it.exact.dS, 0, "dS");
+  expect(GradientFromDevice(run.dinitial.z, d, 1), plain.dz, it.exact.dz, 0, "dz");
 }
 
 // With the best instructions and, where they differ, with those of sm_80.
-inline void ExpectBothPaths(const BackwardCase& it, int64_t chunk, const std::string& what) {
+inline void ExpectBothPaths(const BackwardCase& it, int64_t chunk, const std::string& what, double floor = 0) {
   const RetentionGradients plain = Plain(it.problem, it.y, it.denominator, it.dtype, chunk, false);
-  ExpectGradients(it, chunk, plain, RetentionPath::kBest, what);
+  ExpectGradients(it, chunk, plain, RetentionPath::kBest, what, false, floor);
   const RetentionShape& shape = it.problem.forward.shape;
   if (shape.head_dim < 64 || it.dtype != RetentionDtype::kBf16 || shape.degree != 2) return;  // one path only
-  ExpectGradients(it, chunk, plain, RetentionPath::kMmaSync, what + " mma.sync");
+  ExpectGradients(it, chunk, plain, RetentionPath::kMmaSync, what + " mma.sync", false, floor);
 }
 
 inline BackwardProblem RandomBackward(std::mt19937& rng, const RetentionShape& shape, std::vector<int64_t> cu_seqlens,
