@@ -197,19 +197,15 @@ TEST(RetentionBackwardChunk, ShortSequences_AreOneChunk) {
   EXPECT_EQ(RetentionBackwardChunk(plain, 100'000, 1'000'000), 1024) << "no chunk is longer than 65536 rows";
 }
 
-// y and denominators from the GPU's own forward pass carry its error; the gradients stay near.
-TEST_F(CudaBackward, AfterTheForwardPass_ErrorsStaySmall) {
+// y and denominators from the GPU's own forward pass carry its error; from them a plain program does no better.
+TEST_F(CudaBackward, AfterTheForwardPass_ErrorsAreThoseOfAPlainProgram) {
   std::mt19937 rng = SeededRng(std::random_device{}());
   for (const int d : {64, 128}) {
     const RetentionShape shape = {.heads_q = 2, .heads_kv = 1, .head_dim = d, .chunk = 128};
     BackwardCase it = MakeBackwardCase(RandomBackward(rng, shape, {0, 500}, -0.02f), kBf16);
     const ForwardRun forward = RunForward(it.problem.forward, it.problem.cu_seqlens, kBf16);
     it.y = forward.y, it.denominator = forward.denominator;
-    const BackwardRun run = RunBackward(it, 128, RetentionPath::kBest);
-    EXPECT_LE(RelativeError(run.dQ, it.exact.dQ), 1e-2) << d;
-    EXPECT_LE(RelativeError(run.dK, it.exact.dK), 1e-2) << d;
-    EXPECT_LE(RelativeError(run.dV, it.exact.dV), 1e-2) << d;
-    EXPECT_LE(RelativeError(run.dlog_G, it.exact.dlog_G), 2e-2) << d;
+    ExpectBothPaths(it, 128, Name(it.problem, 128) + " after the forward pass");
   }
 }
 

@@ -73,8 +73,9 @@ TEST_P(CudaTrainingOps, Norms_WithResidualAndAccumulation) {
           return [&](int64_t i) { return 2e-6 * (static_cast<double>(rows) + std::fabs(of[i])); };
         };
         EXPECT_TRUE(Near(weights, std::vector<float>(want.dweight.begin(), want.dweight.end()), near(want.dweight)));
-        if (!is_rms)
+        if (!is_rms) {
           EXPECT_TRUE(Near(biases, std::vector<float>(want.dbias.begin(), want.dbias.end()), near(want.dbias)));
+        }
         all.insert(all.end(), weights.begin(), weights.end());
         if (turn == 0) first = all;
         EXPECT_TRUE(SameBits(all, first)) << "the same inputs, other bits";

@@ -1,5 +1,5 @@
 // What each row of a query head brings into a backward pass:
-//   rows[t] = σ^p / den, dY·y                                                  (WeighRows)
+//   rows[t] = σ² / den, dY·y                                                   (WeighRows)
 //   keys = Qᵀ, values[t] = σ² e^L / den dY, weights = -σ² e^L / den (dY·y)     (PrepareQueries)
 // The second is what a fold turns into Σ_t φ(q) dnumᵀ and Σ_t φ(q) dden of a chunk. With dW = (dY·v - dY·y) / den the
 // products take dY as it is; only sums that leave a chunk are divided before they are rounded.
@@ -12,7 +12,6 @@
 #include "kernels/cuda/mma.cuh"
 #include "kernels/power_retention/cuda/backward_args.cuh"
 #include "kernels/power_retention/cuda/prepare.cuh"
-#include "kernels/power_retention/cuda/widen.cuh"
 
 namespace statehouse::kernels {
 
@@ -34,18 +33,18 @@ __global__ void __launch_bounds__(kWeighThreads) WeighRows(BackwardArgs<T> args)
     const bool is_valid = in_block < kBlockRows && row < chunk.num_rows;
     float sum = 0;
     if (is_valid) {
-      float y[8], dY[8];
-      LoadEight(y, args.y + (at * kUnits + column) * 8);
-      LoadEight(dY, args.dY + (at * kUnits + column) * 8);
+      const uint4 a = reinterpret_cast<const uint4*>(args.y)[at * kUnits + column];
+      const uint4 b = reinterpret_cast<const uint4*>(args.dY)[at * kUnits + column];
+      const uint32_t x[4] = {a.x, a.y, a.z, a.w}, y[4] = {b.x, b.y, b.z, b.w};
 #pragma unroll
-      for (int e = 0; e < 8; e += 2) sum += y[e] * dY[e] + y[e + 1] * dY[e + 1];
+      for (int w = 0; w < 4; ++w)
+        sum += Pair<T>::Low(x[w]) * Pair<T>::Low(y[w]) + Pair<T>::High(x[w]) * Pair<T>::High(y[w]);
     }
 #pragma unroll
     for (int offset = kUnits / 2; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
     if (column != 0 || in_block >= kBlockRows) continue;
     const float denominator = is_valid ? args.denominator[at] : 0.0f;
-    const float scale = forward.degree == 2 ? forward.scale_squared : forward.scale_squared * forward.scale_squared;
-    out[row] = {denominator >= FLT_MIN ? scale / denominator : 0.0f, sum};
+    out[row] = {denominator >= FLT_MIN ? forward.scale_squared / denominator : 0.0f, sum};
   }
 }
 

@@ -8,10 +8,10 @@
 #include "kernels/cuda/status.h"
 #include "kernels/power_retention/cuda/backward_fold_wide.cuh"
 #include "kernels/power_retention/cuda/backward_gates.cuh"
-#include "kernels/power_retention/cuda/backward_rows.cuh"
 #include "kernels/power_retention/cuda/backward_scan.cuh"
 #include "kernels/power_retention/cuda/folds.h"
 #include "kernels/power_retention/cuda/gradients_wide.cuh"
+#include "kernels/power_retention/cuda/prepare.cuh"
 
 namespace statehouse::kernels {
 
@@ -52,8 +52,8 @@ absl::Status QueueWideBackward(const BackwardArgs<T>& args, cudaStream_t stream)
   const dim3 gates(forward.num_chunks, forward.heads_kv);
   SumGates<T><<<gates, kGateThreads, 0, stream>>>(forward);
   if (absl::Status status = LaunchStatus("SumGates"); !status.ok()) return status;
-  WeighRows<T, kDim><<<dim3(forward.num_blocks, forward.heads_q), kWeighThreads, 0, stream>>>(args);
-  if (absl::Status status = LaunchStatus("WeighRows"); !status.ok()) return status;
+  WeighRowsWide<T, kDim><<<dim3(forward.num_blocks, forward.heads_q), kBlockRows, 0, stream>>>(args);
+  if (absl::Status status = LaunchStatus("WeighRowsWide"); !status.ok()) return status;
   if constexpr (std::is_same_v<PrefixElement<T>, float>) {  // other types come here without a state
     if (absl::Status status = QueueStatesOfBackwardWide<T, kDim>(args, stream); !status.ok()) return status;
   }

@@ -9,6 +9,8 @@
 
 #include <cuda_runtime.h>
 
+#include <cfloat>
+
 #include "kernels/power_retention/cuda/backward_args.cuh"
 #include "kernels/power_retention/cuda/gradient_state_wide.cuh"
 #include "kernels/power_retention/cuda/query_wide.cuh"
@@ -46,6 +48,32 @@ struct WideRows {
   const int64_t slot;
   const float2* sums;  // of log gates, by row of the chunk
 };
+
+// rows[t] = σ^p / den, dY·y. Grid (blocks, Hq). A thread takes a row and sums as MultiplyPairsWide() does: where y is
+// all but one v, what both have lost to rounding goes when they are subtracted.
+template <typename T, int kDim>
+__global__ void __launch_bounds__(kBlockRows) WeighRowsWide(BackwardArgs<T> args) {
+  const RetentionArgs<T>& forward = args.forward;
+  const BlockEntry block = forward.blocks[blockIdx.x];
+  const ChunkEntry chunk = forward.chunks[block.chunk];
+  const int head = blockIdx.y, row = block.first_row + static_cast<int>(threadIdx.x);
+  float2 brings = {};
+  if (row < chunk.num_rows) {
+    const int64_t at = (chunk.first_row + row) * forward.heads_q + head;
+#pragma unroll 2
+    for (int c = 0; c < kDim; c += 8) {
+      float y[8], dY[8];
+      LoadEight(y, args.y + at * kDim + c);
+      LoadEight(dY, args.dY + at * kDim + c);
+#pragma unroll
+      for (int e = 0; e < 8; ++e) brings.y = fmaf(dY[e], y[e], brings.y);
+    }
+    const float scale = forward.degree == 2 ? forward.scale_squared : forward.scale_squared * forward.scale_squared;
+    const float denominator = args.denominator[at];
+    brings.x = denominator >= FLT_MIN ? scale / denominator : 0.0f;
+  }
+  args.rows[(static_cast<int64_t>(block.chunk) * forward.heads_q + head) * forward.chunk_rows + row] = brings;
+}
 
 // 64 rows into shared memory, transposed; zeros past the chunk's end. `heads`: rows of a token.
 template <typename T, int kDim>
