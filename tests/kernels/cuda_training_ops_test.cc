@@ -123,49 +123,66 @@ TEST_P(CudaTrainingOps, ActivationsAndBiases) {
   for (int64_t i = 0; i < kSize; ++i) EXPECT_NEAR(got[i], sums[i], 1e-4);
 }
 
+// Rows of heads as CudaPrepareHeads() takes them, and what their gradients must come to.
+struct HeadsCase {
+  static constexpr int kHeadsQ = 5, kHeadsKv = 2;
+  static constexpr int64_t kRows = 9;
+
+  HeadsCase(std::mt19937& rng, int head_dim, bool has_norms)
+      : d(head_dim),
+        width((kHeadsQ + 2 * kHeadsKv) * d + kHeadsKv),
+        stride(width + 6),
+        x(Normals(rng, kRows * stride)),
+        bias(Normals(rng, width)),
+        dy(Normals(rng, kRows * stride)),
+        norms(Normals(rng, 2 * d)),
+        want(ToDoubles(dy)),
+        dnorms(2 * d) {
+    for (const float angle : Normals(rng, kRows * d / 2)) angles.push_back({std::cos(angle), std::sin(angle)});
+    for (int64_t row = 0; row < kRows; ++row) {
+      for (int head = 0; head < kHeadsQ + kHeadsKv; ++head) Head(row, head, has_norms);
+      for (int gate = 0; gate < kHeadsKv; ++gate) {
+        const int64_t column = width - kHeadsKv + gate, at = row * stride + column;
+        want[at] = dy[at] * LogSigmoidDerivative(static_cast<double>(x[at]) + bias[column]);
+      }
+    }
+  }
+  void Head(int64_t row, int head, bool has_norms) {
+    const int64_t at = row * stride + int64_t{head} * d, side = head < kHeadsQ ? 0 : d;
+    Doubles own(d), norm, cos, sin;
+    for (int i = 0; i < d; ++i) own[i] = static_cast<double>(x[at + i]) + bias[head * d + i];
+    for (int i = 0; i < d / 2; ++i) cos.push_back(angles[row * d / 2 + i].x), sin.push_back(angles[row * d / 2 + i].y);
+    if (has_norms) norm.assign(norms.begin() + side, norms.begin() + side + d);
+    const HeadGradients got =
+        PrepareHeadBackwardRef(own, norm, 1e-6, cos, sin, Doubles(dy.begin() + at, dy.begin() + at + d));
+    std::copy(got.dx.begin(), got.dx.end(), want.begin() + at);
+    for (int i = 0; i < d && has_norms; ++i) dnorms[side + i] += got.dnorm[i];
+  }
+
+  int d;
+  int64_t width, stride;
+  std::vector<float> x, bias, dy, norms;  // norms [2, d]: of q, of k
+  std::vector<float2> angles;
+  Doubles want, dnorms;
+};
+
 TEST_P(CudaTrainingOps, Heads_WithAndWithoutNorms) {
   if (is_bf16()) GTEST_SKIP() << "rows of heads are float32";
-  constexpr int kHeadsQ = 5, kHeadsKv = 2;
-  constexpr int64_t kRows = 9;
   for (const int d : {16, 128}) {
-    const int64_t width = (kHeadsQ + 2 * kHeadsKv) * d + kHeadsKv, stride = width + 6;
     for (const bool has_norms : {false, true}) {
-      const std::vector<float> x = Normals(rng_, kRows * stride), bias = Normals(rng_, width),
-                               dy = Normals(rng_, kRows * stride), norms = Normals(rng_, 2 * d),
-                               angles = Normals(rng_, kRows * d / 2);
-      std::vector<float2> turns;
-      for (const float angle : angles) turns.push_back({std::cos(angle), std::sin(angle)});
-      Doubles want = ToDoubles(dy), dnorms(2 * d);
-      for (int64_t row = 0; row < kRows; ++row) {
-        Doubles cos, sin;
-        for (int i = 0; i < d / 2; ++i)
-          cos.push_back(turns[row * d / 2 + i].x), sin.push_back(turns[row * d / 2 + i].y);
-        for (int head = 0; head < kHeadsQ + kHeadsKv; ++head) {
-          const int64_t at = row * stride + int64_t{head} * d, side = head < kHeadsQ ? 0 : d;
-          Doubles own(d), norm, by(dy.begin() + at, dy.begin() + at + d);
-          for (int i = 0; i < d; ++i) own[i] = static_cast<double>(x[at + i]) + bias[head * d + i];
-          if (has_norms) norm.assign(norms.begin() + side, norms.begin() + side + d);
-          const HeadGradients got = PrepareHeadBackwardRef(own, norm, 1e-6, cos, sin, by);
-          std::copy(got.dx.begin(), got.dx.end(), want.begin() + at);
-          for (int i = 0; i < d && has_norms; ++i) dnorms[side + i] += got.dnorm[i];
-        }
-        for (int gate = 0; gate < kHeadsKv; ++gate) {
-          const int64_t column = width - kHeadsKv + gate, at = row * stride + column;
-          want[at] = dy[at] * LogSigmoidDerivative(static_cast<double>(x[at]) + bias[column]);
-        }
-      }
-      const DeviceBuffer on_x = OnDevice(x), on_bias = OnDevice(bias), on_norms = OnDevice(norms),
-                         on_angles = OnDevice(turns), dx = OnDevice(dy), dq_norm = Poisoned(d, false),
+      const HeadsCase it(rng_, d, has_norms);
+      const DeviceBuffer on_x = OnDevice(it.x), on_bias = OnDevice(it.bias), on_norms = OnDevice(it.norms),
+                         on_angles = OnDevice(it.angles), dx = OnDevice(it.dy), dq_norm = Poisoned(d, false),
                          dk_norm = Poisoned(d, false);
       CudaHeadsBackwardArgs args = {.forward = {.x = on_x.as<float>(),
                                                 .bias = on_bias.as<float>(),
                                                 .q_norm = has_norms ? on_norms.as<float>() : nullptr,
                                                 .k_norm = has_norms ? on_norms.as<float>() + d : nullptr,
                                                 .angles = on_angles.as<float2>(),
-                                                .num_rows = kRows,
-                                                .row_stride = stride,
-                                                .heads_q = kHeadsQ,
-                                                .heads_kv = kHeadsKv,
+                                                .num_rows = it.kRows,
+                                                .row_stride = it.stride,
+                                                .heads_q = it.kHeadsQ,
+                                                .heads_kv = it.kHeadsKv,
                                                 .head_dim = d},
                                     .dx = dx.as<float>()};
       const DeviceBuffer workspace =
@@ -174,10 +191,11 @@ TEST_P(CudaTrainingOps, Heads_WithAndWithoutNorms) {
         args.dq_norm = dq_norm.as<float>(), args.dk_norm = dk_norm.as<float>(), args.workspace = workspace.as<void>();
       const absl::Status status = CudaHeadsBackward(args, nullptr);
       ASSERT_TRUE(status.ok()) << status;
-      ExpectNear(FromDevice(dx, kRows * stride, false), want);
+      ExpectNear(FromDevice(dx, it.kRows * it.stride, false), it.want);
       if (!has_norms) continue;
-      ExpectNear(FromDevice(dq_norm, d, false), Doubles(dnorms.begin(), dnorms.begin() + d), kRows * kHeadsQ);
-      ExpectNear(FromDevice(dk_norm, d, false), Doubles(dnorms.begin() + d, dnorms.end()), kRows * kHeadsKv);
+      const Doubles of_q(it.dnorms.begin(), it.dnorms.begin() + d), of_k(it.dnorms.begin() + d, it.dnorms.end());
+      ExpectNear(FromDevice(dq_norm, d, false), of_q, it.kRows * it.kHeadsQ);
+      ExpectNear(FromDevice(dk_norm, d, false), of_k, it.kRows * it.kHeadsKv);
     }
   }
 }
