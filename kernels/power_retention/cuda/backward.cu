@@ -157,21 +157,26 @@ BackwardArgs<bf16> KernelArgs(const CudaRetentionPlan& plan, const CudaRetention
 
 }  // namespace
 
+absl::Status CheckRetentionBackwardShape(const CudaRetentionShape& shape) {
+  if (shape.degree != 2) {
+    return absl::UnimplementedError(
+        absl::StrCat("power retention backward on the GPU: degree ", shape.degree, ": there is only degree 2"));
+  }
+  if (FindInstance(shape) == nullptr) {
+    return absl::UnimplementedError(absl::StrCat("power retention backward on the GPU: head_dim ", shape.head_dim, ", ",
+                                                 RetentionDtypeName(shape.dtype),
+                                                 ": this build has bf16 with the head sizes of the forward pass"));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CudaRetentionBackward(const CudaRetentionPlan& plan, const CudaRetentionBackwardArgs& args,
                                    cudaStream_t stream) {
-  if (plan.shape().degree != 2) {
-    return absl::UnimplementedError(
-        absl::StrCat("power retention backward on the GPU: degree ", plan.shape().degree, ": there is only degree 2"));
-  }
+  if (absl::Status status = CheckRetentionBackwardShape(plan.shape()); !status.ok()) return status;
   if (absl::Status status = CheckStates(args); !status.ok()) return status;
   if (plan.num_rows() == 0) return PassStateThrough(plan, args, stream);
   if (absl::Status status = CheckPointers(args); !status.ok()) return status;
   const QueueFunction queue = FindInstance(plan.shape());
-  if (queue == nullptr) {
-    return absl::UnimplementedError(absl::StrCat("power retention backward on the GPU: head_dim ",
-                                                 plan.shape().head_dim, ", ", RetentionDtypeName(plan.shape().dtype),
-                                                 ": this build has bf16 with the head sizes of the forward pass"));
-  }
   const bool has_states =
       args.initial_state != nullptr || args.dfinal_state != nullptr || args.dinitial_state != nullptr;
   BackwardArgs<bf16> kernel_args = KernelArgs(plan, args, has_states);

@@ -51,8 +51,11 @@ struct CudaRetentionBackwardArgs {
 // Bytes of a call's workspace. `has_states`: one of the six pointers to states is not null.
 size_t CudaRetentionBackwardWorkspace(const CudaRetentionPlan& plan, bool has_states);
 
-// Queues the kernels and returns. INVALID_ARGUMENT names a missing pointer; UNIMPLEMENTED a type or head size that
-// this build has no kernel for.
+// OK if this build has kernels for the shape; UNIMPLEMENTED names the degree, or the head size and type, that it lacks.
+absl::Status CheckRetentionBackwardShape(const CudaRetentionShape& shape);
+
+// Queues the kernels and returns. INVALID_ARGUMENT names a missing pointer; UNIMPLEMENTED is that of
+// CheckRetentionBackwardShape().
 absl::Status CudaRetentionBackward(const CudaRetentionPlan& plan, const CudaRetentionBackwardArgs& args,
                                    cudaStream_t stream);
 
