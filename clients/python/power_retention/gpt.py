@@ -1,4 +1,4 @@
-"""A small GPT whose attention is power retention, trained to copy: `python gpt.py [--steps 300] [--device cuda]`.
+"""A small GPT whose attention is power retention, trained to copy: `python gpt.py [--steps 200] [--device cuda]`.
 
 `RetentionAttention` is the part to take: it goes where a block's self-attention was.
 """
@@ -107,7 +107,7 @@ class Gpt(nn.Module):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     torch.manual_seed(0)
@@ -116,7 +116,7 @@ def main():
     model = Gpt(vocabulary).to(options.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for step in range(options.steps + 1):
-        first = torch.randint(vocabulary, (32, half), device=options.device)
+        first = torch.randint(vocabulary, (16, half), device=options.device)
         tokens = torch.cat([first, first], 1)  # the second half can be known from the first
         with torch.autocast(options.device.split(":")[0], dtype, enabled=dtype == torch.bfloat16):
             logits = model(tokens[:, :-1])
@@ -124,7 +124,7 @@ def main():
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if step % 50 == 0:
+        if step % 25 == 0:
             print(f"step {step:4d}  loss of the copied half {loss.item():.3f}")
     copied = model.generate(first, half)
     print(f"copied rightly: {(copied == first).float().mean().item():.0%}")
