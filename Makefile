@@ -66,9 +66,9 @@ format: ## Rewrite the sources as clang-format wants them
 .PHONY: tidy
 tidy: ## Run clang-tidy over everything but tests (FILES=regex)
 	$(install) build test check
-	cmake --preset dev
-	cmake --build --preset dev -j $(JOBS) --target statehouse_proto
-	run-clang-tidy -quiet -j $(JOBS) -p build/dev '$(or $(FILES),/(kernels|models|engine|server|clients)/[^.]*\.cc$$)'
+	cmake --preset dev -B build/tidy -DSTATEHOUSE_PCH=OFF
+	cmake --build build/tidy -j $(JOBS) --target statehouse_proto
+	run-clang-tidy -quiet -j $(JOBS) -p build/tidy '$(or $(FILES),/(kernels|models|engine|server|clients)/[^.]*\.cc$$)'
 
 ##@ Tidy up
 .PHONY: clean
