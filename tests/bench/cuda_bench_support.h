@@ -36,11 +36,15 @@ Times Measure(cudaStream_t stream, int runs, const std::function<void()>& queue)
 // The same for work that is captured in a graph once and replayed.
 Times MeasureGraph(cudaStream_t stream, int runs, const std::function<void()>& queue);
 
-struct Ceilings {
-  double copy_gb_s = 0;       // a large device-to-device copy, bytes read plus written
-  double matrix_tflop_s = 0;  // cuBLAS, bf16, 8192 cubed, random numbers; 0 if cuBLAS is not installed
+// --json FILE, --filter TEXT and --runs N; anything else ends the program.
+struct Options {
+  std::string json, filter;
+  int64_t runs = 30;
 };
-Ceilings MeasureCeilings(cudaStream_t stream);
+Options ParseOptions(int argc, char** argv);
+
+// The first GPU, made current. Ends the program with status 1 if there is none.
+DeviceProperties RequireDevice();
 
 // One measured case; flop and bytes are what the task needs, not what the kernels do.
 struct Row {
@@ -50,8 +54,8 @@ struct Row {
   double flop = 0;
   double bytes = 0;
 };
-// The table on stdout and, with a path, JSON. `device` and `commit` go with it.
-void Report(const std::vector<Row>& rows, const Ceilings& ceilings, const DeviceProperties& device,
-            const std::string& json_path);
+// Measures the ceilings of the device (a copy of 4 GiB; cuBLAS, whose share is left out where there is none) and prints
+// the table; with a path, it is written as JSON too. Device and commit go with it.
+void Report(const std::vector<Row>& rows, const DeviceProperties& device, const std::string& json_path);
 
 }  // namespace statehouse::kernels::bench

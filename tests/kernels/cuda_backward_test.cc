@@ -1,11 +1,10 @@
 // The gradients of power retention on the GPU against exact ones. Skips where there is no GPU.
-#include <cstdlib>
-#include <cstring>
-#include <filesystem>
+#include <cstdio>
 
-#include "models/safetensors.h"
 #include "tests/kernels/cuda_backward_fixture.h"
+#include "tests/kernels/golden_op.h"
 #include "tests/support/golden.h"
+#include "tests/support/gpu.h"
 
 namespace statehouse::kernels {
 namespace {
@@ -19,9 +18,7 @@ constexpr double kFloor = 2e-5;
 
 class CudaBackward : public ::testing::Test {
  protected:
-  void SetUp() override {
-    if (CountDevices() == 0) GTEST_SKIP() << "no GPU: the kernels were compiled, not run";
-  }
+  void SetUp() override { testing::HasGpu(); }
 };
 
 bool HasKernel(int head_dim) {
@@ -231,35 +228,23 @@ TEST_F(CudaBackward, QueriesThatNothingAnswers_PassNothingBack) {
 }
 
 TEST_F(CudaBackward, GoldenCases_Agree) {
-  std::filesystem::path source_dir = STATEHOUSE_SOURCE_DIR;
-  if (!std::filesystem::exists(source_dir)) source_dir = std::filesystem::current_path();
-  const auto cases = testing::FindGoldenCases(testing::GoldenKind::kOp, source_dir);
+  const auto cases = testing::FindGoldenCases(testing::GoldenKind::kOp);
   ASSERT_TRUE(cases.ok()) << cases.status();
   for (const auto& path : *cases) {
     SCOPED_TRACE(path.string());
-    const absl::StatusOr<Safetensors> file = Safetensors::Open(path);
-    ASSERT_TRUE(file.ok()) << file.status();
-    const auto number = [&](const char* name) { return std::strtod(file->metadata().at(name).c_str(), nullptr); };
-    const auto floats = [&](const char* name) {
-      const auto found = file->tensors().find(name);
-      if (found == file->tensors().end()) return std::vector<float>();
-      std::vector<float> out(found->second.num_bytes / 4);
-      std::memcpy(out.data(), found->second.data, found->second.num_bytes);
-      return out;
-    };
-    const int64_t b = static_cast<int64_t>(number("b")), t = static_cast<int64_t>(number("t"));
+    const absl::StatusOr<GoldenOp> golden = GoldenOp::Open(path);
+    ASSERT_TRUE(golden.ok()) << golden.status();
+    const RetentionShape shape = golden->shape();
     std::printf("%s\n", path.filename().c_str());
-    if (number("deg") != 2 || !HasKernel(static_cast<int>(number("head_dim"))) || t > 1024) {
-      std::printf("  not run: degree %g, head size %g, %lld rows\n", number("deg"), number("head_dim"),
-                  static_cast<long long>(t));
+    if (shape.degree != 2 || !HasKernel(shape.head_dim) || golden->t() > 1024) {
+      std::printf("  not run: degree %d, head size %d, %lld rows\n", shape.degree, shape.head_dim,
+                  static_cast<long long>(golden->t()));
       continue;
     }
+    const auto floats = [&](const char* name) { return golden->Floats(name); };
     BackwardProblem problem;
-    problem.forward.shape = {.heads_q = static_cast<int>(number("heads_q")),
-                             .heads_kv = static_cast<int>(number("heads_kv")),
-                             .head_dim = static_cast<int>(number("head_dim")),
-                             .scale = static_cast<float>(number("scale"))};
-    problem.forward.t = b * t;
+    problem.forward.shape = shape;
+    problem.forward.t = golden->batch() * golden->t();
     problem.forward.Q = floats("Q"), problem.forward.K = floats("K"), problem.forward.V = floats("V");
     problem.forward.log_G = floats("log_G"), problem.dY = floats("dY");
     for (std::vector<float>* values : {&problem.forward.Q, &problem.forward.K, &problem.forward.V, &problem.dY}) {
@@ -267,7 +252,7 @@ TEST_F(CudaBackward, GoldenCases_Agree) {
       Round(*values, kBf16);
       ASSERT_TRUE(SameBits(given, *values)) << "golden inputs are bf16 numbers";
     }
-    for (int64_t sequence = 0; sequence <= b; ++sequence) problem.cu_seqlens.push_back(sequence * t);
+    problem.cu_seqlens = golden->cu_seqlens();
     BackwardCase it = MakeBackwardCase(problem, kBf16);
     const auto doubles = [&](const char* name) {
       const std::vector<float> x = floats(name);

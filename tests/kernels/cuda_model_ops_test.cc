@@ -13,6 +13,7 @@
 #include "kernels/rope/cuda/heads.h"
 #include "kernels/rope/rope.h"
 #include "tests/kernels/kernel_test_support.h"
+#include "tests/support/gpu.h"
 
 namespace statehouse::kernels {
 namespace {
@@ -49,9 +50,7 @@ std::vector<float> FromDevice(const DeviceBuffer& buffer, int64_t size, bool is_
 
 class CudaModelOps : public ::testing::TestWithParam<bool> {
  protected:
-  void SetUp() override {
-    if (CountDevices() == 0) GTEST_SKIP() << "no GPU: the kernels were compiled, not run";
-  }
+  void SetUp() override { testing::HasGpu(); }
   bool is_bf16() const { return GetParam(); }
   // Of values about 1.
   double tolerance() const { return is_bf16() ? 8e-3 : 1e-5; }

@@ -1,11 +1,10 @@
 // Power retention on the GPU against the definition in double. Skips where there is no GPU.
-#include <cstdlib>
-#include <cstring>
-#include <filesystem>
+#include <cstdio>
 
-#include "models/safetensors.h"
 #include "tests/kernels/cuda_retention_fixture.h"
+#include "tests/kernels/golden_op.h"
 #include "tests/support/golden.h"
+#include "tests/support/gpu.h"
 
 namespace statehouse::kernels {
 namespace {
@@ -21,9 +20,7 @@ constexpr double kFloatTolerance = 2e-5;
 
 class CudaRetention : public ::testing::Test {
  protected:
-  void SetUp() override {
-    if (CountDevices() == 0) GTEST_SKIP() << "no GPU: the kernels were compiled, not run";
-  }
+  void SetUp() override { testing::HasGpu(); }
 };
 
 RetentionProblem RoundedProblem(std::mt19937& rng, const RetentionShape& shape, int64_t t, RetentionDtype dtype,
@@ -251,35 +248,21 @@ TEST_F(CudaRetention, QueriesThatNothingAnswers_GiveZero) {
 }
 
 TEST_F(CudaRetention, GoldenCases_Agree) {
-  std::filesystem::path source_dir = STATEHOUSE_SOURCE_DIR;
-  if (!std::filesystem::exists(source_dir)) source_dir = std::filesystem::current_path();
-  const auto cases = testing::FindGoldenCases(testing::GoldenKind::kOp, source_dir);
+  const auto cases = testing::FindGoldenCases(testing::GoldenKind::kOp);
   ASSERT_TRUE(cases.ok()) << cases.status();
   for (const auto& path : *cases) {
     SCOPED_TRACE(path.string());
-    const absl::StatusOr<Safetensors> file = Safetensors::Open(path);
-    ASSERT_TRUE(file.ok()) << file.status();
-    const auto number = [&](const char* name) { return std::strtod(file->metadata().at(name).c_str(), nullptr); };
-    const auto floats = [&](const char* name) {
-      const auto found = file->tensors().find(name);
-      if (found == file->tensors().end()) return std::vector<float>();
-      std::vector<float> out(found->second.num_bytes / 4);
-      std::memcpy(out.data(), found->second.data, found->second.num_bytes);
-      return out;
-    };
-    RetentionProblem problem;
-    problem.shape = {.heads_q = static_cast<int>(number("heads_q")),
-                     .heads_kv = static_cast<int>(number("heads_kv")),
-                     .head_dim = static_cast<int>(number("head_dim")),
-                     .scale = static_cast<float>(number("scale"))};
-    problem.shape.degree = static_cast<int>(number("deg"));
+    const absl::StatusOr<GoldenOp> golden = GoldenOp::Open(path);
+    ASSERT_TRUE(golden.ok()) << golden.status();
     std::printf("%s\n", path.filename().c_str());
-    const int64_t b = static_cast<int64_t>(number("b")), t = static_cast<int64_t>(number("t"));
-    problem.t = b * t;
-    problem.Q = floats("Q"), problem.K = floats("K"), problem.V = floats("V"), problem.log_G = floats("log_G");
-    std::vector<int64_t> lengths;
-    for (int64_t sequence = 0; sequence <= b; ++sequence) lengths.push_back(sequence * t);
-    const std::vector<float> Y = floats("Y");
+    RetentionProblem problem = {.shape = golden->shape(),
+                                .t = golden->batch() * golden->t(),
+                                .Q = golden->Floats("Q"),
+                                .K = golden->Floats("K"),
+                                .V = golden->Floats("V"),
+                                .log_G = golden->Floats("log_G")};
+    const std::vector<int64_t> lengths = golden->cu_seqlens();
+    const std::vector<float> Y = golden->Floats("Y");
     for (const RetentionDtype dtype : kTypes) {
       if (!HasKernel(problem.shape, dtype)) {
         std::printf("  no kernel: %s, degree %d, d %d\n", RetentionDtypeName(dtype), problem.shape.degree,
@@ -288,11 +271,10 @@ TEST_F(CudaRetention, GoldenCases_Agree) {
       }
       Expected want{.y = std::vector<double>(Y.begin(), Y.end()), .dtype = dtype};
       want.plain_error = RelativeError(PlainImplementation(problem, lengths, dtype), want.y);
-      for (const int64_t chunk :
-           {int64_t{16}, int64_t{64}, int64_t{1024}, static_cast<int64_t>(number("chunk_size"))}) {
+      for (const int64_t chunk : {int64_t{16}, int64_t{64}, int64_t{1024}, golden->own_chunk()}) {
         if (chunk == 0) continue;
         problem.shape.chunk = chunk;
-        ExpectBothPathsClose(problem, lengths, dtype, want, Name(problem.shape, t, dtype));
+        ExpectBothPathsClose(problem, lengths, dtype, want, Name(problem.shape, golden->t(), dtype));
       }
     }
   }

@@ -14,6 +14,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <compare>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -25,7 +26,8 @@
 
 namespace statehouse::kernels {
 
-// kFastBf16: many rows of one sequence are answered with products of bf16 numbers.
+// kFastBf16: many rows of one sequence are answered with products of bf16 numbers. REQUIRES: blocks may have
+// WideKernelSharedBytes() of shared memory.
 enum class SlotRetentionMode { kFast, kFastBf16, kDeterministic };
 
 // One sequence's rows in a step.
@@ -63,11 +65,13 @@ struct SlotWave {
   int32_t state_parts = 0;
   int32_t tail_parts = 0;  // the most that a tile of it has
   int32_t part_rows = 0;   // rows of the tail per part
-  bool operator==(const SlotWave&) const = default;
+  auto operator<=>(const SlotWave&) const = default;
 };
 
-// Whether there is a kernel on tensor cores, and for how many segments of a wave.
+// Whether there is a kernel on tensor cores, how much shared memory a block of it needs (0 without one), and for how
+// many segments of a wave it is.
 bool HasWideKernel(const RetentionLayout& layout);
+int WideKernelSharedBytes(const RetentionLayout& layout);
 inline constexpr int kMostWideSegments = 16;
 
 // The cutting of a step, made on the host once for all layers. Reserve() is the only place that allocates.
