@@ -8,7 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "kernels/bench/cpu_bench.h"
 #include "kernels/parallel/thread_pool.h"
-#include "server/commands/bench.h"  // MachineName
+#include "server/commands/report.h"
 #ifdef STATEHOUSE_CUDA
 #include "kernels/bench/cuda/gpu_bench.h"
 #include "kernels/cuda/device.h"

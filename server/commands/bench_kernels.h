@@ -54,9 +54,9 @@ absl::StatusOr<std::vector<kernels::bench::RetentionCase>> KernelsBenchCases(con
 
 // Hears of the ceilings, then of each figure. Either may be empty.
 struct KernelsBenchObserver {
-  std::function<void(const KernelsBenchReport&)> on_start;
-  std::function<void(const KernelsBenchReport&, const KernelsBenchFigure&)> on_figure;
-  std::function<void(const char* what, int64_t done, int64_t total)> on_progress;
+  std::function<void(const KernelsBenchReport&)> on_start = {};
+  std::function<void(const KernelsBenchReport&, const KernelsBenchFigure&)> on_figure = {};
+  std::function<void(const char* what, int64_t done, int64_t total)> on_progress = {};
 };
 
 // A case without a kernel, or too large for the device, is left out and named; a wrong result ends the run.

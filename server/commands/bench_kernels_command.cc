@@ -6,9 +6,9 @@
 #include <string>
 #include <utility>
 
-#include "server/commands/bench.h"  // WriteReport
 #include "server/commands/bench_kernels.h"
 #include "server/commands/command_error.h"
+#include "server/commands/report.h"
 
 namespace statehouse {
 namespace {
