@@ -1,6 +1,7 @@
 // A session that is in memory: what the store knows of it between calls. Private to the store.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <mutex>
 #include <set>
@@ -37,8 +38,8 @@ struct OpenSession {
   SessionLease lease;      // held if the owner is not empty
   absl::Time lease_asked;  // by this machine's clock: lease.left counts from then at the latest
   bool has_unsynced = false;
-  bool has_stale_entry = false;        // the summary in the archive trails
-  std::set<std::string> durable_keys;  // of checkpoints, known to survive a crash
+  std::atomic<bool> has_stale_entry{false};  // the summary in the archive trails; also read under the store's mutex
+  std::set<std::string> durable_keys;        // of checkpoints, known to survive a crash
 };
 
 // One message for what is not there and what is not theirs.

@@ -14,6 +14,7 @@ namespace {
 
 constexpr int64_t kPage = 1000;
 constexpr absl::Duration kSummaryPeriod = absl::Seconds(10);
+constexpr int64_t kSummariesAtATime = 64;
 constexpr absl::Duration kExpirePeriod = absl::Minutes(1);
 constexpr absl::Duration kSharedExpirePeriod = absl::Minutes(10);  // all entries cross a network
 constexpr absl::Duration kWarningPeriod = absl::Minutes(1);
@@ -102,23 +103,41 @@ absl::Status SessionStore::RenewLeases() {
 
 absl::Status SessionStore::WriteSummaries(bool all) {
   absl::Status first = absl::OkStatus();
-  int64_t left = all ? INT64_MAX : 64;
-  for (const auto& session : OpenSessions()) {
+  int64_t left = all ? INT64_MAX : kSummariesAtATime;
+  std::vector<std::shared_ptr<OpenSession>> sessions = OpenSessions();
+  if (!all) {
+    std::lock_guard<std::mutex> lock(mu_);
+    const auto next = std::find_if(sessions.begin(), sessions.end(),
+                                   [this](const auto& session) { return session->id > summaries_after_; });
+    std::rotate(sessions.begin(), next, sessions.end());
+  }
+  for (const auto& session : sessions) {
+    if (!session->has_stale_entry) continue;
+    if (left-- == 0) break;
     std::unique_lock<std::mutex> lock(session->mu, std::try_to_lock);
     if (!lock.owns_lock()) {
       if (!all) continue;
       lock.lock();
     }
-    if (session->is_deleted || session->is_busy || !session->is_read || !session->has_stale_entry) continue;
-    if (left-- == 0) break;
-    // Where others append too, a lease keeps them from doing so between reading and writing.
-    absl::Status status = AcquireLease(session.get());
-    if (status.ok()) status = PutEntry(session.get());
-    ReleaseLease(session.get());
-    // One that another server has now, or has removed, is its business.
-    if (first.ok() && !absl::IsAborted(status) && !absl::IsNotFound(status)) first = status;
+    absl::Status status = WriteSummary(session.get());
+    if (first.ok()) first = status;
+    if (all) continue;
+    std::lock_guard<std::mutex> table(mu_);
+    summaries_after_ = session->id;
   }
   return first;
+}
+
+absl::Status SessionStore::WriteSummary(OpenSession* session) {
+  if (session->is_deleted || session->is_busy || !session->is_read || !session->has_stale_entry) {
+    return absl::OkStatus();
+  }
+  // Where others append too, a lease keeps them from doing so between reading and writing.
+  absl::Status status = AcquireLease(session);
+  if (status.ok()) status = PutEntry(session);
+  ReleaseLease(session);
+  // One that another server has now, or has removed, is its business.
+  return absl::IsAborted(status) || absl::IsNotFound(status) ? absl::OkStatus() : status;
 }
 
 absl::StatusOr<int64_t> SessionStore::Expire() {
