@@ -99,7 +99,7 @@ absl::StatusOr<SessionStore::Found> SessionStore::FindEntry(std::string_view pri
     auto entry = archive->FindEntry(principal, ref);
     if (absl::IsNotFound(entry.status())) continue;
     if (!entry.ok()) return entry.status();
-    if (entry->principal != principal) {
+    if (entry->principal != principal && access != Access::kOperate) {
       const auto meta = ParseMeta(entry->meta);
       if (!meta.ok() || !meta->shared) return NoneOfYours(ref);
       if (access == Access::kAppend) {

@@ -104,8 +104,9 @@ class SessionStore {
   absl::StatusOr<SessionInfo> Adopt(const SessionSpec& spec, const SessionImage& image);
 
   // --- for operators ---
-  // Whoever holds the session's lease can no longer append. Returns who it was; empty: nobody.
-  absl::StatusOr<std::string> BreakLease(std::string_view principal, std::string_view ref);
+  // Whoever holds the session's lease can no longer append. Returns who it was; empty: nobody. With `of_anyone` also of
+  // another principal's session, by its id.
+  absl::StatusOr<std::string> BreakLease(std::string_view principal, std::string_view ref, bool of_anyone = false);
   // Reads everything that is stored of one session (empty ref: of all of the principal's). Changes nothing.
   absl::StatusOr<SessionReport> Check(std::string_view principal, std::string_view ref);
   // Expire(), and removes snapshots that no session of any principal refers to and that are older than an hour.
@@ -126,7 +127,7 @@ class SessionStore {
 
  private:
   friend class Turn;
-  enum class Access { kRead, kAppend };
+  enum class Access { kRead, kAppend, kOperate };  // the last: whoever's it is
   struct Found {
     SessionArchive* archive = nullptr;
     SessionEntry entry;

@@ -288,8 +288,8 @@ absl::StatusOr<SessionReport> SessionStore::Check(std::string_view principal, st
   return report;
 }
 
-absl::StatusOr<std::string> SessionStore::BreakLease(std::string_view principal, std::string_view ref) {
-  const auto found = FindEntry(principal, ref, Access::kAppend);
+absl::StatusOr<std::string> SessionStore::BreakLease(std::string_view principal, std::string_view ref, bool of_anyone) {
+  const auto found = FindEntry(principal, ref, of_anyone ? Access::kOperate : Access::kAppend);
   if (!found.ok()) return found.status();
   const auto lease = found->archive->Break(found->entry.id);
   if (!lease.ok()) return lease.status();
