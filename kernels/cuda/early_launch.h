@@ -19,6 +19,8 @@ inline bool CanOverlap() {
 template <typename... Parameters, typename... Arguments>
 absl::Status LaunchEarly(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block, int shared_bytes,
                          cudaStream_t stream, const Arguments&... arguments) {
+  // A multiprocessor that must change this share first empties itself, and nothing overlaps.
+  if (absl::Status status = PreferShared(kernel); !status.ok()) return status;
   const LaunchConfig config(grid, block, shared_bytes, stream, CanOverlap());
   return CudaStatus(cudaLaunchKernelEx(config.get(), kernel, Parameters(arguments)...), name);
 }

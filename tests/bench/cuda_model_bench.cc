@@ -4,6 +4,10 @@
 // --device cuda` is what users run.
 //
 //   cuda_model_bench DIR [--deterministic] [--layers N] [--step ROWS] [--context N,N] [--batch N,N] [--runs N]
+//                    [--profile]: marks the decode steps after the warm-up for a profiler
+extern "C" int cudaProfilerStart();  // of the CUDA runtime: its header is not in every toolkit
+extern "C" int cudaProfilerStop();
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -27,6 +31,7 @@ namespace {
 struct Flags {
   std::string dir;
   bool deterministic = false;
+  bool profile = false;
   int64_t layers = 0;  // 0: the config's
   int64_t step = 2048;
   std::vector<int64_t> contexts = {2048, 16384};
@@ -57,8 +62,8 @@ Flags Parse(int argc, char** argv) {
   flags.dir = argv[1];
   for (int i = 2; i < argc; ++i) {
     const std::string name = argv[i];
-    if (name == "--deterministic") {
-      flags.deterministic = true;
+    if (name == "--deterministic" || name == "--profile") {
+      (name == "--profile" ? flags.profile : flags.deterministic) = true;
       continue;
     }
     if (i + 1 == argc) Check(absl::InvalidArgumentError(name));
@@ -146,10 +151,12 @@ class Bench {
     for (int64_t run = -kWarmUps; run < flags_.runs; ++run) {
       for (int64_t i = 0; i < batch; ++i) tokens_[i] = TokenAt(sequences[i].position + i);
       for (StepSequence& sequence : sequences) SwitchOver(sequence.position, sequence.memory);
+      if (run == 0 && flags_.profile) cudaProfilerStart();
       const double step = Step(batch, sequences, logit_rows);
       if (run >= 0) seconds.push_back(step), sum += step;
       for (StepSequence& sequence : sequences) ++sequence.position;
     }
+    if (flags_.profile) cudaProfilerStop();
     std::sort(seconds.begin(), seconds.end());
     const ModelConfig& config = model_.config();
     const double rows_bytes = static_cast<double>(config.num_layers * config.heads_kv * (2 * config.head_dim + 1) * 4);

@@ -110,7 +110,9 @@ TEST_P(CudaChoices, AreTheHostsChoices) {
     }
   }
   EXPECT_EQ(num_wrong, 0);
-  if (vocab < 1000) EXPECT_GT(num_none, 0) << "rows without a number were not tried";
+  if (vocab < 1000) {
+    EXPECT_GT(num_none, 0) << "rows without a number were not tried";
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Vocabularies, CudaChoices, ::testing::Values(1, 3, 300, 999, 4099, 49152, 151936));

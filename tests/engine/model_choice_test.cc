@@ -152,7 +152,9 @@ TEST(ModelChoice, WhatTheModelHasNot_IsChosenByTheHost) {
       return request;
     });
     EXPECT_LE(chosen, want_chosen[i]);
-    if (i == 4) EXPECT_EQ(chosen, want_chosen[i]);
+    if (i == 4) {
+      EXPECT_EQ(chosen, want_chosen[i]);
+    }
     EXPECT_GT(copied, 0);
   }
 }

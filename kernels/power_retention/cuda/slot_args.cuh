@@ -26,6 +26,8 @@ struct SlotKernelArgs {
   float* numerators;    // [tile, Hk, part, query, d]
   float* denominators;  // [tile, Hk, part, query]
   int32_t state_parts, tail_parts, part_rows;
+  const void* ahead;  // what is asked for on the way, to find it in the cache later; null: nothing
+  int64_t ahead_bytes;
 };
 
 // Launchers, one file each. d is 16, 32, 64 or 128.
@@ -87,8 +89,13 @@ struct TilePlace {
     num_queries = min(tile_queries, segment.num_rows * args.view.group - first_query);
     chunk = segment.position / args.view.chunk;
     chunk_row = static_cast<int32_t>(segment.position - chunk * args.view.chunk);
-    const SlotHead slot(args.view, segment.memory, args.layer_idx, head);
-    region = slot.base;
+    region = SlotHead(args.view, segment.memory, args.layer_idx, head).base;
+    Refresh(args.view);
+  }
+
+  // Reads again what the kernels before may write.
+  __device__ void Refresh(const SlotView& view) {
+    const SlotHead slot = Head(view);
     holds_state = slot.HoldsState();
     first_chunk = holds_state ? slot.header()->folded_chunks : 0;
   }

@@ -38,10 +38,11 @@ template <int d, int kGroups>
 __global__ void __launch_bounds__(d* kGroups) CombineParts(SlotKernelArgs args, int tile_queries) {
   __shared__ float sums[4][kGroups][d];
   LetDependentsStart();
-  WaitForResults();
   const SlotView& view = args.view;
   const int m = blockIdx.x % tile_queries;
-  const TilePlace place(args, blockIdx.x / tile_queries, blockIdx.y, tile_queries);
+  TilePlace place(args, blockIdx.x / tile_queries, blockIdx.y, tile_queries);
+  WaitForResults();
+  place.Refresh(view);
   if (m >= place.num_queries) return;
   const int parts = args.state_parts + args.tail_parts, column = threadIdx.x % d, group = threadIdx.x / d;
   const int64_t first = (int64_t{place.tile} * view.heads_kv + place.head) * parts * tile_queries + m;  // its part 0
@@ -101,7 +102,8 @@ absl::Status LaunchSlotCombine(const SlotKernelArgs& args, int d, int tile_queri
   const dim3 grid(num_tiles * tile_queries, args.view.heads_kv);
   return ForHeadDim(d, [&]<int kDim>() {
     constexpr int kGroups = 4;
-    if (few) {
+    constexpr unsigned kFewBlocks = 256;  // more fill the GPU without groups
+    if (few && grid.x * grid.y <= kFewBlocks) {
       return LaunchEarly("CombineParts", CombineParts<kDim, kGroups>, grid, kDim * kGroups, 0, stream, args,
                          tile_queries);
     }

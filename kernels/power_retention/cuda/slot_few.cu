@@ -46,6 +46,7 @@ class FewAnswer {
 
   __device__ FewAnswer(const SlotKernelArgs& args, FewShared<d, kQueries>& shared)
       : args_(args),
+        place_(args, blockIdx.z, blockIdx.y, kQueries),
         shared_(shared),
         lane_(threadIdx.x % 32),
         warp_(threadIdx.x / 32),
@@ -55,7 +56,7 @@ class FewAnswer {
   // Waits for the kernels before, whose rows these are.
   __device__ const TilePlace& LoadQueries() {
     WaitForResults();
-    place_ = TilePlace(args_, blockIdx.z, blockIdx.y, kQueries);
+    place_.Refresh(args_.view);
     for (int at = threadIdx.x; at < kQueries * d; at += kThreads) {
       const int m = at / d, l = at % d, query = place_.first_query + m, group = args_.view.group;
       float value = 0;
@@ -71,8 +72,8 @@ class FewAnswer {
 
   // Asks for the first of monomials [first, end). The state stands when the rows of this step are appended, so this
   // need not wait for the kernel that does so.
-  __device__ void BeginState(const SlotHead& head, int first, int end) {
-    const PanelMatrix<d> state = {head.State(), args_.view.expanded};
+  __device__ void BeginState(int first, int end) {
+    const PanelMatrix<d> state = {place_.Head(args_.view).State(), args_.view.expanded};
 #pragma unroll
     for (int turn = 0; turn < kStages - 1; ++turn) AskForRows(state, first + turn * kDepth, end, turn);
   }
@@ -111,6 +112,33 @@ class FewAnswer {
       stage = stage + 1 == kStages ? 0 : stage + 1;
     }
     CopyWait<0>();
+  }
+
+  // Asks the cache for the keys and values of a part, as far as it can be known before the row of this step is there: a
+  // hint, nothing is read.
+  __device__ void PrefetchTail(int part) const {
+    if (part >= place_.NumTailParts(args_)) return;
+    const SlotView& view = args_.view;
+    const int64_t begin = (place_.FirstTailPart(args_) + part) * args_.part_rows, chunk = begin / view.chunk;
+    const int c0 = static_cast<int>(begin - chunk * view.chunk), count = min(args_.part_rows, view.chunk - c0);
+    const float* const block = place_.Head(view).Block(chunk, place_.holds_state);
+    const PanelMatrix<d> values = {block + view.block_v, view.chunk};
+    for (int at = threadIdx.x; at < d * (count / 32); at += kThreads) {
+      const int c = c0 + at / d * 32;
+      Prefetch(block + KeyOffset<d>(c) + at % d * KeyWidth(view, c));
+    }
+    for (int at = threadIdx.x; at < count * kPanels; at += kThreads) {
+      Prefetch(values.Address(c0 + at % count, at / count * kWidth));
+    }
+  }
+
+  __device__ void PrefetchAhead() const {
+    constexpr int64_t kLine = 128;
+    const int64_t block = (int64_t{blockIdx.z} * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
+    const int64_t stride = int64_t{gridDim.x} * gridDim.y * gridDim.z * kThreads;
+    for (int64_t line = block * kThreads + threadIdx.x; line < args_.ahead_bytes / kLine; line += stride) {
+      Prefetch(static_cast<const char*>(args_.ahead) + line * kLine);
+    }
   }
 
   __device__ void AddTail(int64_t first, int64_t end) {
@@ -176,6 +204,10 @@ class FewAnswer {
   }
 
  private:
+  static __device__ __forceinline__ void Prefetch(const void* line) {
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(line));
+  }
+
   __device__ void ReadRows(const PanelMatrix<d>& from, int64_t first, int count, float4 (&rows)[kLoads]) const {
 #pragma unroll
     for (int i = 0; i < kLoads; ++i) {
@@ -289,16 +321,18 @@ __global__ void __launch_bounds__(kThreads, 2) AnswerFew(SlotKernelArgs args) {
   const int part = blockIdx.x, tail_part = part - args.state_parts;
   FewAnswer<d, kQueries> answer(args, shared);
   if (tail_part < 0) {
-    const SlotSegment segment = args.segments[args.tiles[blockIdx.z].segment - args.first_segment];
     const int first = PartBegin(args.view.expanded, args.state_parts, part);
     const int end = PartBegin(args.view.expanded, args.state_parts, part + 1);
-    answer.BeginState(SlotHead(args.view, segment.memory, args.layer_idx, blockIdx.y), first, end);
+    answer.BeginState(first, end);
+    answer.PrefetchAhead();
     if (answer.LoadQueries().first_chunk == 0) {  // nothing is folded
       CopyWait<0>();
       return;
     }
     answer.AddState(first, end);
   } else {
+    answer.PrefetchTail(tail_part);
+    answer.PrefetchAhead();
     const TilePlace& place = answer.LoadQueries();
     if (tail_part >= place.NumTailParts(args)) return;
     const int64_t begin = (place.FirstTailPart(args) + tail_part) * args.part_rows;

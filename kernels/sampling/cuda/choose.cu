@@ -17,10 +17,12 @@ constexpr int kThreads = 768;
 constexpr int kWarps = kThreads / 32;
 constexpr unsigned kAll = 0xffffffffu;
 constexpr uint32_t kNeverChosen = 0xffffffffu;  // the distance of -infinity and NaN
-constexpr int kListed = 2048;                   // candidates of a short list
+constexpr int kListed = 2048;                   // candidates of the list
+constexpr float kRoom = 1e-3f;                  // more than scores in float are off
 
 struct ChoiceShared {
-  uint64_t sums[2][kWarps];
+  uint64_t sums[kWarps];
+  unsigned counts[kWarps];
   double scores[kWarps];
   int32_t ids[kWarps];
   float largest;
@@ -39,29 +41,31 @@ struct Prefix {
 };
 
 struct Totals {
-  uint64_t units, count;
+  uint64_t units;
+  unsigned count;
 };
 
-__device__ __forceinline__ uint64_t ShuffleDown(uint64_t value, int step) {
-  return __shfl_down_sync(kAll, static_cast<unsigned long long>(value), step);
+// The sum over a warp of numbers below 2^53.
+__device__ __forceinline__ uint64_t WarpSum(uint64_t value) {
+  constexpr int kBits = 27;  // 32 of so many bits fit 32 bits
+  const unsigned low = __reduce_add_sync(kAll, static_cast<unsigned>(value) & ((1u << kBits) - 1));
+  const unsigned high = __reduce_add_sync(kAll, static_cast<unsigned>(value >> kBits));
+  return low + (static_cast<uint64_t>(high) << kBits);
 }
 
 // Sums over the block, the same in every thread.
 __device__ Totals BlockTotals(Totals mine, ChoiceShared& shared) {
-#pragma unroll
-  for (int step = 16; step > 0; step /= 2) {
-    mine.units += ShuffleDown(mine.units, step);
-    mine.count += ShuffleDown(mine.count, step);
-  }
+  mine.units = WarpSum(mine.units);
+  mine.count = __reduce_add_sync(kAll, mine.count);
   __syncthreads();  // the sums before were read
   if (threadIdx.x % 32 == 0) {
-    shared.sums[0][threadIdx.x / 32] = mine.units;
-    shared.sums[1][threadIdx.x / 32] = mine.count;
+    shared.sums[threadIdx.x / 32] = mine.units;
+    shared.counts[threadIdx.x / 32] = mine.count;
   }
   __syncthreads();  // warps' sums are there
   Totals all = {0, 0};
 #pragma unroll 8
-  for (int warp = 0; warp < kWarps; ++warp) all.units += shared.sums[0][warp], all.count += shared.sums[1][warp];
+  for (int warp = 0; warp < kWarps; ++warp) all.units += shared.sums[warp], all.count += shared.counts[warp];
   return all;
 }
 
@@ -71,6 +75,12 @@ __device__ __forceinline__ int32_t Ordered(float x) {
   return bits >= 0 ? bits : bits ^ 0x7fffffff;
 }
 __device__ __forceinline__ float FromOrdered(int32_t x) { return __int_as_float(x >= 0 ? x : x ^ 0x7fffffff); }
+
+// What one thread found best.
+struct Winner {
+  double score = -INFINITY;
+  int32_t id = INT_MAX;
+};
 
 class Choosing {
  public:
@@ -116,16 +126,24 @@ class Choosing {
       for (int32_t id = threadIdx.x; id < size_; id += kThreads) distances_[id] = Distance(id);
       __syncthreads();  // distances are there
     }
-    if (choice_.top_k > 0 && choice_.top_k < size_) kept_ = Shortest<false>(static_cast<uint64_t>(choice_.top_k));
-    if (choice_.top_p < 1.0) {
-      Totals mine = {0, 0};
-      for (int32_t id = threadIdx.x; id < size_; id += kThreads) {
-        const uint32_t at = DistanceOf(id);
-        if (kept_.Holds(at, id)) mine.units += Units(at);
-      }
-      const uint64_t sum = BlockTotals(mine, shared_).units;
-      kept_ = Shortest<true>(UnitsToReach(choice_.top_p, sum));
+    const bool has_top_k = choice_.top_k > 0 && choice_.top_k < size_, has_top_p = choice_.top_p < 1.0;
+    if (!has_top_k && !has_top_p) return;
+    if (has_top_k && choice_.top_k > kListed) {
+      kept_ = Shortest<false>(static_cast<uint64_t>(choice_.top_k));
+    } else {
+      // Few are kept, mostly: the best go into a list, and all that follows looks at no more than that.
+      const Prefix best = Shortest<false>(static_cast<uint64_t>(has_top_k ? choice_.top_k : kListed));
+      List([&](uint32_t at, int32_t id) { return best.Holds(at, id); });
+      listed_ = true;
+      if (has_top_k) kept_ = best;
     }
+    if (!has_top_p) return;
+    const uint64_t listed = SumOfUnits();
+    listed_ = listed_ && has_top_k;
+    const uint64_t sum = listed_ ? listed : SumOfUnits();
+    const uint64_t target = UnitsToReach(choice_.top_p, sum);
+    listed_ = listed_ || (!has_top_k && listed >= target);
+    kept_ = Shortest<true>(target);
   }
 
   // REQUIRES: FindBest() found one.
@@ -135,29 +153,29 @@ class Choosing {
       shared_.bound = Ordered(__double2float_rd(GumbelFromWord(words[shared_.best & 3])));
     }
     __syncthreads();  // the bound is there
-    double score = -INFINITY;
-    int32_t chosen = INT_MAX;
-    const int32_t quads = (size_ + 3) / 4;
-    for (int32_t quad = threadIdx.x; quad < quads; quad += kThreads) {
-      const PhiloxCounter words = ChoiceWords(choice_.seed, choice_.output, choice_.position, quad);
+    Winner winner;
+    if (listed_) {
+      const int32_t rounded = (shared_.num_listed + 31) / 32 * 32;
+      for (int32_t i = threadIdx.x; i < rounded; i += kThreads) {
+        const bool inside = i < shared_.num_listed;
+        const uint2 entry = inside ? shared_.list[i] : make_uint2(kNeverChosen, 0);
+        const int32_t id = static_cast<int32_t>(entry.y);
+        const PhiloxCounter words = ChoiceWords(choice_.seed, choice_.output, choice_.position, id >> 2);
+        Offer(inside && Keeps(entry.x, id), entry.x, id, words[id & 3], &winner);
+      }
+    } else {
+      const int32_t rounded = (size_ + 127) / 128 * 32;  // quads, whole warps
+      for (int32_t quad = threadIdx.x; quad < rounded; quad += kThreads) {
+        const PhiloxCounter words = ChoiceWords(choice_.seed, choice_.output, choice_.position, quad);
 #pragma unroll
-      for (int lane = 0; lane < 4; ++lane) {
-        const int32_t id = quad * 4 + lane;
-        if (id >= size_) break;
-        const uint32_t at = filtered ? DistanceOf(id) : Distance(id);
-        const float z = -__uint_as_float(at);
-        if (at == kNeverChosen) continue;
-        // In float, with room for its rounding: what cannot win is skipped, which changes no result.
-        const float most = z + (33 - (32 - __clz(~words[lane]))) * 0.69316f + 1e-3f;
-        if (most < FromOrdered(*const_cast<volatile int32_t*>(&shared_.bound))) continue;
-        if (filtered && !Keeps(at, id)) continue;
-        const double offered = static_cast<double>(z) + GumbelFromWord(words[lane]);
-        if (offered < score || (offered == score && id > chosen)) continue;
-        score = offered, chosen = id;
-        atomicMax(&shared_.bound, Ordered(__double2float_rd(offered)));
+        for (int lane = 0; lane < 4; ++lane) {
+          const int32_t id = quad * 4 + lane;
+          const uint32_t at = id < size_ ? (filtered ? DistanceOf(id) : Distance(id)) : kNeverChosen;
+          Offer(at != kNeverChosen && (!filtered || Keeps(at, id)), at, id, words[lane], &winner);
+        }
       }
     }
-    return Winner(score, chosen);
+    return Winning(winner);
   }
 
  private:
@@ -174,7 +192,31 @@ class Choosing {
     return choice_.min_p <= 0.0 || at == 0 || static_cast<double>(Weight(-__uint_as_float(at))) >= choice_.min_p;
   }
 
-  // Calls take(distance, id) for every candidate, or for those of the short list.
+  // By all threads of a warp together. What cannot win is skipped, first by a bound that costs nothing, then by its
+  // score in float, with room for the rounding of both: that changes no result.
+  __device__ void Offer(bool counts, uint32_t at, int32_t id, uint32_t word, Winner* winner) {
+    const float z = -__uint_as_float(at);
+    const auto bound = [&] { return FromOrdered(*const_cast<volatile int32_t*>(&shared_.bound)); };
+    counts = counts && z + (33 - (32 - __clz(~word))) * 0.69316f + kRoom >= bound();
+    if (!__any_sync(kAll, counts)) return;
+    float about = -INFINITY;
+    if (counts) {
+      // -log(u), from 1 - u where u is near 1.
+      const float rest = (static_cast<float>(~word) + 0.5f) * 0x1p-32f;
+      const float minus_log = word >> 31 != 0 ? -log1pf(-rest) : -logf((static_cast<float>(word) + 0.5f) * 0x1p-32f);
+      about = z - logf(minus_log);
+    }
+    const int32_t most = __reduce_max_sync(kAll, Ordered(about - kRoom));
+    if (threadIdx.x % 32 == 0 && most > *const_cast<volatile int32_t*>(&shared_.bound)) {
+      atomicMax(&shared_.bound, most);
+    }
+    if (!counts || about + kRoom < fmaxf(bound(), FromOrdered(most))) return;
+    const double offered = static_cast<double>(z) + GumbelFromWord(word);
+    if (offered < winner->score || (offered == winner->score && id > winner->id)) return;
+    winner->score = offered, winner->id = id;
+  }
+
+  // Calls take(distance, id) for every candidate, or for those of the list.
   template <typename Take>
   __device__ void ForEach(bool listed, const Take& take) const {
     if (listed) {
@@ -187,12 +229,21 @@ class Choosing {
     }
   }
 
-  // The shortest prefix of what is kept whose units, or number, reach `target`; all of it if none does.
+  __device__ uint64_t SumOfUnits() {
+    Totals mine = {0, 0};
+    ForEach(listed_, [&](uint32_t at, int32_t id) {
+      if (kept_.Holds(at, id)) mine.units += Units(at);
+    });
+    return BlockTotals(mine, shared_).units;
+  }
+
+  // The shortest prefix of what is kept whose units, or number, reach `target`; all of it if none does. Uses the list
+  // for its own ends if nothing is listed.
   template <bool kUnits>
   __device__ Prefix Shortest(uint64_t target) {
     uint32_t found = 0;
     uint64_t below = 0;  // units or number of candidates nearer than `found`
-    bool listed = false;
+    bool listed = listed_;
     for (int bit = 30; bit >= 0; --bit) {
       Totals mine = {0, 0};
       ForEach(listed, [&](uint32_t at, int32_t id) {
@@ -207,7 +258,7 @@ class Choosing {
         below = reached;
         found |= uint32_t{1} << bit;
       } else if (!listed && all.count <= kListed) {
-        List(found, bit);
+        List([&](uint32_t at, int32_t id) { return at >> bit == found >> bit && kept_.Holds(at, id); });
         listed = true;
       }
     }
@@ -224,12 +275,14 @@ class Choosing {
     return unit == 0 ? 1 : (target + unit - 1) / unit;
   }
 
-  // Lists the candidates that have `found`'s bits from `bit` on.
-  __device__ void List(uint32_t found, int bit) {
+  // Lists the candidates that `holds` holds, at most kListed.
+  template <typename Holds>
+  __device__ void List(const Holds& holds) {
+    __syncthreads();  // the list before is used up
     if (threadIdx.x == 0) shared_.num_listed = 0;
     __syncthreads();  // the list is empty
     ForEach(false, [&](uint32_t at, int32_t id) {
-      if (at >> bit != found >> bit || !kept_.Holds(at, id)) return;
+      if (!holds(at, id)) return;
       shared_.list[atomicAdd(&shared_.num_listed, 1)] = make_uint2(at, static_cast<uint32_t>(id));
     });
     __syncthreads();  // the list is there
@@ -257,22 +310,22 @@ class Choosing {
   }
 
   // The largest score of all threads, the lowest id among equals. In thread 0.
-  __device__ int32_t Winner(double score, int32_t chosen) {
-    const auto take = [&](double other, int32_t other_id) {
-      if (other > score || (other == score && other_id < chosen)) score = other, chosen = other_id;
+  __device__ int32_t Winning(Winner mine) {
+    const auto take = [&](double score, int32_t id) {
+      if (score > mine.score || (score == mine.score && id < mine.id)) mine = {score, id};
     };
 #pragma unroll
     for (int step = 16; step > 0; step /= 2) {
-      const double other = __shfl_xor_sync(kAll, score, step);
-      const int32_t other_id = __shfl_xor_sync(kAll, chosen, step);
-      take(other, other_id);
+      const double score = __shfl_xor_sync(kAll, mine.score, step);
+      const int32_t id = __shfl_xor_sync(kAll, mine.id, step);
+      take(score, id);
     }
-    if (threadIdx.x % 32 == 0) shared_.scores[threadIdx.x / 32] = score, shared_.ids[threadIdx.x / 32] = chosen;
+    if (threadIdx.x % 32 == 0) shared_.scores[threadIdx.x / 32] = mine.score, shared_.ids[threadIdx.x / 32] = mine.id;
     __syncthreads();  // warps' winners are there
     if (threadIdx.x == 0) {
       for (int warp = 1; warp < kWarps; ++warp) take(shared_.scores[warp], shared_.ids[warp]);
     }
-    return chosen;
+    return mine.id;
   }
 
   const float* const logits_;
@@ -282,6 +335,7 @@ class Choosing {
   uint32_t* const distances_;  // [vocab] in shared memory, or null where they do not fit
   float largest_ = 0;
   Prefix kept_;
+  bool listed_ = false;  // the list holds all that is kept
 };
 
 // Grid (choice).
