@@ -25,8 +25,6 @@ using kernels::CudaStatus;
 
 // What the CUDA runtime and cuBLAS take when their code is first used.
 constexpr int64_t kRuntimeBytes = int64_t{512} << 20;
-// Of the next weights, what the cache is asked for while retention leaves memory idle: it must not push out itself.
-constexpr int64_t kBytesAhead = int64_t{16} << 20;
 // Recordings kept; beyond that all are made anew.
 constexpr size_t kMostGraphs = 256;
 
@@ -329,7 +327,6 @@ absl::Status CudaTransformer::QueueRetention(int64_t layer_idx) {
   CudaWorkspace& w = workspace_;
   const int64_t q_width = int64_t{config_.heads_q} * config_.head_dim;
   const int64_t kv_width = int64_t{config_.heads_kv} * config_.head_dim;
-  const CudaWeightMatrix& ahead = weights_.layers[layer_idx].up;
   const kernels::SlotRetentionArgs args = {.q = w.heads,
                                            .k = w.heads + q_width,
                                            .v = w.heads + q_width + kv_width,
@@ -338,8 +335,6 @@ absl::Status CudaTransformer::QueueRetention(int64_t layer_idx) {
                                            .y = w.y,
                                            .y_is_bf16 = options_.is_bf16,
                                            .layer_idx = layer_idx,
-                                           .ahead = ahead.data(),
-                                           .ahead_bytes = std::min(ahead.bytes(), kBytesAhead),
                                            .segments = w.segments,
                                            .tiles = w.tiles,
                                            .folds = w.folds};

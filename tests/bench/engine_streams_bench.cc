@@ -52,8 +52,9 @@ Flags Parse(int argc, char** argv) {
 
 int32_t TokenAt(const Model& model, int64_t i) { return static_cast<int32_t>(i * 7919 % model.config().vocab_size); }
 
-// Tokens per second of bare steps, logits left where they are: over the same positions as the engine's.
-double BareRate(Model* model, const Flags& flags) {
+// Tokens per second of bare steps over the same positions as the engine's, logits left where they are; or with tokens
+// chosen by the model.
+double BareRate(Model* model, const Flags& flags, bool chooses) {
   Check(model->Reserve(std::max<int64_t>(flags.prompt, 512), flags.streams + 32));
   auto slots = model->AllocateSlots((model->slot_floats() * 4 + 127) / 128 * 128, flags.streams);
   Check(slots.status());
@@ -66,12 +67,22 @@ double BareRate(Model* model, const Flags& flags) {
     sequences.push_back({(*slots)->slot(i), flags.prompt, static_cast<int32_t>(i), 1});
     rows.push_back(static_cast<int32_t>(i));
   }
+  std::vector<LogitUse> uses(flags.streams);
+  std::vector<int32_t> chosen(flags.streams);
+  for (LogitUse& use : uses) use = {.copies = false, .chooses = true, .choice = {}};
+  for (LogitUse& use : uses) use.choice.top_p = flags.top_p;
   constexpr int64_t kWarmUps = 8;
   double start = 0;
   for (int64_t step = 0; step < flags.tokens; ++step) {
     if (step == kWarmUps) start = Now();
     for (int64_t i = 0; i < flags.streams; ++i) tokens[i] = TokenAt(*model, i + step);
-    Check(model->Forward({{tokens.data(), static_cast<size_t>(flags.streams)}, sequences, rows}, {}));
+    const StepBatch batch = {{tokens.data(), static_cast<size_t>(flags.streams)}, sequences, rows};
+    if (chooses) {
+      Check(model->BeginForward(batch, {{}, uses, chosen}));
+      Check(model->EndForward());
+    } else {
+      Check(model->Forward(batch, {}));
+    }
     for (StepSequence& sequence : sequences) ++sequence.position;
   }
   return static_cast<double>((flags.tokens - kWarmUps) * flags.streams) / (Now() - start);
@@ -128,7 +139,10 @@ int main(int argc, char** argv) {
   options.device = flags.device;
   auto model = LoadModel(flags.dir, options, &pool);
   Check(model.status());
-  const double bare = BareRate(model->get(), flags);
+  const double bare = BareRate(model->get(), flags, false);
+  if ((*model)->chooses_tokens()) {
+    std::printf("bare steps that choose: %.1f %% of bare ones\n", BareRate(model->get(), flags, true) / bare * 100);
+  }
   const double engine = EngineRate(model->get(), flags);
   std::printf("%s, %lld streams, prompt %lld: bare %.0f tok/s, engine %.0f tok/s, %.1f %% of it\n",
               (*model)->device_name().c_str(), static_cast<long long>(flags.streams),

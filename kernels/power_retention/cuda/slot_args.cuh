@@ -26,8 +26,6 @@ struct SlotKernelArgs {
   float* numerators;    // [tile, Hk, part, query, d]
   float* denominators;  // [tile, Hk, part, query]
   int32_t state_parts, tail_parts, part_rows;
-  const void* ahead;  // what is asked for on the way, to find it in the cache later; null: nothing
-  int64_t ahead_bytes;
 };
 
 // Launchers, one file each. d is 16, 32, 64 or 128.

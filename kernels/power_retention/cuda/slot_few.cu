@@ -31,6 +31,11 @@ struct FewShared {
   union {
     // Rows of the state on their way from memory; each thread reads only what it asked for itself.
     float4 rows[kStages][FewShape<d>::kLoads][kThreads];
+    // Of the tail: keys for all threads, and values as the rows of the state.
+    struct {
+      float keys[d][kDepth];
+      float4 values[FewShape<d>::kLoads][kThreads];
+    } tail;
     float sums[kWarps][kQueries][PanelMatrix<d>::kWidth];
   };
 };
@@ -53,10 +58,14 @@ class FewAnswer {
         column_(warp_ % kPanels * kWidth + lane_ % kLanesPerRow * 4),
         row_(warp_ / kPanels * kRowsPerLoad + lane_ / kLanesPerRow) {}
 
-  // Waits for the kernels before, whose rows these are.
-  __device__ const TilePlace& LoadQueries() {
+  // Waits for the kernels before.
+  __device__ const TilePlace& Settle() {
     WaitForResults();
     place_.Refresh(args_.view);
+    return place_;
+  }
+
+  __device__ void LoadQueries() {
     for (int at = threadIdx.x; at < kQueries * d; at += kThreads) {
       const int m = at / d, l = at % d, query = place_.first_query + m, group = args_.view.group;
       float value = 0;
@@ -67,7 +76,6 @@ class FewAnswer {
       shared_.queries[l][m] = value;
     }
     __syncthreads();  // queries are there
-    return place_;
   }
 
   // Asks for the first of monomials [first, end). The state stands when the rows of this step are appended, so this
@@ -114,33 +122,16 @@ class FewAnswer {
     CopyWait<0>();
   }
 
-  // Asks the cache for the keys and values of a part, as far as it can be known before the row of this step is there: a
-  // hint, nothing is read.
-  __device__ void PrefetchTail(int part) const {
-    if (part >= place_.NumTailParts(args_)) return;
+  // Asks for the first keys and values of rows [first, end).
+  __device__ void BeginTail(int64_t first, int64_t end) {
     const SlotView& view = args_.view;
-    const int64_t begin = (place_.FirstTailPart(args_) + part) * args_.part_rows, chunk = begin / view.chunk;
-    const int c0 = static_cast<int>(begin - chunk * view.chunk), count = min(args_.part_rows, view.chunk - c0);
-    const float* const block = place_.Head(view).Block(chunk, place_.holds_state);
-    const PanelMatrix<d> values = {block + view.block_v, view.chunk};
-    for (int at = threadIdx.x; at < d * (count / 32); at += kThreads) {
-      const int c = c0 + at / d * 32;
-      Prefetch(block + KeyOffset<d>(c) + at % d * KeyWidth(view, c));
-    }
-    for (int at = threadIdx.x; at < count * kPanels; at += kThreads) {
-      Prefetch(values.Address(c0 + at % count, at / count * kWidth));
-    }
+    const int64_t chunk = first / view.chunk;
+    const int begin = static_cast<int>(first - chunk * view.chunk);
+    const int count = static_cast<int>(min(end - first, min(int64_t{kDepth}, int64_t{view.chunk} - begin)));
+    AskForKeys(place_.Head(view).Block(chunk, place_.holds_state), begin, count);
   }
 
-  __device__ void PrefetchAhead() const {
-    constexpr int64_t kLine = 128;
-    const int64_t block = (int64_t{blockIdx.z} * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
-    const int64_t stride = int64_t{gridDim.x} * gridDim.y * gridDim.z * kThreads;
-    for (int64_t line = block * kThreads + threadIdx.x; line < args_.ahead_bytes / kLine; line += stride) {
-      Prefetch(static_cast<const char*>(args_.ahead) + line * kLine);
-    }
-  }
-
+  // REQUIRES: BeginTail() with the same.
   __device__ void AddTail(int64_t first, int64_t end) {
     const SlotView& view = args_.view;
     const SlotHead head = place_.Head(view);
@@ -160,6 +151,7 @@ class FewAnswer {
         between = ChunkGates(head, place_.holds_state, chunk, place_.chunk) + GateSum(view, block, view.chunk - 1);
       }
       for (int c0 = begin; c0 < stop; c0 += kDepth, turn ^= 1) {
+        if (chunk * view.chunk + c0 > first) AskForKeys(block, c0, min(kDepth, stop - c0));
         AddKeys(block, chunk, c0, min(kDepth, stop - c0), between, turn);
       }
       at = chunk * view.chunk + stop;
@@ -204,16 +196,22 @@ class FewAnswer {
   }
 
  private:
-  static __device__ __forceinline__ void Prefetch(const void* line) {
-    asm volatile("prefetch.global.L2 [%0];" ::"l"(line));
-  }
-
-  __device__ void ReadRows(const PanelMatrix<d>& from, int64_t first, int count, float4 (&rows)[kLoads]) const {
+  // Keys c0 … of a block and their values; c0 is a multiple of 32.
+  __device__ void AskForKeys(const float* block, int c0, int count) {
+    const SlotView& view = args_.view;
+    for (int at = threadIdx.x; at < d * (kDepth / 4); at += kThreads) {
+      const int key = at % (kDepth / 4) * 4, l = at / (kDepth / 4), c = c0 + (key < count ? key : 0);
+      CopyAsync16(SharedAddress(&shared_.tail.keys[l][key]), block + KeyOffset<d>(c) + l * KeyWidth(view, c),
+                  key < count);
+    }
+    const PanelMatrix<d> values = {block + view.block_v, view.chunk};
 #pragma unroll
     for (int i = 0; i < kLoads; ++i) {
       const int row = i * kStep + row_;
-      rows[i] = row < count ? *from.Address(first + row, column_) : make_float4(0, 0, 0, 0);
+      CopyAsync16(SharedAddress(&shared_.tail.values[i][threadIdx.x]),
+                  values.Address(c0 + (row < count ? row : 0), column_), row < count);
     }
+    CopyCommit();
   }
 
   // Zeros from `end` on. A group of copies in any case, so that they can be counted.
@@ -260,30 +258,20 @@ class FewAnswer {
     }
   }
 
-  // Keys c0 … of one chunk; c0 is a multiple of 32. Two half-blocks of keys, four sets of queries.
+  // The keys that were asked for, of one chunk from row c0 on. Two half-blocks of keys, four sets of queries.
   __device__ void AddKeys(const float* block, int64_t chunk, int c0, int count, double between, int turn) {
     constexpr int kOwn = kQueries / 4;
     const SlotView& view = args_.view;
     const int at = warp_ % 2 * 32 + lane_, first_query = warp_ / 2 * kOwn;
+    const double since_key = at < count ? between - GateSum(view, block, c0 + at) : 0.0;
+    CopyWait<0>();
+    __syncthreads();  // keys are there
     float score[kOwn] = {};
-    double since_key = 0;
-    if (at < count) {
-      const int width = KeyWidth(view, c0 + at);
-      const float* key = block + KeyOffset<d>(c0 + at);
-      // Many loads under way at once: this block is a chain of their latencies.
-      constexpr int kAhead = d < 32 ? d : 32;
-#pragma unroll 1
-      for (int l0 = 0; l0 < d; l0 += kAhead) {
-        float k[kAhead];
+#pragma unroll 16
+    for (int l = 0; l < d; ++l) {
+      const float k = shared_.tail.keys[l][at];
 #pragma unroll
-        for (int l = 0; l < kAhead; ++l) k[l] = key[(l0 + l) * width];
-#pragma unroll
-        for (int l = 0; l < kAhead; ++l) {
-#pragma unroll
-          for (int i = 0; i < kOwn; ++i) score[i] = fmaf(shared_.queries[l0 + l][first_query + i], k[l], score[i]);
-        }
-      }
-      since_key = between - GateSum(view, block, c0 + at);
+      for (int i = 0; i < kOwn; ++i) score[i] = fmaf(shared_.queries[l][first_query + i], k, score[i]);
     }
 #pragma unroll
     for (int i = 0; i < kOwn; ++i) {
@@ -295,12 +283,10 @@ class FewAnswer {
       }
       shared_.coef[turn][at][m] = weight;
     }
-    float4 rows[kLoads];
-    ReadRows({block + view.block_v, view.chunk}, c0, count, rows);
     const float ones[kDepth / 32] = {1.0f, 1.0f};
     __syncthreads();  // weights are there
     AddDenominators(turn, ones);
-    AddRows(turn, [&](int i) { return rows[i]; });
+    AddRows(turn, [&](int i) { return shared_.tail.values[i][threadIdx.x]; });
   }
 
   const SlotKernelArgs& args_;
@@ -324,20 +310,21 @@ __global__ void __launch_bounds__(kThreads, 2) AnswerFew(SlotKernelArgs args) {
     const int first = PartBegin(args.view.expanded, args.state_parts, part);
     const int end = PartBegin(args.view.expanded, args.state_parts, part + 1);
     answer.BeginState(first, end);
-    answer.PrefetchAhead();
-    if (answer.LoadQueries().first_chunk == 0) {  // nothing is folded
+    if (answer.Settle().first_chunk == 0) {  // nothing is folded
       CopyWait<0>();
       return;
     }
+    answer.LoadQueries();
     answer.AddState(first, end);
   } else {
-    answer.PrefetchTail(tail_part);
-    answer.PrefetchAhead();
-    const TilePlace& place = answer.LoadQueries();
+    const TilePlace& place = answer.Settle();
     if (tail_part >= place.NumTailParts(args)) return;
     const int64_t begin = (place.FirstTailPart(args) + tail_part) * args.part_rows;
-    answer.AddTail(max(begin, place.first_chunk * args.view.chunk),
-                   min(begin + args.part_rows, place.LastPosition(args.view) + 1));
+    const int64_t first = max(begin, place.first_chunk * args.view.chunk);
+    const int64_t end = min(begin + args.part_rows, place.LastPosition(args.view) + 1);
+    answer.BeginTail(first, end);
+    answer.LoadQueries();
+    answer.AddTail(first, end);
   }
   answer.Store(part);
 }

@@ -142,9 +142,7 @@ SlotKernelArgs SlotRetention::KernelArgs(const SlotRetentionArgs& args) const {
           .denominators = denominators_.as<float>(),
           .state_parts = 0,
           .tail_parts = 0,
-          .part_rows = 0,
-          .ahead = nullptr,
-          .ahead_bytes = 0};
+          .part_rows = 0};
 }
 
 absl::Status SlotRetention::AnswerWave(const SlotWave& wave, const SlotRetentionArgs& args, cudaStream_t stream) {
@@ -158,11 +156,6 @@ absl::Status SlotRetention::AnswerWave(const SlotWave& wave, const SlotRetention
   kernel.state_parts = wave.state_parts;
   kernel.tail_parts = wave.tail_parts;
   kernel.part_rows = wave.part_rows;
-  constexpr int kFewSequences = 4;
-  if (wave.few && wave.num_segments <= kFewSequences) {
-    kernel.ahead = args.ahead;
-    kernel.ahead_bytes = args.ahead_bytes;
-  }
   if (wave.num_folds > 0) {
     const absl::Status status = blocks_.bytes() > 0 ? LaunchSlotFoldWide(kernel, d, wave.num_folds, stream)
                                                     : LaunchSlotFold(kernel, d, wave.num_folds, stream);

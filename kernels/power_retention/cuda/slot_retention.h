@@ -133,9 +133,6 @@ struct SlotRetentionArgs {
   void* y = nullptr;  // [rows, Hq, d], contiguous
   bool y_is_bf16 = false;
   int64_t layer_idx = 0;
-  // Memory that is read soon after: a step of few sequences, which leaves device memory idle, asks the cache for it.
-  const void* ahead = nullptr;
-  int64_t ahead_bytes = 0;
   const SlotSegment* segments = nullptr;  // the plan's, copied to the device
   const SlotTile* tiles = nullptr;
   const int32_t* folds = nullptr;
