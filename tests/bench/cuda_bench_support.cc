@@ -1,6 +1,7 @@
 #include "tests/bench/cuda_bench_support.h"
 
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -35,9 +36,8 @@ void Check(const absl::Status& status, const char* call) {
   std::exit(1);
 }
 
-RandomTensor RandomBf16(std::mt19937& rng, int64_t size) {
+RandomTensor RandomRows(std::mt19937& rng, int64_t size, RetentionDtype dtype) {
   RandomTensor out;
-  std::vector<__nv_bfloat16> encoded(size);
   out.host.resize(size);
   // Sums of uniform numbers are near enough to normal ones, and much faster to draw.
   for (int64_t i = 0; i < size; ++i) {
@@ -46,13 +46,23 @@ RandomTensor RandomBf16(std::mt19937& rng, int64_t size) {
                      static_cast<float>(b >> 16)) /
                         65536.0f -
                     2.0f;
-    encoded[i] = __float2bfloat16_rn(1.7f * x);
-    out.host[i] = __bfloat162float(encoded[i]);
+    out.host[i] = __bfloat162float(__float2bfloat16_rn(1.7f * x));
   }
-  Check(out.device.Allocate(size * 2), "allocate");
-  Check(out.device.Upload(encoded.data(), size * 2), "upload");
+  const auto upload = [&](const auto& encoded) {
+    Check(out.device.Allocate(size * sizeof(encoded[0])), "allocate");
+    Check(out.device.Upload(encoded.data(), size * sizeof(encoded[0])), "upload");
+  };
+  if (dtype == RetentionDtype::kFloat32) {
+    upload(out.host);
+  } else if (dtype == RetentionDtype::kFp16) {
+    upload(std::vector<__half>(out.host.begin(), out.host.end()));
+  } else {
+    upload(std::vector<__nv_bfloat16>(out.host.begin(), out.host.end()));
+  }
   return out;
 }
+
+RandomTensor RandomBf16(std::mt19937& rng, int64_t size) { return RandomRows(rng, size, RetentionDtype::kBf16); }
 
 RandomTensor RandomFloat(std::mt19937& rng, int64_t size, float low, float high) {
   RandomTensor out;
@@ -63,12 +73,20 @@ RandomTensor RandomFloat(std::mt19937& rng, int64_t size, float low, float high)
   return out;
 }
 
+std::vector<float> DownloadRows(const DeviceBuffer& buffer, int64_t size, RetentionDtype dtype) {
+  const auto download = [&](auto element) {
+    std::vector<decltype(element)> encoded(size);
+    Check(buffer.Download(encoded.data(), size * sizeof(element)), "download");
+    std::vector<float> out;
+    for (const auto& x : encoded) out.push_back(static_cast<float>(x));
+    return out;
+  };
+  if (dtype == RetentionDtype::kFloat32) return download(float());
+  return dtype == RetentionDtype::kFp16 ? download(__half()) : download(__nv_bfloat16());
+}
+
 std::vector<float> DownloadBf16(const DeviceBuffer& buffer, int64_t size) {
-  std::vector<__nv_bfloat16> encoded(size);
-  Check(buffer.Download(encoded.data(), size * 2), "download");
-  std::vector<float> out(size);
-  for (int64_t i = 0; i < size; ++i) out[i] = __bfloat162float(encoded[i]);
-  return out;
+  return DownloadRows(buffer, size, RetentionDtype::kBf16);
 }
 
 Times Measure(cudaStream_t stream, int runs, const std::function<void()>& queue) {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "kernels/cuda/device.h"
+#include "kernels/power_retention/cuda/retention.h"
 
 namespace statehouse::kernels::bench {
 
@@ -18,13 +19,16 @@ namespace statehouse::kernels::bench {
 void Check(cudaError_t result, const char* call);
 void Check(const absl::Status& status, const char* call);
 
-// bf16 numbers on the device and what they are in float on the host.
+// Numbers on the device and what they are in float on the host.
 struct RandomTensor {
   std::vector<float> host;
   DeviceBuffer device;
 };
+// Of any type, but bf16 numbers.
+RandomTensor RandomRows(std::mt19937& rng, int64_t size, RetentionDtype dtype);
 RandomTensor RandomBf16(std::mt19937& rng, int64_t size);
 RandomTensor RandomFloat(std::mt19937& rng, int64_t size, float low, float high);
+std::vector<float> DownloadRows(const DeviceBuffer& buffer, int64_t size, RetentionDtype dtype);
 std::vector<float> DownloadBf16(const DeviceBuffer& buffer, int64_t size);
 
 struct Times {

@@ -46,11 +46,14 @@ finish() {
 
 if [[ "$parts" == *" tests "* ]]; then
   tests="kernels_cuda_retention_test kernels_cuda_decode_test kernels_cuda_slot_ops_test kernels_cuda_slots_test
-    kernels_cuda_model_ops_test models_cuda_test models_cuda_loading_test cuda_engine_test"
+    kernels_cuda_model_ops_test kernels_cuda_training_ops_test models_cuda_test models_cuda_loading_test
+    cuda_engine_test"
   for test in $tests; do start "$test" "$test"; done  # side by side: most of their time is the reference on the CPU
-  shards=8  # its yardsticks are slow
+  shards=8  # their yardsticks are slow
   for shard in $(seq 0 $((shards - 1))); do
-    GTEST_TOTAL_SHARDS=$shards GTEST_SHARD_INDEX=$shard start kernels_cuda_backward_test "kernels_cuda_backward_test.$shard"
+    for test in kernels_cuda_backward_test kernels_cuda_backward_types_test; do
+      GTEST_TOTAL_SHARDS=$shards GTEST_SHARD_INDEX=$shard start $test "$test.$shard"
+    done
   done
   finish
   for log in "$out"/*_test*.log; do
@@ -60,6 +63,10 @@ if [[ "$parts" == *" tests "* ]]; then
       "$(grep -oE 'ratio [0-9.]+' "$log" | sort -k2 -g | tail -n 1 | sed 's/^/, worst error /')"
   done
 fi
+# By type and form, over all programs.
+grep -h "^worst ratio" "$out"/*_test*.log 2>/dev/null | sed -E 's/ of [0-9]+$//' |
+  awk '{ ratio = $NF; name = $0; sub(/ +[0-9.]+$/, "", name); if (!(name in most) || ratio > most[name]) most[name] = ratio }
+    END { for (name in most) printf "%s %.2f\n", name, most[name] }' | sort
 # One at a time: they time.
 if [[ "$parts" == *" kernels "* ]]; then
   for name in retention backward; do
