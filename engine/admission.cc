@@ -66,8 +66,10 @@ absl::Status CheckOptions(const EngineOptions& options) {
 absl::StatusOr<EngineOptions> SizeForDevice(const Model& model, const EngineOptions& options, int64_t slot_bytes) {
   EngineOptions sized = options;
   if (options.state_memory_bytes != 0 || options.max_num_seqs != 0) return sized;
-  const std::optional<int64_t> free_bytes = model.BytesForSlots(
+  const absl::StatusOr<std::optional<int64_t>> asked = model.BytesForSlots(
       std::max(options.max_num_batched_tokens, kMostDeviceSlots), kMostDeviceSlots + kPromptLogitRows);
+  if (!asked.ok()) return asked.status();
+  const std::optional<int64_t> free_bytes = *asked;
   if (!free_bytes.has_value()) return sized;
   if (*free_bytes < slot_bytes) {
     return absl::ResourceExhaustedError(

@@ -100,9 +100,12 @@ class Model {
     return AllocateHostSlots(slot_bytes, num_slots);
   }
   // Bytes of device memory that slots may take, beside steps of up to max_rows rows with max_logit_rows logits. Nothing
-  // where slots are in host memory, which is the operator's to divide.
-  virtual std::optional<int64_t> BytesForSlots(int64_t max_rows, int64_t max_logit_rows) const { return std::nullopt; }
+  // where slots are in host memory, which is the operator's to divide. INTERNAL if the device does not answer.
+  virtual absl::StatusOr<std::optional<int64_t>> BytesForSlots(int64_t max_rows, int64_t max_logit_rows) const {
+    return std::nullopt;
+  }
   // Logits are often written to this memory: a device may copy to it faster. Before it is freed, call with nothing.
+  // Where that is refused, steps are slower but the same, and LoadOptions::on_warning hears of it.
   virtual void RegisterLogits(std::span<float> logits) {}
 
   // Makes room for steps of up to max_rows rows with up to max_logit_rows logits. Call before Forward(), once or to
@@ -153,6 +156,9 @@ struct LoadOptions {
   std::function<void(int64_t, int64_t)> progress;
   // Hears which device was taken, and why. May be empty.
   std::function<void(const std::string&)> on_device;
+  // Hears what makes the model slower than it might be, and why; at load and later. May be empty; else it must be
+  // callable as long as the model lives.
+  std::function<void(const std::string&)> on_warning;
 };
 
 // "auto", "f32", "bf16" or "int8", as --dtype takes them. INVALID_ARGUMENT lists them.

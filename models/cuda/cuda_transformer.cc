@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -30,13 +29,14 @@ constexpr size_t kMostGraphs = 256;
 
 }  // namespace
 
-bool CudaTransformer::StepKey::operator<(const StepKey& other) const {
-  const auto fields = [](const StepKey& key) {
-    const kernels::SlotWave& wave = key.wave;
-    return std::tuple(key.num_rows, key.num_logits, wave.num_tiles, wave.tile_queries, wave.few, wave.num_folds,
-                      wave.state_parts, wave.tail_parts, wave.part_rows);
-  };
-  return fields(*this) < fields(other);
+kernels::SlotRetentionMode CudaModelOptions::retention_mode(const kernels::RetentionLayout& layout) const {
+  using Mode = kernels::SlotRetentionMode;
+  if (deterministic) return Mode::kDeterministic;
+  return is_bf16 && HasRoomForWideKernel(layout) ? Mode::kFastBf16 : Mode::kFast;
+}
+
+bool CudaModelOptions::HasRoomForWideKernel(const kernels::RetentionLayout& layout) const {
+  return kernels::WideKernelSharedBytes(layout) <= device.max_shared_bytes_per_block;
 }
 
 absl::StatusOr<std::unique_ptr<CudaTransformer>> CudaTransformer::Make(const ModelConfig& config,
@@ -56,7 +56,7 @@ absl::StatusOr<std::unique_ptr<CudaTransformer>> CudaTransformer::Make(const Mod
   auto matmul = kernels::CudaMatMul::Make(options.deterministic ? MatMulMode::kDeterministic : MatMulMode::kFast,
                                           options.is_bf16, stream->get());
   if (!matmul.ok()) return matmul.status();
-  auto retention = kernels::SlotRetention::Make(layout, options.retention_mode());
+  auto retention = kernels::SlotRetention::Make(layout, options.retention_mode(layout));
   if (!retention.ok()) return retention.status();
   std::unique_ptr<CudaTransformer> made(
       new CudaTransformer(config, layout, options, *std::move(stream), *std::move(matmul), *std::move(retention)));
@@ -108,41 +108,52 @@ std::string CudaTransformer::device_name() const {
   return absl::StrCat(options_.device.name, " (cuda:", options_.device.index, ")");
 }
 
+absl::Status CudaTransformer::UseDevice() const {
+  return CudaStatus(cudaSetDevice(options_.device.index), "cudaSetDevice");
+}
+
 absl::StatusOr<std::unique_ptr<SlotMemory>> CudaTransformer::AllocateSlots(int64_t slot_bytes, int64_t num_slots) {
   return CudaSlotMemory::Allocate(slot_bytes, num_slots, options_.device.index, stream_.get());
 }
 
-std::optional<int64_t> CudaTransformer::BytesForSlots(int64_t max_rows, int64_t max_logit_rows) const {
+absl::StatusOr<std::optional<int64_t>> CudaTransformer::BytesForSlots(int64_t max_rows, int64_t max_logit_rows) const {
   size_t free_bytes = 0, total_bytes = 0;
-  cudaSetDevice(options_.device.index);
-  if (cudaMemGetInfo(&free_bytes, &total_bytes) != cudaSuccess) return 0;
+  if (absl::Status status = UseDevice(); !status.ok()) return status;
+  const absl::Status status = CudaStatus(cudaMemGetInfo(&free_bytes, &total_bytes), "cudaMemGetInfo");
+  if (!status.ok()) return status;
   const double kept = (1.0 - options_.memory_utilization) * static_cast<double>(total_bytes);
   return static_cast<int64_t>(free_bytes) - static_cast<int64_t>(kept) - kRuntimeBytes - retention_.BytesFor(max_rows) -
          CudaWorkspace::Bytes(config_, max_rows, max_logit_rows, options_.is_bf16);
 }
 
 void CudaTransformer::RegisterLogits(std::span<float> logits) {
-  // A failure costs speed, not results: the copy then takes a detour.
   if (!registered_.empty()) cudaHostUnregister(registered_.data());
   registered_ = {};
   if (logits.empty()) return;
-  if (cudaHostRegister(logits.data(), logits.size_bytes(), cudaHostRegisterDefault) == cudaSuccess) {
+  absl::Status status = UseDevice();
+  if (status.ok()) {
+    status =
+        CudaStatus(cudaHostRegister(logits.data(), logits.size_bytes(), cudaHostRegisterDefault), "cudaHostRegister");
+  }
+  if (status.ok()) {
     registered_ = logits;
-  } else {
-    cudaGetLastError();  // not sticky
+    return;
+  }
+  cudaGetLastError();  // not sticky
+  if (options_.on_warning) {
+    options_.on_warning(absl::StrCat("logits are copied from the GPU by a slower way: ", logits.size_bytes(),
+                                     " bytes could not be page-locked: ", std::string(status.message())));
   }
 }
 
 absl::Status CudaTransformer::Reserve(int64_t max_rows, int64_t max_logit_rows) {
-  if (absl::Status status = CudaStatus(cudaSetDevice(options_.device.index), "cudaSetDevice"); !status.ok()) {
-    return status;
-  }
+  if (absl::Status status = UseDevice(); !status.ok()) return status;
   if (absl::Status status = stream_.Synchronize(); !status.ok()) return status;
   DropGraphs();  // they hold addresses
   max_rows_ = std::max(max_rows, max_rows_);
   max_logit_rows_ = std::max(max_logit_rows, max_logit_rows_);
   absl::Status status =
-      plan_.Reserve(layout_, max_rows_, options_.retention_mode(), options_.device.num_multiprocessors);
+      plan_.Reserve(layout_, max_rows_, options_.retention_mode(layout_), options_.device.num_multiprocessors);
   if (!status.ok()) return status;
   if (status = retention_.Reserve(max_rows_); !status.ok()) return status;
   rows_.reserve(max_rows_);
@@ -153,8 +164,10 @@ int64_t CudaTransformer::workspace_bytes() const { return workspace_.bytes() + r
 
 void CudaTransformer::SwitchOver(float* memory, int64_t unit) {
   float* const layer_memory = memory + unit / config_.heads_kv * layout_.layer_floats();
-  const absl::Status status =
-      retention_.SwitchOver(layer_memory, static_cast<int>(unit % config_.heads_kv), stream_.get());
+  absl::Status status = UseDevice();
+  if (status.ok()) {
+    status = retention_.SwitchOver(layer_memory, static_cast<int>(unit % config_.heads_kv), stream_.get());
+  }
   if (queued_.ok()) queued_ = status;
 }
 
@@ -169,10 +182,7 @@ absl::Status CudaTransformer::BeginForward(const StepBatch& batch, const StepRes
   if (static_cast<int64_t>(batch.tokens.size()) > max_rows_) {
     return absl::InternalError(absl::StrCat("a step of ", batch.tokens.size(), " rows; reserved were ", max_rows_));
   }
-  // The caller's thread may be another one than the last time.
-  if (absl::Status status = CudaStatus(cudaSetDevice(options_.device.index), "cudaSetDevice"); !status.ok()) {
-    return status;
-  }
+  if (absl::Status status = UseDevice(); !status.ok()) return status;
   rows_.clear();
   for (const StepSequence& sequence : batch.sequences) {
     rows_.push_back({sequence.memory, sequence.position, sequence.first_row, sequence.num_rows});
@@ -229,10 +239,13 @@ absl::Status CudaTransformer::EndForward() {
 
 // The first step of a kind runs as it is, so that nothing is loaded or set up while the second is recorded.
 absl::Status CudaTransformer::ReplayStep() {
-  if (graphs_.size() >= kMostGraphs) DropGraphs();
-  const auto [found, is_new] =
-      graphs_.try_emplace({workspace_.num_rows(), workspace_.num_logits(), plan_.waves()[0]}, nullptr);
-  if (is_new) return QueueStep();
+  const StepKey key = {workspace_.num_rows(), workspace_.num_logits(), plan_.waves()[0]};
+  const auto found = graphs_.find(key);
+  if (found == graphs_.end()) {
+    if (graphs_.size() >= kMostGraphs) DropGraphs();
+    graphs_.emplace(key, nullptr);
+    return QueueStep();
+  }
   if (found->second == nullptr) {
     if (absl::Status status = RecordStep(&found->second); !status.ok()) return status;
   }
@@ -246,10 +259,9 @@ absl::Status CudaTransformer::RecordStep(cudaGraphExec_t* recorded) {
   const absl::Status queued = QueueStep();
   cudaGraph_t graph = nullptr;
   status = CudaStatus(cudaStreamEndCapture(stream_.get(), &graph), "cudaStreamEndCapture");
-  if (!queued.ok()) return queued;
-  if (!status.ok()) return status;
-  status = CudaStatus(cudaGraphInstantiate(recorded, graph, 0), "cudaGraphInstantiate");
-  cudaGraphDestroy(graph);
+  if (!queued.ok()) status = queued;
+  if (status.ok()) status = CudaStatus(cudaGraphInstantiate(recorded, graph, 0), "cudaGraphInstantiate");
+  if (graph != nullptr) cudaGraphDestroy(graph);
   return status;
 }
 

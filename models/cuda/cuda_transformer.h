@@ -5,7 +5,9 @@
 // then replayed. Thread-safety: as Model.
 #pragma once
 
+#include <compare>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -27,11 +29,12 @@ struct CudaModelOptions {
   bool is_bf16 = true;
   bool deterministic = false;
   double memory_utilization = 0.9;
+  std::function<void(const std::string&)> on_warning;  // as LoadOptions::on_warning
 
-  kernels::SlotRetentionMode retention_mode() const {
-    using Mode = kernels::SlotRetentionMode;
-    return deterministic ? Mode::kDeterministic : is_bf16 ? Mode::kFastBf16 : Mode::kFast;
-  }
+  kernels::SlotRetentionMode retention_mode(const kernels::RetentionLayout& layout) const;
+  // False on GPUs whose blocks get less shared memory than retention's kernel on tensor cores needs: many rows are then
+  // answered without it.
+  bool HasRoomForWideKernel(const kernels::RetentionLayout& layout) const;
 };
 
 class CudaTransformer final : public Model {
@@ -58,7 +61,7 @@ class CudaTransformer final : public Model {
   bool is_batch_invariant() const override { return options_.deterministic; }
   std::string device_name() const override;
   absl::StatusOr<std::unique_ptr<SlotMemory>> AllocateSlots(int64_t slot_bytes, int64_t num_slots) override;
-  std::optional<int64_t> BytesForSlots(int64_t max_rows, int64_t max_logit_rows) const override;
+  absl::StatusOr<std::optional<int64_t>> BytesForSlots(int64_t max_rows, int64_t max_logit_rows) const override;
   void RegisterLogits(std::span<float> logits) override;
   absl::Status Reserve(int64_t max_rows, int64_t max_logit_rows) override;
   int64_t workspace_bytes() const override;
@@ -73,7 +76,7 @@ class CudaTransformer final : public Model {
   struct StepKey {
     int64_t num_rows, num_logits;
     kernels::SlotWave wave;
-    bool operator<(const StepKey& other) const;
+    auto operator<=>(const StepKey&) const = default;
   };
 
   // What becomes of a product. Bias and activation are left out where JoinsEnds() is false.
@@ -87,6 +90,8 @@ class CudaTransformer final : public Model {
   CudaTransformer(const ModelConfig& config, const kernels::RetentionLayout& layout, const CudaModelOptions& options,
                   kernels::Stream stream, kernels::CudaMatMul matmul, kernels::SlotRetention retention);
 
+  // Makes the device current for the calling thread, which may be another one than the last time.
+  absl::Status UseDevice() const;
   // Queues the choice of tokens, and the copies to the host.
   absl::Status QueueResults(const StepResults& results);
   absl::Status QueueStep();

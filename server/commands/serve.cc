@@ -33,6 +33,7 @@ absl::StatusOr<std::unique_ptr<HostedModel>> LoadModelToServe(const ServeOptions
       ToCheckpointOptions(options.model, [&progress](int64_t done, int64_t all) { progress.Show(done, all); });
   if (!checkpoint.ok()) return checkpoint.status();
   checkpoint->load.on_device = [log](const std::string& why) { log->Info("device", {{"choice", why}}); };
+  checkpoint->load.on_warning = [log](const std::string& warning) { log->Warning(warning); };
   hosted.checkpoint = *std::move(checkpoint);
   hosted.directory = options.model.model;
   hosted.served_name = options.served_model_name;

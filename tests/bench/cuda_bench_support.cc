@@ -1,14 +1,16 @@
 #include "tests/bench/cuda_bench_support.h"
 
 #include <cuda_bf16.h>
-#include <dlfcn.h>
-#include <library_types.h>
+#include <cuda_fp16.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <fstream>
+
+#include "kernels/probe/cuda/gpu_ceilings.h"
+#include "statehouse/build_info.h"
+#include "tests/bench/bench_flags.h"
 
 namespace statehouse::kernels::bench {
 namespace {
@@ -18,36 +20,6 @@ constexpr int kWarmUps = 3;
 Times Summarise(std::vector<float> times) {
   std::sort(times.begin(), times.end());
   return {times[times.size() / 2], times.front()};
-}
-
-double MatrixRate(cudaStream_t stream) {
-  void* library = dlopen("libcublas.so.13", RTLD_NOW);
-  if (library == nullptr) return 0;
-  const auto create = reinterpret_cast<int (*)(void**)>(dlsym(library, "cublasCreate_v2"));
-  const auto set_stream = reinterpret_cast<int (*)(void*, cudaStream_t)>(dlsym(library, "cublasSetStream_v2"));
-  using Gemm = int (*)(void*, int, int, int, int, int, const void*, const void*, cudaDataType, int, const void*,
-                       cudaDataType, int, const void*, void*, cudaDataType, int, int, int);
-  const auto gemm = reinterpret_cast<Gemm>(dlsym(library, "cublasGemmEx"));
-  void* handle = nullptr;
-  if (create == nullptr || set_stream == nullptr || gemm == nullptr || create(&handle) != 0) return 0;
-  constexpr int kNotTransposed = 0, kCompute32F = 68,
-                kDefaultAlgorithm = -1;  // as in cublas_api.h, not needed to build
-  set_stream(handle, stream);
-  constexpr int n = 8192;
-  std::mt19937 rng(1);
-  const RandomTensor a = RandomBf16(rng, int64_t{n} * n), b = RandomBf16(rng, int64_t{n} * n);
-  DeviceBuffer c;
-  Check(c.Allocate(size_t{2} * n * n), "allocate");
-  const float one = 1, zero = 0;
-  const Times times = Measure(stream, 20, [&] {
-    if (gemm(handle, kNotTransposed, kNotTransposed, n, n, n, &one, a.device.as<void>(), CUDA_R_16BF, n,
-             b.device.as<void>(), CUDA_R_16BF, n, &zero, c.as<void>(), CUDA_R_16BF, n, kCompute32F,
-             kDefaultAlgorithm) != 0) {
-      std::fprintf(stderr, "cublasGemmEx failed\n");
-      std::exit(1);
-    }
-  });
-  return 2.0 * n * n * n / times.median_ms * 1e-9;
 }
 
 }  // namespace
@@ -64,9 +36,8 @@ void Check(const absl::Status& status, const char* call) {
   std::exit(1);
 }
 
-RandomTensor RandomBf16(std::mt19937& rng, int64_t size) {
+RandomTensor RandomRows(std::mt19937& rng, int64_t size, RetentionDtype dtype) {
   RandomTensor out;
-  std::vector<__nv_bfloat16> encoded(size);
   out.host.resize(size);
   // Sums of uniform numbers are near enough to normal ones, and much faster to draw.
   for (int64_t i = 0; i < size; ++i) {
@@ -75,13 +46,23 @@ RandomTensor RandomBf16(std::mt19937& rng, int64_t size) {
                      static_cast<float>(b >> 16)) /
                         65536.0f -
                     2.0f;
-    encoded[i] = __float2bfloat16_rn(1.7f * x);
-    out.host[i] = __bfloat162float(encoded[i]);
+    out.host[i] = __bfloat162float(__float2bfloat16_rn(1.7f * x));
   }
-  Check(out.device.Allocate(size * 2), "allocate");
-  Check(out.device.Upload(encoded.data(), size * 2), "upload");
+  const auto upload = [&](const auto& encoded) {
+    Check(out.device.Allocate(size * sizeof(encoded[0])), "allocate");
+    Check(out.device.Upload(encoded.data(), size * sizeof(encoded[0])), "upload");
+  };
+  if (dtype == RetentionDtype::kFloat32) {
+    upload(out.host);
+  } else if (dtype == RetentionDtype::kFp16) {
+    upload(std::vector<__half>(out.host.begin(), out.host.end()));
+  } else {
+    upload(std::vector<__nv_bfloat16>(out.host.begin(), out.host.end()));
+  }
   return out;
 }
+
+RandomTensor RandomBf16(std::mt19937& rng, int64_t size) { return RandomRows(rng, size, RetentionDtype::kBf16); }
 
 RandomTensor RandomFloat(std::mt19937& rng, int64_t size, float low, float high) {
   RandomTensor out;
@@ -92,12 +73,20 @@ RandomTensor RandomFloat(std::mt19937& rng, int64_t size, float low, float high)
   return out;
 }
 
+std::vector<float> DownloadRows(const DeviceBuffer& buffer, int64_t size, RetentionDtype dtype) {
+  const auto download = [&](auto element) {
+    std::vector<decltype(element)> encoded(size);
+    Check(buffer.Download(encoded.data(), size * sizeof(element)), "download");
+    std::vector<float> out;
+    for (const auto& x : encoded) out.push_back(static_cast<float>(x));
+    return out;
+  };
+  if (dtype == RetentionDtype::kFloat32) return download(float());
+  return dtype == RetentionDtype::kFp16 ? download(__half()) : download(__nv_bfloat16());
+}
+
 std::vector<float> DownloadBf16(const DeviceBuffer& buffer, int64_t size) {
-  std::vector<__nv_bfloat16> encoded(size);
-  Check(buffer.Download(encoded.data(), size * 2), "download");
-  std::vector<float> out(size);
-  for (int64_t i = 0; i < size; ++i) out[i] = __bfloat162float(encoded[i]);
-  return out;
+  return DownloadRows(buffer, size, RetentionDtype::kBf16);
 }
 
 Times Measure(cudaStream_t stream, int runs, const std::function<void()>& queue) {
@@ -131,40 +120,45 @@ Times MeasureGraph(cudaStream_t stream, int runs, const std::function<void()>& q
   return times;
 }
 
-Ceilings MeasureCeilings(cudaStream_t stream) {
-  Ceilings out;
-  constexpr size_t kBytes = size_t{4} << 30;
-  DeviceBuffer from, to;
-  Check(from.Allocate(kBytes), "allocate");
-  Check(to.Allocate(kBytes), "allocate");
-  Check(cudaMemset(from.as<char>(), 0x5a, kBytes), "cudaMemset");
-  const Times times = Measure(stream, 20, [&] {
-    Check(cudaMemcpyAsync(to.as<char>(), from.as<char>(), kBytes, cudaMemcpyDeviceToDevice, stream), "cudaMemcpyAsync");
-  });
-  out.copy_gb_s = 2.0 * kBytes / times.median_ms * 1e-6;
-  out.matrix_tflop_s = MatrixRate(stream);
-  return out;
+Options ParseOptions(int argc, char** argv) {
+  Options options;
+  BenchFlags flags(std::string(argv[0]) + " [--json FILE] [--filter TEXT] [--runs N]");
+  flags.Add("--json", &options.json);
+  flags.Add("--filter", &options.filter);
+  flags.Add("--runs", &options.runs);
+  flags.Parse(argc, argv, 1);
+  return options;
 }
 
-void Report(const std::vector<Row>& rows, const Ceilings& ceilings, const DeviceProperties& device,
-            const std::string& json_path) {
+DeviceProperties RequireDevice() {
+  const absl::StatusOr<DeviceProperties> device = GetDeviceProperties(0);
+  Check(device.status(), "no GPU, nothing was measured");
+  Check(cudaSetDevice(0), "cudaSetDevice");
+  return *device;
+}
+
+void Report(const std::vector<Row>& rows, const DeviceProperties& device, const std::string& json_path) {
+  const absl::StatusOr<double> copy = MeasureGpuCopy(int64_t{4} << 30), products = MeasureGpuProducts();
+  Check(copy.status(), "copy");
+  if (!products.ok()) std::printf("no matrix rate: %s\n", std::string(products.status().message()).c_str());
+  const double copy_gb_s = *copy * 1e-9, matrix_tflop_s = products.ok() ? *products * 1e-12 : 0;
+  const char* const commit = GetBuildInfo().commit;
   std::printf(
-      "%s, compute capability %d.%d, %d multiprocessors; ceilings: copy %.0f GB/s, matrix product %.0f TFLOP/s\n",
-      device.name.c_str(), device.major, device.minor, device.num_multiprocessors, ceilings.copy_gb_s,
-      ceilings.matrix_tflop_s);
+      "%s, compute capability %d.%d, %d multiprocessors; commit %s; ceilings: copy %.0f GB/s, matrix product %.0f "
+      "TFLOP/s\n",
+      device.name.c_str(), device.major, device.minor, device.num_multiprocessors, commit, copy_gb_s, matrix_tflop_s);
   std::printf("%-30s %-36s %9s %10s %10s %8s %6s %8s %6s\n", "case", "shape", "error", "median ms", "min ms", "TFLOP/s",
               "share", "GB/s", "share");
   std::ofstream json;
   if (!json_path.empty()) json.open(json_path);
-  json << "{\"device\": \"" << device.name << "\", \"copy_gb_s\": " << ceilings.copy_gb_s
-       << ", \"matrix_tflop_s\": " << ceilings.matrix_tflop_s << ", \"cases\": [";
+  json << "{\"device\": \"" << device.name << "\", \"commit\": \"" << commit << "\", \"copy_gb_s\": " << copy_gb_s
+       << ", \"matrix_tflop_s\": " << matrix_tflop_s << ", \"cases\": [";
   for (size_t i = 0; i < rows.size(); ++i) {
     const Row& row = rows[i];
     const double tflop = row.flop / row.times.median_ms * 1e-9, gb = row.bytes / row.times.median_ms * 1e-6;
-    const double matrix_share = ceilings.matrix_tflop_s > 0 ? tflop / ceilings.matrix_tflop_s : 0;
+    const double matrix_share = matrix_tflop_s > 0 ? tflop / matrix_tflop_s : 0;
     std::printf("%-30s %-36s %9.2e %10.4f %10.4f %8.1f %5.1f%% %8.0f %5.1f%%\n", row.name.c_str(), row.shape.c_str(),
-                row.error, row.times.median_ms, row.times.min_ms, tflop, 100 * matrix_share, gb,
-                100 * gb / ceilings.copy_gb_s);
+                row.error, row.times.median_ms, row.times.min_ms, tflop, 100 * matrix_share, gb, 100 * gb / copy_gb_s);
     json << (i == 0 ? "\n" : ",\n") << "  {\"case\": \"" << row.name << "\", \"shape\": \"" << row.shape
          << "\", \"error\": " << row.error << ", \"median_ms\": " << row.times.median_ms
          << ", \"min_ms\": " << row.times.min_ms << ", \"tflop_s\": " << tflop << ", \"gb_s\": " << gb << "}";

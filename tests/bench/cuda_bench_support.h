@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "kernels/cuda/device.h"
+#include "kernels/power_retention/cuda/retention.h"
 
 namespace statehouse::kernels::bench {
 
@@ -18,13 +19,16 @@ namespace statehouse::kernels::bench {
 void Check(cudaError_t result, const char* call);
 void Check(const absl::Status& status, const char* call);
 
-// bf16 numbers on the device and what they are in float on the host.
+// Numbers on the device and what they are in float on the host.
 struct RandomTensor {
   std::vector<float> host;
   DeviceBuffer device;
 };
+// Of any type, but bf16 numbers.
+RandomTensor RandomRows(std::mt19937& rng, int64_t size, RetentionDtype dtype);
 RandomTensor RandomBf16(std::mt19937& rng, int64_t size);
 RandomTensor RandomFloat(std::mt19937& rng, int64_t size, float low, float high);
+std::vector<float> DownloadRows(const DeviceBuffer& buffer, int64_t size, RetentionDtype dtype);
 std::vector<float> DownloadBf16(const DeviceBuffer& buffer, int64_t size);
 
 struct Times {
@@ -36,11 +40,15 @@ Times Measure(cudaStream_t stream, int runs, const std::function<void()>& queue)
 // The same for work that is captured in a graph once and replayed.
 Times MeasureGraph(cudaStream_t stream, int runs, const std::function<void()>& queue);
 
-struct Ceilings {
-  double copy_gb_s = 0;       // a large device-to-device copy, bytes read plus written
-  double matrix_tflop_s = 0;  // cuBLAS, bf16, 8192 cubed, random numbers; 0 if cuBLAS is not installed
+// --json FILE, --filter TEXT and --runs N; anything else ends the program.
+struct Options {
+  std::string json, filter;
+  int64_t runs = 30;
 };
-Ceilings MeasureCeilings(cudaStream_t stream);
+Options ParseOptions(int argc, char** argv);
+
+// The first GPU, made current. Ends the program with status 1 if there is none.
+DeviceProperties RequireDevice();
 
 // One measured case; flop and bytes are what the task needs, not what the kernels do.
 struct Row {
@@ -50,8 +58,8 @@ struct Row {
   double flop = 0;
   double bytes = 0;
 };
-// The table on stdout and, with a path, JSON. `device` and `commit` go with it.
-void Report(const std::vector<Row>& rows, const Ceilings& ceilings, const DeviceProperties& device,
-            const std::string& json_path);
+// Measures the ceilings of the device (a copy of 4 GiB; cuBLAS, whose share is left out where there is none) and prints
+// the table; with a path, it is written as JSON too. Device and commit go with it.
+void Report(const std::vector<Row>& rows, const DeviceProperties& device, const std::string& json_path);
 
 }  // namespace statehouse::kernels::bench

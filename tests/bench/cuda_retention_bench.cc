@@ -14,11 +14,6 @@
 namespace statehouse::kernels::bench {
 namespace {
 
-struct Options {
-  std::string json, filter;
-  int runs = 30;
-};
-
 constexpr double kMostError = 1e-2;  // bf16
 
 void RequireSmall(double error, const std::string& name) {
@@ -241,14 +236,9 @@ Row BenchDecode(const DecodeCase& it, cudaStream_t stream, int runs) {
 }
 
 int Main(const Options& options) {
-  if (CountDevices() == 0) {
-    std::printf("no GPU\n");
-    return 0;
-  }
+  const DeviceProperties device = RequireDevice();
   absl::StatusOr<Stream> stream = Stream::Make();
   Check(stream.status(), "stream");
-  const absl::StatusOr<DeviceProperties> device = GetDeviceProperties(0);
-  Check(device.status(), "device");
   std::vector<Row> rows;
   const auto wants = [&](const char* name) { return std::string(name).find(options.filter) != std::string::npos; };
   if (wants("forward")) {
@@ -274,7 +264,7 @@ int Main(const Options& options) {
   if (wants("slots")) {
     for (const Row& row : BenchSlots(stream->get(), options.runs)) rows.push_back(row);
   }
-  Report(rows, MeasureCeilings(stream->get()), *device, options.json);
+  Report(rows, device, options.json);
   return 0;
 }
 
@@ -282,12 +272,6 @@ int Main(const Options& options) {
 }  // namespace statehouse::kernels::bench
 
 int main(int argc, char** argv) {
-  statehouse::kernels::bench::Options options;
-  for (int i = 1; i + 1 < argc; i += 2) {
-    const std::string name = argv[i];
-    if (name == "--json") options.json = argv[i + 1];
-    if (name == "--filter") options.filter = argv[i + 1];
-    if (name == "--runs") options.runs = std::max(1, std::atoi(argv[i + 1]));
-  }
-  return statehouse::kernels::bench::Main(options);
+  namespace bench = statehouse::kernels::bench;
+  return bench::Main(bench::ParseOptions(argc, argv));
 }

@@ -6,10 +6,11 @@
 #include <random>
 
 #include "engine/state/fingerprint.h"
-#include "kernels/cuda/device.h"
 #include "kernels/parallel/thread_pool.h"
 #include "models/model.h"
 #include "tests/engine/engine_fixture.h"
+#include "tests/support/golden.h"
+#include "tests/support/gpu.h"
 
 namespace statehouse::testing {
 namespace {
@@ -23,7 +24,7 @@ std::unique_ptr<Model> LoadTiny(const std::string& device, kernels::ThreadPool* 
   load.device = device;
   load.deterministic = true;
   absl::StatusOr<std::unique_ptr<Model>> model =
-      LoadModel(STATEHOUSE_SOURCE_DIR "/tests/golden/models/powercoder-tiny", load, pool);
+      LoadModel(SourceDir() / "tests/golden/models/powercoder-tiny", load, pool);
   EXPECT_TRUE(model.ok()) << model.status();
   return model.ok() ? std::move(*model) : nullptr;
 }
@@ -62,9 +63,7 @@ ReadStream Finish(Engine* engine, EventStream* stream) {
 
 class CudaEngine : public ::testing::Test {
  protected:
-  void SetUp() override {
-    if (kernels::CountDevices() == 0) GTEST_SKIP() << "no GPU: nothing was run";
-  }
+  void SetUp() override { HasGpu(); }
   std::unique_ptr<Engine> MakeEngine(Model* model, int64_t slots, int64_t rows) {
     auto engine = Engine::Create(model, &vocabulary_, {.max_num_seqs = slots, .max_num_batched_tokens = rows});
     EXPECT_TRUE(engine.ok()) << engine.status();

@@ -1,7 +1,7 @@
-#include <cuda_bf16.h>
-
 #include "absl/strings/str_cat.h"
+#include "kernels/cuda/block_sum.cuh"
 #include "kernels/cuda/early_launch.h"
+#include "kernels/cuda/elements.cuh"
 #include "kernels/cuda/mma.cuh"
 #include "kernels/norm/cuda/norm.h"
 
@@ -11,22 +11,6 @@ namespace {
 constexpr int kThreads = 512;
 constexpr int kHeld = 8;  // elements of a row, its scale and its shift that a thread holds in registers
 constexpr int64_t kMostElements = 16384;
-
-// Sum over the block, the same in every thread; the order depends on the block's shape alone.
-__device__ __forceinline__ float BlockSum(float value, float* shared) {
-#pragma unroll
-  for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(0xffffffffu, value, step);
-  if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = value;
-  __syncthreads();  // warps' sums are there
-  float sum = 0;
-#pragma unroll
-  for (int warp = 0; warp < kThreads / 32; ++warp) sum += shared[warp];
-  __syncthreads();  // `shared` may be used again
-  return sum;
-}
-
-__device__ __forceinline__ void Put(float* to, float value) { *to = value; }
-__device__ __forceinline__ void Put(__nv_bfloat16* to, float value) { *to = __float2bfloat16_rn(value); }
 
 // Grid (row). A row of up to kThreads · kHeld · kTurns elements is held in registers; all loads are under way before
 // the first sum, because a decode step is a chain of latencies.
@@ -61,7 +45,7 @@ __global__ void __launch_bounds__(kThreads) Normalise(CudaNormArgs args) {
     bias[j] = i < size && args.bias != nullptr ? args.bias[i] : 0.0f;
     sum += args.is_rms ? row[j] * row[j] : row[j];
   }
-  sum = BlockSum(sum, sums);
+  sum = BlockSum<kThreads>(sum, sums);
   const float inverse_size = 1.0f / static_cast<float>(size);
   float mean = 0, variance = sum * inverse_size;
   if (!args.is_rms) {
@@ -72,7 +56,7 @@ __global__ void __launch_bounds__(kThreads) Normalise(CudaNormArgs args) {
       const float off = j * kThreads + static_cast<int>(threadIdx.x) < size ? row[j] - mean : 0.0f;
       squares += off * off;
     }
-    variance = BlockSum(squares, sums) * inverse_size;
+    variance = BlockSum<kThreads>(squares, sums) * inverse_size;
   }
   const float scale = 1.0f / sqrtf(variance + args.epsilon);
   T* const y = static_cast<T*>(args.y) + blockIdx.x * args.size;

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -77,7 +78,11 @@ absl::StatusOr<CudaRetentionPlan> CudaRetentionPlan::Make(const CudaRetentionSha
   plan.shape_ = shape;
   if (shape.scale == 0) plan.shape_.scale = 1 / std::sqrt(static_cast<float>(shape.head_dim));
   if (shape.chunk == 0) plan.shape_.chunk = kDefaultChunk;
-  if (shape.degree == 4) plan.shape_.chunk = kMaxChunk;  // one chunk per sequence
+  if (shape.degree == 4) {  // one chunk per sequence
+    plan.shape_.chunk = 1;
+    for (size_t i = 1; i < cu_seqlens.size(); ++i)
+      plan.shape_.chunk = std::max(plan.shape_.chunk, cu_seqlens[i] - cu_seqlens[i - 1]);
+  }
   const int64_t C = plan.shape_.chunk;
   if (open_rows < 0 || open_rows > C) {
     return absl::InvalidArgumentError(absl::StrCat("open_rows ", open_rows, ": must be 0 … ", C, ", the chunk"));

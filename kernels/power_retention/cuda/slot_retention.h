@@ -14,6 +14,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <compare>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -26,7 +27,8 @@
 
 namespace statehouse::kernels {
 
-// kFastBf16: many rows of one sequence are answered with products of bf16 numbers.
+// kFastBf16: many rows of one sequence are answered with products of bf16 numbers. REQUIRES: blocks may have
+// WideKernelSharedBytes() of shared memory.
 enum class SlotRetentionMode { kFast, kFastBf16, kDeterministic };
 
 // One sequence's rows in a step.
@@ -73,11 +75,13 @@ struct SlotWave {
   int32_t state_parts = 0;
   int32_t tail_parts = 0;  // the most that a tile of it has
   int32_t part_rows = 0;   // rows of the tail per part
-  bool operator==(const SlotWave&) const = default;
+  auto operator<=>(const SlotWave&) const = default;
 };
 
-// Whether there is a kernel on tensor cores, and for how many segments of a wave.
+// Whether there is a kernel on tensor cores, how much shared memory a block of it needs (0 without one), and for how
+// many segments of a wave it is.
 bool HasWideKernel(const RetentionLayout& layout);
+int WideKernelSharedBytes(const RetentionLayout& layout);
 // Whether steps may hold bulks.
 bool HasBulkForward(const RetentionLayout& layout, SlotRetentionMode mode);
 inline constexpr int kMostWideSegments = 16;
