@@ -246,6 +246,7 @@ bool Core::RunWork() {
     absl::Status status = buffers_.Begin(deps_.model);
     // Readers are told of the step before while this one runs: waking them takes longer than anything else here.
     NotifyListeners();
+    for (const LogitRow& row : buffers_.logit_rows()) row.sequence->generation->stream->ExpectPush();
     if (status.ok()) status = buffers_.End(deps_.model);
     now_ = deps_.clock->Now();
     if (!status.ok()) {
