@@ -7,7 +7,6 @@
 #include "kernels/matmul/cuda/few_rows.h"
 #include "kernels/norm/cuda/norm.h"
 #include "kernels/rope/cuda/heads.h"
-#include "kernels/rope/rope.h"
 #include "models/cuda/cuda_transformer.h"
 
 namespace statehouse {
