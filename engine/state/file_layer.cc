@@ -72,7 +72,7 @@ class PosixSource final : public ByteSource {
       const ssize_t count = pread(descriptor_.number(), scratch.data() + done, scratch.size() - done,
                                   static_cast<off_t>(offset + static_cast<int64_t>(done)));
       if (count < 0 && errno == EINTR) continue;
-      if (count < 0) return FileError(path_, "cannot be read", errno);
+      if (count < 0) return Failed(path_, "cannot be read", errno);
       if (count == 0) return absl::DataLossError(absl::StrCat(path_, ": it was cut off while it was read"));
       done += static_cast<size_t>(count);
     }
@@ -140,9 +140,9 @@ class PosixFileLayer final : public FileLayer {
 
   absl::StatusOr<std::unique_ptr<ByteSource>> OpenRead(const std::string& path) override {
     Descriptor descriptor(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!descriptor.is_open()) return FileError(path, "cannot be opened", errno);
+    if (!descriptor.is_open()) return Failed(path, "cannot be opened", errno);
     struct stat info;
-    if (fstat(descriptor.number(), &info) != 0) return FileError(path, "cannot be measured", errno);
+    if (fstat(descriptor.number(), &info) != 0) return Failed(path, "cannot be measured", errno);
     return std::make_unique<PosixSource>(path, std::move(descriptor), info.st_size);
   }
 
