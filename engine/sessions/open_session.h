@@ -1,6 +1,7 @@
 // A session that is in memory: what the store knows of it between calls. Private to the store.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <mutex>
 #include <set>
@@ -33,8 +34,8 @@ struct OpenSession {
   bool is_busy = false;  // a turn is under way
   SessionLease lease;    // held if the owner is not empty
   bool has_unsynced = false;
-  bool has_stale_entry = false;        // the summary in the archive trails
-  std::set<std::string> durable_keys;  // of checkpoints, known to survive a crash
+  std::atomic<bool> has_stale_entry{false};  // the summary in the archive trails; also read under the store's mutex
+  std::set<std::string> durable_keys;        // of checkpoints, known to survive a crash
 };
 
 }  // namespace statehouse

@@ -1,5 +1,5 @@
-// Finding and opening sessions, and reading of them. session_writes.cc, session_changes.cc, session_turn.cc and
-// session_upkeep.cc are the rest of the store.
+// Finding and opening sessions, and reading of them. session_listing.cc, session_writes.cc, session_changes.cc,
+// session_turn.cc and session_upkeep.cc are the rest of the store.
 #include "engine/sessions/session_store.h"
 
 #include <algorithm>
@@ -21,13 +21,6 @@ absl::Status NoSuch(std::string_view ref) {
 absl::Status Damaged(const std::string& id, std::string_view what) {
   return absl::DataLossError(absl::StrCat("session ", id, ": its records are damaged (", std::string(what),
                                           "); it is not used, and can only be deleted"));
-}
-
-bool HasAll(const Labels& has, const Labels& wanted) {
-  return std::all_of(wanted.begin(), wanted.end(), [&has](const auto& label) {
-    const auto found = has.find(label.first);
-    return found != has.end() && found->second == label.second;
-  });
 }
 
 }  // namespace
@@ -108,7 +101,7 @@ absl::StatusOr<SessionStore::Found> SessionStore::FindEntry(std::string_view pri
     auto entry = archive->FindEntry(principal, ref);
     if (absl::IsNotFound(entry.status())) continue;
     if (!entry.ok()) return entry.status();
-    if (entry->principal != principal) {
+    if (entry->principal != principal && access != Access::kOperate) {
       const auto meta = ParseMeta(entry->meta);
       if (!meta.ok() || !meta->shared) return NoSuch(ref);
       if (access == Access::kAppend) {
@@ -121,22 +114,51 @@ absl::StatusOr<SessionStore::Found> SessionStore::FindEntry(std::string_view pri
 }
 
 std::shared_ptr<OpenSession> SessionStore::Opened(const Found& found) {
-  std::lock_guard<std::mutex> lock(mu_);
-  std::shared_ptr<OpenSession>& session = open_[found.entry.id];
-  if (session == nullptr) {
-    session = std::make_shared<OpenSession>(found.entry.id);
-    session->archive = found.archive;
-    session->entry = found.entry;
+  std::shared_ptr<OpenSession> opened;
+  std::vector<std::shared_ptr<OpenSession>> leaving;
+  {
+    std::lock_guard<std::mutex> lock(mu_);
+    std::shared_ptr<OpenSession>& session = open_[found.entry.id];
+    if (session == nullptr) {
+      session = std::make_shared<OpenSession>(found.entry.id);
+      session->archive = found.archive;
+      session->entry = found.entry;
+    }
+    opened = session;
+    NoteUse(opened.get());
+    leaving = MakeRoom();
   }
-  std::shared_ptr<OpenSession> opened = session;
-  NoteUse(opened.get());
-  for (auto oldest = by_use_.begin(); static_cast<int64_t>(open_.size()) > options_.max_open_sessions;) {
-    if (oldest == by_use_.end()) break;
-    const std::string id = (oldest++)->second;
-    // References are only made under mu_, so nobody comes to hold one that only the table refers to.
-    if (open_.find(id)->second.use_count() == 1) Close(id);
+  for (const std::shared_ptr<OpenSession>& session : leaving) {
+    {
+      std::unique_lock<std::mutex> lock(session->mu, std::try_to_lock);
+      // If it fails, the entry trails until the session is used again.
+      if (lock.owns_lock()) (void)WriteSummary(session.get());
+    }
+    std::lock_guard<std::mutex> lock(mu_);
+    const auto found_again = open_.find(session->id);
+    if (found_again == open_.end() || found_again->second != session) continue;
+    if (session.use_count() == 2) Close(session->id);  // the table's and ours
   }
   return opened;
+}
+
+std::vector<std::shared_ptr<OpenSession>> SessionStore::MakeRoom() {
+  std::vector<std::shared_ptr<OpenSession>> leaving;
+  const auto excess = [&] { return static_cast<int64_t>(open_.size() - leaving.size()) - options_.max_open_sessions; };
+  // References are only made under mu_, so nobody comes to hold one that only the table refers to.
+  for (const bool also_stale : {false, true}) {
+    for (auto oldest = by_use_.begin(); excess() > 0 && oldest != by_use_.end();) {
+      const std::string id = (oldest++)->second;
+      const std::shared_ptr<OpenSession>& session = open_.find(id)->second;
+      if (session.use_count() > 1) continue;
+      if (!session->has_stale_entry) {
+        Close(id);
+      } else if (also_stale) {
+        leaving.push_back(session);
+      }
+    }
+  }
+  return leaving;
 }
 
 void SessionStore::NoteUse(OpenSession* session) {
@@ -200,6 +222,12 @@ absl::Status SessionStore::ReadRecords(OpenSession* session) {
   session->record_bytes = bytes;
   session->has_unsynced = session->meta.durability != Durability::kSync && session->archive != &memory_;
   session->is_read = true;
+  // A crash came before it was written. Where others write entries too, whoever appends sees to it.
+  if (!session->archive->is_shared()) {
+    session->has_stale_entry = session->meta.num_records != number ||
+                               session->meta.num_tokens != session->content.num_tokens() ||
+                               session->meta.snapshot_bytes != session->content.snapshot_bytes();
+  }
   CountBytes(*session, session->content.snapshot_bytes());
   std::lock_guard<std::mutex> lock(mu_);
   damaged_.erase(session->id);
@@ -313,46 +341,6 @@ absl::StatusOr<SessionTranscript> SessionStore::Transcript(std::string_view prin
     if (span.input_begin < end && span.end > from) transcript.turns.push_back(span);
   }
   return transcript;
-}
-
-absl::StatusOr<SessionPage> SessionStore::List(std::string_view principal, const Labels& labels, std::string_view page,
-                                               int64_t limit) {
-  const std::string owner(principal);
-  SessionPage result;
-  std::string after(page);
-  for (bool more = true; more && static_cast<int64_t>(result.sessions.size()) < limit;) {
-    std::vector<SessionEntry> entries;
-    for (SessionArchive* const archive : archives()) {
-      auto some = archive->ListEntries(&owner, after, limit);
-      if (!some.ok()) return some.status();
-      entries.insert(entries.end(), std::make_move_iterator(some->begin()), std::make_move_iterator(some->end()));
-    }
-    std::sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) { return a.id < b.id; });
-    more = static_cast<int64_t>(entries.size()) >= limit;
-    if (more) entries.resize(static_cast<size_t>(limit));
-    for (const SessionEntry& entry : entries) {
-      if (static_cast<int64_t>(result.sessions.size()) == limit) break;
-      after = entry.id;
-      const auto meta = ParseMeta(entry.meta);
-      if (meta.ok() && !HasAll(meta->labels, labels)) continue;
-      auto held = Hold(principal, entry.id, Access::kRead);
-      if (held.ok()) {
-        result.sessions.push_back(InfoOf(held->session.get()));
-      } else if (absl::IsDataLoss(held.status()) || absl::IsFailedPrecondition(held.status())) {
-        SessionInfo info;
-        info.id = entry.id;
-        info.spec.principal = owner;
-        info.spec.name = entry.name;
-        if (meta.ok()) info.num_tokens = meta->num_tokens;
-        info.damage = std::string(held.status().message());
-        result.sessions.push_back(std::move(info));
-      } else if (!absl::IsNotFound(held.status())) {
-        return held.status();
-      }
-    }
-  }
-  if (static_cast<int64_t>(result.sessions.size()) == limit) result.next = after;
-  return result;
 }
 
 SessionTotals SessionStore::totals() {

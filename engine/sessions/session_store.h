@@ -72,7 +72,9 @@ class SessionStore {
   // From position `from` (0 … the session's) on, at most `max` tokens.
   absl::StatusOr<SessionTranscript> Transcript(std::string_view principal, std::string_view ref, int64_t from,
                                                int64_t max);
-  // The principal's own that have all of `labels`, by id; `page` as SessionPage::next says, empty: the first.
+  // The principal's own that have all of `labels`, by id; `page` as SessionPage::next says, empty: the first. Costs an
+  // entry each, however long the sessions are: no checkpoints, and of a session that is not in memory what its entry
+  // says (see SessionMeta) and the damage that was found so far.
   absl::StatusOr<SessionPage> List(std::string_view principal, const Labels& labels, std::string_view page,
                                    int64_t limit);
   // From archive and vault. Snapshots that forks share stay until none refers to them. ABORTED while a turn is under
@@ -98,8 +100,9 @@ class SessionStore {
   absl::StatusOr<SessionInfo> Adopt(const SessionSpec& spec, const SessionImage& image);
 
   // --- for operators ---
-  // Whoever holds the session's lease can no longer append. Returns who it was; empty: nobody.
-  absl::StatusOr<std::string> BreakLease(std::string_view principal, std::string_view ref);
+  // Whoever holds the session's lease can no longer append. Returns who it was; empty: nobody. With `of_anyone` also of
+  // another principal's session, by its id.
+  absl::StatusOr<std::string> BreakLease(std::string_view principal, std::string_view ref, bool of_anyone = false);
   // Reads everything that is stored of one session (empty ref: of all of the principal's). Changes nothing.
   absl::StatusOr<SessionReport> Check(std::string_view principal, std::string_view ref);
   // Expire(), and removes snapshots that no session of any principal refers to and that are older than an hour.
@@ -110,6 +113,9 @@ class SessionStore {
 
   // Writes what is written behind, renews leases: what the upkeep thread does.
   absl::Status Upkeep();
+  // Entries that trail behind their records: of all sessions in memory, or of some of them, going on where it stopped.
+  // The upkeep thread does so every 10 seconds.
+  absl::Status WriteSummaries(bool all);
   // No further turns (UNAVAILABLE); waits for those under way, writes everything that is written behind, moves the
   // snapshots of open sessions to where they survive this machine, and gives leases back. DEADLINE_EXCEEDED says what
   // was left.
@@ -117,7 +123,7 @@ class SessionStore {
 
  private:
   friend class Turn;
-  enum class Access { kRead, kAppend };
+  enum class Access { kRead, kAppend, kOperate };  // the last: whoever's it is
   struct Found {
     SessionArchive* archive = nullptr;
     SessionEntry entry;
@@ -129,9 +135,11 @@ class SessionStore {
   std::vector<SessionArchive*> archives();
   SessionArchive* ArchiveFor(Durability durability);
   absl::StatusOr<Found> FindEntry(std::string_view principal, std::string_view ref, Access access);
-  // In the table of open sessions; its content may not have been read.
+  // In the table of open sessions; its content may not have been read. May write the entry of one that leaves.
   std::shared_ptr<OpenSession> Opened(const Found& found);
-  // REQUIRES for both: mu_ is held.
+  // REQUIRES for these: mu_ is held.
+  // Those that nobody uses leave while there are too many; returned are those whose entries are to be written before.
+  std::vector<std::shared_ptr<OpenSession>> MakeRoom();
   void NoteUse(OpenSession* session);
   void Close(const std::string& id);
   // REQUIRES for those with a session, from here on: session->mu is held.
@@ -149,6 +157,12 @@ class SessionStore {
   absl::Status AcquireLease(OpenSession* session);
   void ReleaseLease(OpenSession* session);
   SessionInfo InfoOf(OpenSession* session);
+
+  // --- listing (session_listing.cc) ---
+  // As it is in memory; empty: it is not there, or was read before the record of this number was written.
+  std::optional<SessionInfo> InfoIfOpen(const std::string& id, int64_t num_records);
+  // Empty: it does not have all labels, or never came to be.
+  absl::StatusOr<std::optional<SessionInfo>> InfoOfEntry(const SessionEntry& entry, const Labels& labels);
 
   // --- writing (session_writes.cc) ---
   absl::Status CheckSpec(const SessionSpec& spec) const;
@@ -191,7 +205,8 @@ class SessionStore {
   // --- upkeep (session_upkeep.cc) ---
   void RunUpkeep();
   std::vector<std::shared_ptr<OpenSession>> OpenSessions();
-  absl::Status WriteSummaries(bool all);
+  // If its entry trails and no turn is under way. REQUIRES: session->mu is held.
+  absl::Status WriteSummary(OpenSession* session);
   absl::Status CheckOne(const SessionEntry& entry, SessionArchive* archive, SessionReport* report);
 
   const SessionStoreOptions options_;
@@ -212,6 +227,7 @@ class SessionStore {
   std::condition_variable stop_;
   std::map<std::string, std::map<std::string, int64_t>, std::less<>> bytes_;  // of snapshots, by principal and id
   std::map<std::string, std::string> damaged_;                                // ids and what is wrong
+  std::string summaries_after_;  // the last id that WriteSummaries() came to
   std::atomic<bool> has_unsynced_{false};
   std::thread upkeep_;
 };

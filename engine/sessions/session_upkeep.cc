@@ -14,6 +14,7 @@ namespace {
 
 constexpr int64_t kPage = 1000;
 constexpr absl::Duration kSummaryPeriod = absl::Seconds(10);
+constexpr int64_t kSummariesAtATime = 64;
 constexpr absl::Duration kExpirePeriod = absl::Minutes(1);
 constexpr absl::Duration kSharedExpirePeriod = absl::Minutes(10);  // all entries cross a network
 // What is younger may be about to be named by a record.
@@ -70,22 +71,40 @@ absl::Status SessionStore::Upkeep() {
 
 absl::Status SessionStore::WriteSummaries(bool all) {
   absl::Status first = absl::OkStatus();
-  int64_t left = all ? INT64_MAX : 64;
-  for (const auto& session : OpenSessions()) {
+  int64_t left = all ? INT64_MAX : kSummariesAtATime;
+  std::vector<std::shared_ptr<OpenSession>> sessions = OpenSessions();
+  if (!all) {
+    std::lock_guard<std::mutex> lock(mu_);
+    const auto next = std::find_if(sessions.begin(), sessions.end(),
+                                   [this](const auto& session) { return session->id > summaries_after_; });
+    std::rotate(sessions.begin(), next, sessions.end());
+  }
+  for (const auto& session : sessions) {
+    if (!session->has_stale_entry) continue;
+    if (left-- == 0) break;
     std::unique_lock<std::mutex> lock(session->mu, std::try_to_lock);
     if (!lock.owns_lock()) {
       if (!all) continue;
       lock.lock();
     }
-    if (session->is_deleted || session->is_busy || !session->is_read || !session->has_stale_entry) continue;
-    if (left-- == 0) break;
-    // Where others change entries too, a lease keeps them from doing so between reading and writing.
-    absl::Status status = AcquireLease(session.get());
-    if (status.ok()) status = PutEntry(session.get());
-    ReleaseLease(session.get());
+    absl::Status status = WriteSummary(session.get());
     if (first.ok()) first = status;
+    if (all) continue;
+    std::lock_guard<std::mutex> table(mu_);
+    summaries_after_ = session->id;
   }
   return first;
+}
+
+absl::Status SessionStore::WriteSummary(OpenSession* session) {
+  if (session->is_deleted || session->is_busy || !session->is_read || !session->has_stale_entry) {
+    return absl::OkStatus();
+  }
+  // Where others change entries too, a lease keeps them from doing so between reading and writing.
+  absl::Status status = AcquireLease(session);
+  if (status.ok()) status = PutEntry(session);
+  ReleaseLease(session);
+  return status;
 }
 
 absl::StatusOr<int64_t> SessionStore::Expire() {
@@ -236,8 +255,8 @@ absl::StatusOr<SessionReport> SessionStore::Check(std::string_view principal, st
   return report;
 }
 
-absl::StatusOr<std::string> SessionStore::BreakLease(std::string_view principal, std::string_view ref) {
-  const auto found = FindEntry(principal, ref, Access::kAppend);
+absl::StatusOr<std::string> SessionStore::BreakLease(std::string_view principal, std::string_view ref, bool of_anyone) {
+  const auto found = FindEntry(principal, ref, of_anyone ? Access::kOperate : Access::kAppend);
   if (!found.ok()) return found.status();
   const auto lease = found->archive->Break(found->entry.id);
   if (!lease.ok()) return lease.status();

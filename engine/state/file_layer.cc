@@ -95,6 +95,32 @@ class PosixAppendFile final : public AppendFile {
   int64_t size_;
 };
 
+// A descriptor and the size that the file had.
+class PosixSource final : public ByteSource {
+ public:
+  PosixSource(std::string path, Descriptor descriptor, int64_t size)
+      : path_(std::move(path)), descriptor_(std::move(descriptor)), size_(size) {}
+
+  int64_t size() const override { return size_; }
+  absl::StatusOr<std::span<const std::byte>> View(int64_t offset, std::span<std::byte> scratch) const override {
+    size_t done = 0;
+    while (done < scratch.size()) {
+      const ssize_t count = pread(descriptor_.number(), scratch.data() + done, scratch.size() - done,
+                                  static_cast<off_t>(offset + static_cast<int64_t>(done)));
+      if (count < 0 && errno == EINTR) continue;
+      if (count < 0) return FileError(path_, "cannot be read", errno);
+      if (count == 0) return absl::DataLossError(absl::StrCat(path_, ": it was cut off while it was read"));
+      done += static_cast<size_t>(count);
+    }
+    return std::span<const std::byte>(scratch);
+  }
+
+ private:
+  const std::string path_;
+  const Descriptor descriptor_;
+  const int64_t size_;
+};
+
 class PosixFileLock final : public FileLock {
  public:
   explicit PosixFileLock(Descriptor descriptor) : descriptor_(std::move(descriptor)) {}
@@ -146,6 +172,14 @@ class PosixFileLayer final : public FileLayer {
     }
     bytes.resize(done);
     return bytes;
+  }
+
+  absl::StatusOr<std::unique_ptr<ByteSource>> OpenRead(const std::string& path) override {
+    Descriptor descriptor(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!descriptor.is_open()) return FileError(path, "cannot be opened", errno);
+    struct stat info;
+    if (fstat(descriptor.number(), &info) != 0) return FileError(path, "cannot be measured", errno);
+    return std::make_unique<PosixSource>(path, std::move(descriptor), info.st_size);
   }
 
   absl::StatusOr<FileInfo> Stat(const std::string& path) override {
@@ -221,6 +255,12 @@ class PosixFileLayer final : public FileLayer {
 };
 
 }  // namespace
+
+absl::StatusOr<std::unique_ptr<ByteSource>> FileLayer::OpenRead(const std::string& path) {
+  auto bytes = Read(path);
+  if (!bytes.ok()) return bytes.status();
+  return SourceOf(*std::move(bytes));
+}
 
 FileLayer* FileLayer::Posix() {
   static PosixFileLayer layer;

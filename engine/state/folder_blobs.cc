@@ -135,6 +135,11 @@ absl::StatusOr<std::vector<std::byte>> FolderBlobs::Get(const std::string& key) 
   return files_->Read(PathOf(key));
 }
 
+absl::StatusOr<std::unique_ptr<ByteSource>> FolderBlobs::Open(const std::string& key) {
+  if (absl::Status status = CheckBlobKey(key); !status.ok()) return status;
+  return files_->OpenRead(PathOf(key));
+}
+
 absl::StatusOr<BlobInfo> FolderBlobs::Stat(const std::string& key) {
   if (absl::Status status = CheckBlobKey(key); !status.ok()) return status;
   const auto info = files_->Stat(PathOf(key));

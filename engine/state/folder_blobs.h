@@ -27,6 +27,7 @@ class FolderBlobs final : public BlobStore {
   const std::string& name() const override { return name_; }
   absl::Status Put(const std::string& key, const std::function<absl::Status(const ByteSink&)>& write) override;
   absl::StatusOr<std::vector<std::byte>> Get(const std::string& key) override;
+  absl::StatusOr<std::unique_ptr<ByteSource>> Open(const std::string& key) override;
   absl::StatusOr<BlobInfo> Stat(const std::string& key) override;
   absl::Status Remove(const std::string& key) override;
   absl::Status Quarantine(const std::string& key) override;

@@ -190,6 +190,10 @@ std::shared_ptr<const Snapshot> PrefixCache::Restore(const std::string& key, std
   }
 }
 
+bool PrefixCache::IsBelowMemory(const PrefixWish& wish, std::span<const int32_t> prompt) {
+  return options_.vault != nullptr && !index_.Find(KeyOf(wish), prompt).lower.empty();
+}
+
 std::unique_ptr<PrefixCache::Use> PrefixCache::Begin(const PrefixWish& wish, Request* request) {
   std::unique_ptr<Use> use(new Use(this));
   use->key_ = KeyOf(wish);

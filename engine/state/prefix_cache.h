@@ -75,6 +75,8 @@ class PrefixCache {
   // Takes what it put into the vault out again: nobody would find it. REQUIRES: no Use is left.
   ~PrefixCache();
 
+  // Would Begin() have to ask a tier below memory now? Does not block.
+  bool IsBelowMemory(const PrefixWish& wish, std::span<const int32_t> prompt);
   // Looks the prompt up, sets request->from and request->snapshots, and remembers the prompt. Blocks on the disk or the
   // network if what it finds lies there; a tier that does not give it is a miss that says so. REQUIRES: both are empty,
   // and request->num_prompt_logprobs is -1.

@@ -27,6 +27,18 @@ absl::Status NowhereError(const std::string& key) {
   return absl::NotFoundError(absl::StrCat("snapshot ", key, " is in no tier"));
 }
 
+absl::Status CopyTo(const ByteSource& file, const ByteSink& sink) {
+  constexpr int64_t kPiece = int64_t{1} << 20;
+  std::vector<std::byte> scratch(static_cast<size_t>(kPiece));
+  for (int64_t at = 0; at < file.size(); at += kPiece) {
+    const size_t count = static_cast<size_t>(std::min(kPiece, file.size() - at));
+    const auto bytes = file.View(at, std::span(scratch).first(count));
+    if (!bytes.ok()) return bytes.status();
+    if (absl::Status status = sink(*bytes); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
 class TieredVault final : public SnapshotVault, public VaultTier::Source {
  public:
   TieredVault(const SnapshotVaultOptions& options, const Fingerprint& here, const SlotShape& shape, BlobStore* disk,
@@ -157,9 +169,9 @@ class TieredVault final : public SnapshotVault, public VaultTier::Source {
     if (tier == Tier::kHost) return InPool(key).snapshot != nullptr ? absl::OkStatus() : NowhereError(key);
     VaultTier* const below = BelowOf(tier);
     if (below == nullptr) return NowhereError(key);
-    const auto file = below->Get(key);
+    const auto file = below->Open(key);
     if (!file.ok()) return file.status();
-    return ReadSnapshot(*file, NameOf(tier, key), here_, shape_, true).status();
+    return ReadSnapshot(**file, NameOf(tier, key), here_, shape_, true).status();
   }
 
   absl::StatusOr<std::vector<BlobInfo>> List(Tier tier, const std::string& after, int64_t limit) override {
@@ -216,9 +228,9 @@ class TieredVault final : public SnapshotVault, public VaultTier::Source {
   }
 
   absl::StatusOr<Fetched> FetchFrom(VaultTier* below, Tier tier, const std::string& key, bool allow_other_numeric) {
-    const auto file = below->Get(key);
+    const auto file = below->Open(key);
     if (!file.ok() && !absl::IsDataLoss(file.status())) return file.status();
-    auto loaded = file.ok() ? ReadSnapshot(*file, NameOf(tier, key), here_, shape_, allow_other_numeric)
+    auto loaded = file.ok() ? ReadSnapshot(**file, NameOf(tier, key), here_, shape_, allow_other_numeric)
                             : absl::StatusOr<LoadedSnapshot>(file.status());
     if (absl::IsDataLoss(loaded.status())) {
       const absl::Status aside = below->Quarantine(key);
@@ -243,10 +255,12 @@ class TieredVault final : public SnapshotVault, public VaultTier::Source {
     // A copy of the file: host memory has it no more, or has it from a machine of another numeric mode.
     VaultTier* const from = to == Tier::kStore ? disk_.get() : StoreFor(key);
     if (from == nullptr) return NowhereError(key);
-    auto file = from->Get(key);
+    auto file = from->Open(key);
+    if (file.ok()) file = ReadIntoMemory(*std::move(file));
     if (!file.ok()) return file.status();
-    return VaultTier::Writer([bytes = std::make_shared<const std::vector<std::byte>>(*std::move(file))](
-                                 const ByteSink& sink) { return sink(*bytes); });
+    return VaultTier::Writer([file = std::shared_ptr<const ByteSource>(*std::move(file))](const ByteSink& sink) {
+      return CopyTo(*file, sink);
+    });
   }
   void MoveEnded(const std::string& key, Tier) override { LetGo(key); }
 

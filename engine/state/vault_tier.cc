@@ -118,18 +118,38 @@ bool VaultTier::is_surveyed() const {
   return surveyed_;
 }
 
-absl::StatusOr<std::vector<std::byte>> VaultTier::Get(const std::string& key) {
-  auto file = std::make_shared<std::vector<std::byte>>();
-  const absl::Status status = Call([blobs = blobs_, blob = BlobKeyOf(key), file] {
-    auto got = blobs->Get(blob);
-    if (got.ok()) *file = *std::move(got);
-    return got.status();
+// A file that is read as it is used.
+class VaultTier::NotedSource final : public ByteSource {
+ public:
+  NotedSource(VaultTier* tier, std::unique_ptr<ByteSource> source) : tier_(tier), source_(std::move(source)) {}
+
+  int64_t size() const override { return source_->size(); }
+  absl::StatusOr<std::span<const std::byte>> View(int64_t offset, std::span<std::byte> scratch) const override {
+    auto bytes = source_->View(offset, scratch);
+    if (bytes.ok()) return bytes;
+    const std::lock_guard lock(tier_->mutex_);
+    tier_->Note(bytes.status());
+    return tier_->Described(bytes.status());
+  }
+
+ private:
+  VaultTier* const tier_;
+  const std::unique_ptr<ByteSource> source_;
+};
+
+absl::StatusOr<std::unique_ptr<ByteSource>> VaultTier::Open(const std::string& key) {
+  auto file = std::make_shared<std::unique_ptr<ByteSource>>();
+  const absl::Status status = Call([blobs = blobs_, blob = BlobKeyOf(key), file, all = calls_ != nullptr] {
+    auto opened = blobs->Open(blob);
+    if (opened.ok() && all) opened = ReadIntoMemory(*std::move(opened));
+    if (opened.ok()) *file = *std::move(opened);
+    return opened.status();
   });
   const std::lock_guard lock(mutex_);
   if (absl::IsNotFound(status)) Forget(key);
   if (!status.ok()) return status;
-  Learn(key, static_cast<int64_t>(file->size()));
-  return std::move(*file);
+  Learn(key, (*file)->size());
+  return std::make_unique<NotedSource>(this, std::move(*file));
 }
 
 absl::StatusOr<BlobInfo> VaultTier::Stat(const std::string& key) {

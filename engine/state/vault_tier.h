@@ -65,7 +65,9 @@ class VaultTier {
   bool is_surveyed() const;
 
   // These block on the store. UNAVAILABLE at once during a back-off.
-  absl::StatusOr<std::vector<std::byte>> Get(const std::string& key);
+  // The snapshot's file. Within the tier's time-out: all of it is read when this returns; without, it is read as it is
+  // used, and what fails then counts like any other call.
+  absl::StatusOr<std::unique_ptr<ByteSource>> Open(const std::string& key);
   absl::StatusOr<BlobInfo> Stat(const std::string& key);
   // Also takes back a move. `*bytes`: what it was; -1 if it was not there.
   absl::Status Remove(const std::string& key, int64_t* bytes);
@@ -91,6 +93,8 @@ class VaultTier {
     bool is_done = false;
     absl::Status outcome;
   };
+
+  class NotedSource;
 
   // Runs a call on the store with the time-out, unless there is a back-off, and notes how it went.
   absl::Status Call(std::function<absl::Status()> call);

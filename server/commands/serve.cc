@@ -85,7 +85,7 @@ int RunServe(const ServeOptions& options) {
   server_options.metrics_port = options.metrics_port;
   server_options.log_prompts = options.log_prompts;
   server_options.slow_reader_timeout = options.engine.slow_reader_timeout;
-  server_options.device = DeviceName(options.model.threads);
+  server_options.operators = options.operators;
   server_options.on_failed = [&signals] { signals.RequestStop(); };
   auto started = Server::Start(server_options, &log);
   if (!started.ok()) return FailCommand(started.status());

@@ -94,6 +94,70 @@ TEST_F(SnapshotVaultTest, DurableSnapshot_ReachesEveryTierAndIsFoundInTheNearest
   EXPECT_EQ(Totals(*vault, Tier::kStore).hits, 1);
 }
 
+// A disk that gives its values' beginnings, and then fails.
+class BreakingBlobs final : public BlobStore {
+ public:
+  explicit BreakingBlobs(BlobStore* blobs) : blobs_(blobs) {}
+  const std::string& name() const override { return blobs_->name(); }
+  absl::Status Put(const std::string& key, const std::function<absl::Status(const ByteSink&)>& write) override {
+    return blobs_->Put(key, write);
+  }
+  absl::StatusOr<std::vector<std::byte>> Get(const std::string& key) override { return blobs_->Get(key); }
+  absl::StatusOr<std::unique_ptr<ByteSource>> Open(const std::string& key) override {
+    auto source = blobs_->Open(key);
+    if (!source.ok()) return source.status();
+    return std::make_unique<Source>(*std::move(source), &breaks);
+  }
+  absl::StatusOr<BlobInfo> Stat(const std::string& key) override { return blobs_->Stat(key); }
+  absl::Status Remove(const std::string& key) override { return blobs_->Remove(key); }
+  absl::Status Quarantine(const std::string& key) override { return blobs_->Quarantine(key); }
+  absl::StatusOr<std::vector<BlobInfo>> List(const std::string& prefix, const std::string& after,
+                                             int64_t limit) override {
+    return blobs_->List(prefix, after, limit);
+  }
+
+  std::atomic<bool> breaks{false};
+
+ private:
+  class Source final : public ByteSource {
+   public:
+    Source(std::unique_ptr<ByteSource> source, const std::atomic<bool>* breaks)
+        : source_(std::move(source)), breaks_(breaks) {}
+    int64_t size() const override { return source_->size(); }
+    absl::StatusOr<std::span<const std::byte>> View(int64_t offset, std::span<std::byte> scratch) const override {
+      // The footer can be read.
+      if (*breaks_ && offset > 8 && offset < size() / 2) return absl::InternalError("injected: input/output error");
+      return source_->View(offset, scratch);
+    }
+
+   private:
+    const std::unique_ptr<ByteSource> source_;
+    const std::atomic<bool>* const breaks_;
+  };
+  BlobStore* const blobs_;
+};
+
+TEST_F(SnapshotVaultTest, DiskThatFailsWhileASnapshotIsRead_IsUnavailableAndKeepsIt) {
+  BreakingBlobs disk(&disk_);
+  {
+    const auto vault = Open(&disk, nullptr);
+    ASSERT_TRUE(vault->Keep(key_, Make(1), true).ok());
+    ASSERT_TRUE(vault->Flush(key_, false, Soon()).ok());
+  }
+  const auto vault = Open(&disk, nullptr);
+  disk.breaks = true;
+  const auto fetched = vault->Fetch(key_, false);
+  EXPECT_EQ(fetched.status().code(), absl::StatusCode::kUnavailable) << fetched.status();
+  EXPECT_THAT(std::string(fetched.status().message()), HasSubstr("input/output error"));
+  EXPECT_EQ(Totals(*vault, Tier::kDisk).errors, 1);
+  EXPECT_FALSE(Totals(*vault, Tier::kDisk).available) << "it is left alone for a while";
+  disk.breaks = false;
+  for (int attempt = 0; attempt < 1000 && !vault->Fetch(key_, false).ok(); ++attempt) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  ExpectIs(vault->Fetch(key_, false), Tier::kHost, 1);
+}
+
 TEST_F(SnapshotVaultTest, SnapshotOfThePrefixCache_StaysOnThisMachine) {
   const std::string key = SnapshotVault::NewPrefixKey();
   {
