@@ -1,5 +1,4 @@
 // How the figures of `statehouse bench` are shown.
-#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -12,6 +11,7 @@
 #include "absl/time/time.h"
 #include "server/commands/bench.h"
 #include "server/commands/figures.h"
+#include "server/commands/report.h"
 #include "server/commands/svg_plot.h"
 #include "statehouse/build_info.h"
 
@@ -63,24 +63,6 @@ PlotSeries PrefillSeries(const BenchReport& report) {
 }
 
 }  // namespace
-
-std::string MachineName() {
-  std::ifstream cpuinfo("/proc/cpuinfo");
-  for (std::string line; std::getline(cpuinfo, line);) {
-    const size_t colon = line.find(": ");
-    if (line.starts_with("model name") && colon != line.npos) return line.substr(colon + 2);
-  }
-  return "";
-}
-
-absl::Status WriteReport(const char* flag, const std::string& path, const std::string& contents) {
-  if (path.empty()) return absl::OkStatus();
-  std::ofstream file(path, std::ios::binary);
-  file << contents;
-  file.close();
-  if (file) return absl::OkStatus();
-  return absl::PermissionDeniedError(absl::StrCat(flag, ": cannot write ", path));
-}
 
 std::string BenchHeading(const BenchReport& report) {
   std::string text = absl::StrFormat("%s: %s parameters, %s weights (%s), %d threads\n", report.model,

@@ -8,9 +8,9 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
-#include "server/commands/bench.h"  // MachineName
 #include "server/commands/bench_sessions.h"
 #include "server/commands/figures.h"
+#include "server/commands/report.h"
 #include "server/commands/svg_plot.h"
 #include "statehouse/build_info.h"
 
