@@ -105,6 +105,29 @@ TEST_F(CudaEngine, RequestAmongOthers_GetsTheBitsItGetsAlone) {
   }
 }
 
+// A bias of nothing makes the host choose.
+TEST_F(CudaEngine, TokensChosenOnTheGpu_AreThoseThatTheHostChooses) {
+  const auto model = LoadTiny("cuda", &pool_);
+  ASSERT_NE(model, nullptr);
+  for (const double temperature : {0.0, 0.8, 2.0}) {
+    for (const double top_p : {1.0, 0.9}) {
+      ReadStream read[2];
+      for (const bool on_host : {false, true}) {
+        auto request = MakeRequest(MakePrompt(70, 3, kVocab), 80);
+        request->sampling.temperature = temperature;
+        request->sampling.top_p = top_p;
+        request->sampling.top_k = 100;
+        request->stop.ignore_eos = true;
+        if (on_host) request->sampling.logit_bias = {{7, 0.0f}};
+        auto engine = MakeEngine(model.get(), 2, 64);
+        read[on_host] = Finish(engine.get(), engine->Submit(std::move(request)).value().get());
+      }
+      EXPECT_EQ(read[0].outputs[0].tokens, read[1].outputs[0].tokens) << temperature << ", " << top_p;
+      EXPECT_EQ(read[0].outputs[0].tokens.size(), 80u);
+    }
+  }
+}
+
 TEST_F(CudaEngine, SnapshotsGoOnExactlyHere_AndContinuedOnTheCpu) {
   const auto gpu = LoadTiny("cuda", &pool_), cpu = LoadTiny("cpu", &pool_);
   ASSERT_TRUE(gpu != nullptr && cpu != nullptr);
