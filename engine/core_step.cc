@@ -11,8 +11,6 @@ namespace {
 
 // Released slots are zeroed this fast while sequences run; an idle engine goes on at once.
 constexpr int64_t kZeroBytesPerStep = 64 << 20;
-// Prompt rows per step whose logits are wanted, beside one row per slot: each costs a vocabulary of floats.
-constexpr int64_t kPromptLogitRows = 32;
 
 // Arithmetic of one row: 2 per weight, and what retention adds (docs/retention.md, "What one sequence costs").
 double RowFlops(const Model& model) {
@@ -246,6 +244,7 @@ bool Core::RunWork() {
     absl::Status status = buffers_.Begin(deps_.model);
     // Readers are told of the step before while this one runs: waking them takes longer than anything else here.
     NotifyListeners();
+    for (const LogitRow& row : buffers_.logit_rows()) row.sequence->generation->stream->ExpectPush();
     if (status.ok()) status = buffers_.End(deps_.model);
     now_ = deps_.clock->Now();
     if (!status.ok()) {

@@ -15,7 +15,7 @@ namespace {
 constexpr size_t Aligned(size_t bytes) { return (bytes + 255) / 256 * 256; }
 
 // Bytes of each array, in the order of the members.
-std::array<size_t, 9> ArrayBytes(const ModelConfig& config, int64_t rows, int64_t logit_rows, bool is_bf16) {
+std::array<size_t, 8> ArrayBytes(const ModelConfig& config, int64_t rows, int64_t logit_rows, bool is_bf16) {
   const size_t element = is_bf16 ? 2 : 4;
   const size_t hidden = config.hidden_size, inner = config.intermediate_size, d = config.head_dim;
   const bool gated = config.family == Family::kBrumby;
@@ -26,8 +26,7 @@ std::array<size_t, 9> ArrayBytes(const ModelConfig& config, int64_t rows, int64_
           rows * inner * element * (gated ? 2 : 1),
           gated ? rows * inner * element : 0,
           rows * d / 2 * sizeof(float2),
-          static_cast<size_t>(logit_rows * config.vocab_size * 4),
-          logit_rows * sizeof(int32_t)};
+          static_cast<size_t>(logit_rows * config.vocab_size * 4)};
 }
 
 }  // namespace
@@ -88,8 +87,7 @@ absl::Status CudaWorkspace::Reserve(const ModelConfig& config, const kernels::Sl
     *member = reinterpret_cast<std::remove_pointer_t<decltype(member)>>(next);
     next += Aligned(sizes[array++]);
   };
-  take(&x), take(&normed), take(&heads), take(&y), take(&mlp), take(&gated), take(&angles), take(&logits),
-      take(&chosen);
+  take(&x), take(&normed), take(&heads), take(&y), take(&mlp), take(&gated), take(&angles), take(&logits);
   const char* const tables = tables_.as<char>();
   tokens = reinterpret_cast<const int32_t*>(tables + offsets.tokens);
   positions = reinterpret_cast<const int64_t*>(tables + offsets.positions);

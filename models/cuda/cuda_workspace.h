@@ -56,18 +56,17 @@ class CudaWorkspace {
   int64_t num_rows() const { return num_rows_; }
   int64_t num_logits() const { return num_logits_; }
   int64_t num_choices() const { return num_choices_; }
-  // Where the chosen tokens come to, in page-locked memory.
+  // Where the chosen tokens come to, in page-locked memory that the GPU writes itself.
   int32_t* host_chosen() const { return host_chosen_.as<int32_t>(); }
 
-  float* x = nullptr;         // [rows, hidden] residual stream
-  void* normed = nullptr;     // [rows or logit rows, hidden]
-  float* heads = nullptr;     // [rows, CudaWeights::HeadsWidth()]: q, k, v, gates
-  void* y = nullptr;          // [rows, Hq d]
-  void* mlp = nullptr;        // [rows, intermediate], or twice that for gate and up
-  void* gated = nullptr;      // [rows, intermediate]: gate times up
-  float2* angles = nullptr;   // [rows, d / 2]
-  float* logits = nullptr;    // [logit rows, vocab]
-  int32_t* chosen = nullptr;  // [choices]
+  float* x = nullptr;        // [rows, hidden] residual stream
+  void* normed = nullptr;    // [rows or logit rows, hidden]
+  float* heads = nullptr;    // [rows, CudaWeights::HeadsWidth()]: q, k, v, gates
+  void* y = nullptr;         // [rows, Hq d]
+  void* mlp = nullptr;       // [rows, intermediate], or twice that for gate and up
+  void* gated = nullptr;     // [rows, intermediate]: gate times up
+  float2* angles = nullptr;  // [rows, d / 2]
+  float* logits = nullptr;   // [logit rows, vocab]
   // The tables, on the device.
   const int32_t* tokens = nullptr;
   const int64_t* positions = nullptr;

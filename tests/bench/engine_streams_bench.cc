@@ -122,8 +122,10 @@ double EngineRate(Model* model, const Flags& flags) {
   for (const std::vector<double>& mine : times) {
     count += std::count_if(mine.begin(), mine.end(), [&](double time) { return time > begin && time <= end; });
   }
-  const double steps = (*engine)->stats().steps.load();
-  std::printf("engine: %.0f steps, %.2f s with all streams decoding\n", steps, end - begin);
+  const Histogram& decode = (*engine)->stats().step_decode_seconds;
+  std::printf("engine: %lld decode steps of %.3f ms, %.2f s with all streams decoding\n",
+              static_cast<long long>(decode.count()), decode.sum() / static_cast<double>(decode.count()) * 1e3,
+              end - begin);
   return static_cast<double>(count) / (end - begin);
 }
 

@@ -211,6 +211,7 @@ TEST_F(CudaSlots, LongPieces_LeaveWhatShortOnesGoOnFrom) {
       {.heads_q = 6, .heads_kv = 2, .head_dim = 128, .chunk = 128, .switch_over = 256},
       {.heads_q = 4, .heads_kv = 1, .head_dim = 64, .chunk = 64, .switch_over = 0},
       {.heads_q = 4, .heads_kv = 2, .head_dim = 64, .chunk = 64, .switch_over = 1024},
+      {.heads_q = 4, .heads_kv = 2, .head_dim = 64, .chunk = 64, .switch_over = 2240},
   };
   for (const RetentionShape& shape : kShapes) {
     const std::vector<RetentionProblem> problems = {RandomProblem(rng, shape, 3300)};

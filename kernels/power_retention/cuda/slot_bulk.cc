@@ -1,5 +1,6 @@
 #include "kernels/power_retention/cuda/slot_bulk.h"
 
+#include <algorithm>
 #include <array>
 
 #include "kernels/cuda/status.h"
@@ -10,6 +11,11 @@ namespace statehouse::kernels {
 namespace {
 
 constexpr size_t kMostPlans = 64;  // kept; beyond that all are made anew
+
+// Rows of a slot that may go through the forward pass again: its tail.
+int64_t MostOldRows(const RetentionLayout& layout) {
+  return std::max(2 * layout.shape().chunk, layout.shape().switch_over);
+}
 
 CudaRetentionShape ForwardShape(const RetentionLayout& layout) {
   const RetentionShape& shape = layout.shape();
@@ -41,13 +47,13 @@ SlotBulkForward::Buffers SlotBulkForward::Place(const RetentionLayout& layout, i
 int64_t SlotBulkForward::BytesFor(const RetentionLayout& layout, int64_t max_rows) {
   const RetentionShape& shape = layout.shape();
   constexpr int64_t kChunk = 1024;  // the forward pass's
-  const int64_t rows = max_rows + 2 * shape.chunk, chunks = rows / kChunk + 3, d = shape.head_dim;
+  const int64_t rows = max_rows + MostOldRows(layout), chunks = rows / kChunk + 3, d = shape.head_dim;
   const int64_t per_chunk = kChunk * (4 * d + 16) + RetentionStateRows(shape.head_dim) * (6 * d + 8);
   return static_cast<int64_t>(Place(layout, rows, nullptr).bytes) + chunks * shape.heads_kv * per_chunk;
 }
 
 absl::Status SlotBulkForward::Reserve(int64_t max_rows) {
-  const int64_t chunk = layout_.shape().chunk, rows = max_rows + 2 * chunk;
+  const int64_t chunk = layout_.shape().chunk, rows = max_rows + MostOldRows(layout_);
   if (rows <= max_rows_) return absl::OkStatus();
   max_rows_ = rows;
   plans_.clear();

@@ -30,7 +30,7 @@ __device__ void PackOldRow(const SlotBulkArgs& args, int64_t row) {
     const int head = at / d, l = at % d;
     const SlotHead slot(view, args.memory, args.slot.layer_idx, head);
     const bool counts = position >= slot.header()->folded_chunks * view.chunk;
-    const float* const block = slot.Block(chunk, true);
+    const float* const block = slot.Block(chunk, slot.HoldsState());
     const PanelMatrix<d> values = {block + view.block_v, view.chunk};
     const float* const key = block + KeyOffset<d>(c);
     const int width = KeyWidth(view, c);

@@ -20,7 +20,8 @@ class SlotBulkForward {
  public:
   explicit SlotBulkForward(const RetentionLayout& layout) : layout_(layout) {}
 
-  // Room for so many rows of one sequence in a step. UNIMPLEMENTED where this build has no forward pass for the shape.
+  // Room for so many new rows of one sequence in a step. UNIMPLEMENTED where this build has no forward pass for the
+  // shape.
   absl::Status Reserve(int64_t max_rows);
   // What Reserve() will take, a little more than less.
   static int64_t BytesFor(const RetentionLayout& layout, int64_t max_rows);

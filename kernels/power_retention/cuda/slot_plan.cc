@@ -14,6 +14,8 @@ constexpr int kGroup = 32;  // monomials that are never parted
 // Fewer rows of a sequence are not worth what moving the state costs.
 constexpr int64_t kLeastBulkRows = 512;
 constexpr int64_t kLeastBulkChunks = 4;
+// Below the switch-over all rows before go through it again: worth it while they are not many more than the new ones.
+constexpr int64_t kMostOldRows = 2;  // per new row
 
 int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -104,7 +106,7 @@ void SlotRetentionPlan::Make(std::span<const SlotRows> sequences) {
 
 bool SlotRetentionPlan::IsBulk(const SlotRows& rows) const {
   return has_bulks_ && rows.num_rows >= std::max(kLeastBulkRows, kLeastBulkChunks * chunk_) &&
-         (rows.position >= switch_over_ || rows.position == 0);
+         (rows.position >= switch_over_ || rows.position <= kMostOldRows * rows.num_rows);
 }
 
 // The state covers whole chunks before and after; what it does not cover yet goes through the forward pass again.

@@ -57,9 +57,9 @@ struct SlotTile {
 // Many rows of one sequence that go through the forward pass of whole sequences instead of waves.
 struct SlotBulk {
   SlotRows rows;
-  bool holds_state = false;    // else rows form, from position 0
-  int64_t first_position = 0;  // of the first row that the state may not cover yet; a multiple of the chunk
-  int64_t open_rows = 0;       // last rows, which the state does not cover afterwards
+  bool holds_state = false;                     // else rows form
+  int64_t first_position = 0;                   // of the first row that no state may cover yet; a multiple of the chunk
+  int64_t open_rows = 0;                        // last rows, which the state does not cover afterwards
   int32_t first_segment = 0, num_segments = 0;  // the rows that the slot keeps
 };
 
