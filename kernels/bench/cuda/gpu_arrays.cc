@@ -135,12 +135,16 @@ absl::StatusOr<Figure> TimeGraph(cudaStream_t stream, int64_t runs, const std::f
   const absl::Status ended = CudaStatus(cudaStreamEndCapture(stream, &graph), "cudaStreamEndCapture");
   if (status.ok()) status = ended;
   if (status.ok()) status = CudaStatus(cudaGraphInstantiate(&executable, graph, 0), "cudaGraphInstantiate");
-  absl::StatusOr<Figure> out = status;
+  Figure out;
   if (status.ok()) {
-    out = Time(stream, runs, [&] { return CudaStatus(cudaGraphLaunch(executable, stream), "cudaGraphLaunch"); });
+    const auto figure =
+        Time(stream, runs, [&] { return CudaStatus(cudaGraphLaunch(executable, stream), "cudaGraphLaunch"); });
+    status = figure.status();
+    if (figure.ok()) out = *figure;
   }
   if (executable != nullptr) cudaGraphExecDestroy(executable);
   if (graph != nullptr) cudaGraphDestroy(graph);
+  if (!status.ok()) return status;
   return out;
 }
 

@@ -1,4 +1,6 @@
-// Arrays of random numbers on the GPU whose values the host knows, and times by events. Private to kernels/bench.
+// Arrays of random numbers on the GPU whose values the host knows, and times by events, for measurements.
+//
+// Thread-safety: one thread at a time.
 #pragma once
 
 #include <cuda_runtime_api.h>
