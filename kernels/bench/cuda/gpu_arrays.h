@@ -49,7 +49,8 @@ class GpuArrays {
   std::mt19937 rng_;
 };
 
-// Runs `queue` a few times, then `runs` times with events around each: median and min of the figure, in seconds.
+// Runs `queue` until the GPU is warm, then `runs` times with events around each: median and min of the figure, in
+// seconds.
 absl::StatusOr<Figure> Time(cudaStream_t stream, int64_t runs, const std::function<absl::Status()>& queue);
 // The same for work that is captured in a graph once and replayed.
 absl::StatusOr<Figure> TimeGraph(cudaStream_t stream, int64_t runs, const std::function<absl::Status()>& queue);
