@@ -3,7 +3,8 @@
 // statehouse bench --device cuda.
 //
 //   cuda_model_bench DIR [--deterministic] [--layers N] [--step ROWS] [--context N,N] [--batch N,N] [--runs N]
-//                        [--json FILE]
+//                        [--json FILE] [--profile]
+// --profile marks the decode steps after the warm-up for a profiler.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -23,12 +24,17 @@
 #include "statehouse/build_info.h"
 #include "tests/bench/bench_flags.h"
 
+// Of the CUDA runtime; their header is not in every toolkit.
+extern "C" int cudaProfilerStart();
+extern "C" int cudaProfilerStop();
+
 namespace statehouse {
 namespace {
 
 struct Flags {
   std::string dir, json;
   bool deterministic = false;
+  bool profile = false;
   int64_t layers = 0;  // 0: the config's
   int64_t step = 2048;
   std::vector<int64_t> contexts = {2048, 16384};
@@ -48,7 +54,7 @@ Flags ParseFlags(int argc, char** argv) {
   Flags flags;
   BenchFlags parser(
       "cuda_model_bench DIR [--deterministic] [--layers N] [--step ROWS] [--context N,N] [--batch N,N] [--runs N] "
-      "[--json FILE]");
+      "[--json FILE] [--profile]");
   parser.Add("--deterministic", &flags.deterministic);
   parser.Add("--layers", &flags.layers);
   parser.Add("--step", &flags.step);
@@ -56,6 +62,7 @@ Flags ParseFlags(int argc, char** argv) {
   parser.Add("--batch", &flags.batches);
   parser.Add("--runs", &flags.runs);
   parser.Add("--json", &flags.json);
+  parser.Add("--profile", &flags.profile);
   if (argc < 2) parser.Fail("the first argument is a folder with a config.json");
   flags.dir = argv[1];
   parser.Parse(argc, argv, 2);
@@ -152,10 +159,12 @@ class Bench {
     for (int64_t run = -kWarmUps; run < flags_.runs; ++run) {
       for (int64_t i = 0; i < batch; ++i) tokens_[i] = TokenAt(sequences[i].position + i);
       for (StepSequence& sequence : sequences) SwitchOver(sequence.position, sequence.memory);
+      if (run == 0 && flags_.profile) cudaProfilerStart();
       const double step = Step(batch, sequences, logit_rows);
       if (run >= 0) seconds.push_back(step), sum += step;
       for (StepSequence& sequence : sequences) ++sequence.position;
     }
+    if (flags_.profile) cudaProfilerStop();
     std::sort(seconds.begin(), seconds.end());
     const ModelConfig& config = model_.config();
     const double rows_bytes = static_cast<double>(config.num_layers * config.heads_kv * (2 * config.head_dim + 1) * 4);

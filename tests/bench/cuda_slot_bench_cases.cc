@@ -3,7 +3,7 @@
 #include <random>
 #include <string>
 
-#include "kernels/power_retention/cuda/slot_memory.h"
+#include "kernels/power_retention/cuda/decode_slots.h"
 #include "kernels/power_retention/cuda/tail_fold.h"
 
 namespace statehouse::kernels::bench {

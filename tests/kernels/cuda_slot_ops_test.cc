@@ -1,5 +1,5 @@
 // Folding the tails of slots, copying and clearing slots on the GPU. Skips where there is no GPU.
-#include "kernels/power_retention/cuda/slot_memory.h"
+#include "kernels/power_retention/cuda/decode_slots.h"
 #include "kernels/power_retention/cuda/tail_fold.h"
 #include "tests/kernels/cuda_retention_fixture.h"
 #include "tests/support/gpu.h"

@@ -35,7 +35,7 @@ struct FakeModelOptions {
   bool is_batch_invariant = true;  // as Model says it; the fake's logits always are
 };
 
-class FakeModel final : public Model {
+class FakeModel : public Model {
  public:
   explicit FakeModel(const FakeModelOptions& options = {});
 

@@ -1,7 +1,8 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/block_sum.cuh"
+#include "kernels/cuda/early_launch.h"
 #include "kernels/cuda/elements.cuh"
-#include "kernels/cuda/status.h"
+#include "kernels/cuda/mma.cuh"
 #include "kernels/norm/cuda/norm.h"
 
 namespace statehouse::kernels {
@@ -17,6 +18,7 @@ template <typename T, int kTurns>
 __global__ void __launch_bounds__(kThreads) Normalise(CudaNormArgs args) {
   __shared__ float sums[kThreads / 32];
   constexpr int kMine = kHeld * kTurns;
+  LetDependentsStart();
   const int64_t at = args.rows != nullptr ? args.rows[blockIdx.x] : blockIdx.x;
   const int size = static_cast<int>(args.size);
   float* const x = args.x + at * args.size;
@@ -24,11 +26,16 @@ __global__ void __launch_bounds__(kThreads) Normalise(CudaNormArgs args) {
 #pragma unroll
   for (int j = 0; j < kMine; ++j) {
     const int i = j * kThreads + threadIdx.x;
-    row[j] = weight[j] = bias[j] = 0;
+    weight[j] = bias[j] = 0;
     if (i >= size) continue;
-    row[j] = x[i];
     if (args.x_bias != nullptr) bias[j] = args.x_bias[i];
     weight[j] = args.weight[i];
+  }
+  WaitForResults();
+#pragma unroll
+  for (int j = 0; j < kMine; ++j) {
+    const int i = j * kThreads + threadIdx.x;
+    row[j] = i < size ? x[i] : 0.0f;
   }
 #pragma unroll
   for (int j = 0; j < kMine; ++j) {
@@ -63,12 +70,8 @@ __global__ void __launch_bounds__(kThreads) Normalise(CudaNormArgs args) {
 template <typename T>
 absl::Status Launch(const CudaNormArgs& args, cudaStream_t stream) {
   const unsigned grid = static_cast<unsigned>(args.num_rows);
-  if (args.size <= kThreads * kHeld) {
-    Normalise<T, 1><<<grid, kThreads, 0, stream>>>(args);
-  } else {
-    Normalise<T, 4><<<grid, kThreads, 0, stream>>>(args);
-  }
-  return LaunchStatus("Normalise");
+  if (args.size <= kThreads * kHeld) return LaunchEarly("Normalise", Normalise<T, 1>, grid, kThreads, 0, stream, args);
+  return LaunchEarly("Normalise", Normalise<T, 4>, grid, kThreads, 0, stream, args);
 }
 
 }  // namespace

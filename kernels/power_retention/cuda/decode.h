@@ -3,7 +3,7 @@
 //
 //   y[t] = (σ² e^{L} φ(q)ᵀ S + Σ_{j in tail, j <= t} (σ q·k_j)² e^{L[t]-L[j]} v_j) / (the same with z and 1)
 //
-// Of degree 4 there is the tail alone.
+// Of degree 4 there is the tail alone. The slots here are not the engine's: slot_retention.h answers from those.
 //
 // A slot is the memory of one layer of one sequence, one block of device memory laid out by RetentionSlotLayout: the
 // state S and z as in retention.h (S in float32 or bf16; beside bf16, what its rounding left, which folds need), and a

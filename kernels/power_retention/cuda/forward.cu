@@ -76,7 +76,8 @@ RetentionArgs<T> KernelArgs(const CudaRetentionPlan& plan, const CudaRetentionFo
   out.has_wgmma = false;
   out.fold_heads = 1;
   out.folds_first = true;
-  out.folds_last = args.final_state != nullptr;
+  out.folds_last = args.final_state != nullptr && plan.open_rows() == 0;
+  out.leaves_last_open = plan.open_rows() > 0;
   out.fold_weights = nullptr;
   out.Q = static_cast<const T*>(args.Q);
   out.K = static_cast<const T*>(args.K);
