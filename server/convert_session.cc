@@ -107,6 +107,7 @@ void ToProto(const SessionInfo& info, v1::Session* out) {
   }
   out->set_shared(info.spec.shared);
   out->set_damage(info.damage);
+  out->set_snapshot_bytes(info.snapshot_bytes);
 }
 
 void ToProto(const SnapshotVault::Removed& removed, google::protobuf::RepeatedPtrField<v1::TierCount>* out) {

@@ -18,14 +18,22 @@ using Json = nlohmann::ordered_json;
 
 static_assert(std::endian::native == std::endian::little, "files are little-endian");
 constexpr std::string_view kMagic = "SHSESS01";
+constexpr size_t kSnapshotAlignment = 64;
 constexpr size_t kSectionHead = 16;  // u64 bytes, u64 XXH3-64
 // Parsing JSON takes many times its bytes of memory.
 constexpr size_t kMaxDescription = size_t{16} << 20;
 
-void AddSection(std::string_view bytes, std::string* file) {
-  const uint64_t head[2] = {bytes.size(), XXH3_64bits(bytes.data(), bytes.size())};
-  file->append(reinterpret_cast<const char*>(head), sizeof(head));
-  file->append(bytes);
+absl::Status NoMemory() { return absl::ResourceExhaustedError("too little memory for the session's file"); }
+
+void PutHead(std::span<const std::byte> section, std::byte* to) {
+  const uint64_t head[2] = {section.size(), XXH3_64bits(section.data(), section.size())};
+  std::memcpy(to, head, sizeof(head));
+}
+
+absl::Status AddSection(std::span<const std::byte> section, ByteBuffer* file) {
+  std::byte head[kSectionHead];
+  PutHead(section, head);
+  return file->Append(head) && file->Append(section) ? absl::OkStatus() : NoMemory();
 }
 
 absl::Status Damaged(std::string_view what) {
@@ -126,22 +134,26 @@ absl::Status ReadTokens(std::span<const std::byte> section, int64_t num_tokens, 
 
 }  // namespace
 
-absl::Status WriteSessionFile(const SessionImage& image, const Fingerprint& here, const SnapshotFileOptions& options,
-                              std::string* file) {
-  file->append(kMagic);
-  AddSection(Describe(image).dump(-1, ' ', false, Json::error_handler_t::replace), file);
-  AddSection({reinterpret_cast<const char*>(image.tokens.data()), image.tokens.size() * sizeof(int32_t)}, file);
-  std::string snapshot;
+absl::StatusOr<SessionFile> WriteSessionFile(const SessionImage& image, const Fingerprint& here,
+                                             const SnapshotFileOptions& options) {
+  SessionFile file;
+  std::string description = Describe(image).dump(-1, ' ', false, Json::error_handler_t::replace);
+  // Blanks, so that the snapshot's numbers are aligned in the file.
+  const size_t before = kMagic.size() + 3 * kSectionHead + description.size() + image.tokens.size() * sizeof(int32_t);
+  description.append(-before % kSnapshotAlignment, ' ');
+  if (!file.bytes.Append(std::as_bytes(std::span(kMagic)))) return NoMemory();
+  for (const auto section : {std::as_bytes(std::span(description)), std::as_bytes(std::span(image.tokens))}) {
+    if (absl::Status status = AddSection(section, &file.bytes); !status.ok()) return status;
+  }
+  const int64_t head = file.bytes.size();
+  if (!file.bytes.Extend(kSectionHead)) return NoMemory();
+  file.head_bytes = file.bytes.size();
   if (image.snapshot != nullptr) {
-    const auto sink = [&](std::span<const std::byte> bytes) {
-      snapshot.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-      return absl::OkStatus();
-    };
-    const absl::Status status = WriteSnapshot(*image.snapshot, here, sink, options);
+    const absl::Status status = WriteSnapshotInto(*image.snapshot, here, &file.bytes, options);
     if (!status.ok()) return status;
   }
-  AddSection(snapshot, file);
-  return absl::OkStatus();
+  PutHead(file.bytes.bytes().subspan(static_cast<size_t>(file.head_bytes)), file.bytes.data() + head);
+  return file;
 }
 
 absl::StatusOr<SessionImage> ReadSessionFile(std::span<const std::byte> file, const Fingerprint& here,

@@ -11,15 +11,22 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/sessions/session_info.h"
+#include "engine/state/byte_buffer.h"
 #include "engine/state/fingerprint.h"
 #include "engine/state/slot_pool.h"
 #include "engine/state/snapshot_file.h"
 
 namespace statehouse {
 
-// Appends the file's bytes: equal for equal images and options. Errors as WriteSnapshot().
-absl::Status WriteSessionFile(const SessionImage& image, const Fingerprint& here, const SnapshotFileOptions& options,
-                              std::string* file);
+struct SessionFile {
+  ByteBuffer bytes;
+  // The first of them, up to its snapshot's, with the snapshot's size and checksum: what differs differs here.
+  int64_t head_bytes = 0;
+};
+
+// Equal for equal images and options. Errors as WriteSnapshotInto().
+absl::StatusOr<SessionFile> WriteSessionFile(const SessionImage& image, const Fingerprint& here,
+                                             const SnapshotFileOptions& options);
 
 // `shape` and `here` are the loaded model's. DATA_LOSS: damaged. FAILED_PRECONDITION: of another identity, by field, or
 // of another numeric mode, or stored with loss, without `allow_other_numeric`.

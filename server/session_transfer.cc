@@ -21,9 +21,9 @@ constexpr size_t kMaxIdBytes = 128;
 
 uint64_t Checksum(std::string_view bytes) { return XXH3_64bits(bytes.data(), bytes.size()); }
 
-// Names exactly these bytes.
-std::string ExportId(const std::string& file) {
-  const XXH128_hash_t hash = XXH3_128bits(file.data(), file.size());
+// Names exactly these bytes: its head holds the checksum of all the rest.
+std::string ExportId(const SessionFile& file) {
+  const XXH128_hash_t hash = XXH3_128bits(file.bytes.bytes().data(), static_cast<size_t>(file.head_bytes));
   return absl::StrFormat("%016x%016x", hash.high64, hash.low64);
 }
 
@@ -80,16 +80,17 @@ absl::Status ExportSession(const ServedModel& model, const CallInfo& info, const
   if (absl::Status status = CheckExport(request); !status.ok()) return status;
   absl::StatusOr<SessionImage> image = model.sessions->Export(info.principal, request.session());
   if (!image.ok()) return image.status();
-  std::string file;
   const SnapshotFileOptions options = {.encoding = EncodingOf(request.encoding()), .zstd_level = request.compression()};
-  if (absl::Status status = WriteSessionFile(*image, model.fingerprint, options, &file); !status.ok()) return status;
+  const absl::StatusOr<SessionFile> file = WriteSessionFile(*image, model.fingerprint, options);
+  if (!file.ok()) return file.status();
   *image = SessionImage();
-  const std::string id = ExportId(file);
+  const std::string id = ExportId(*file);
   if (!request.export_id().empty() && request.export_id() != id) {
     return absl::FailedPreconditionError(
         "export_id: the session has changed since that export began; begin again without export_id and offset");
   }
-  const size_t total = file.size();
+  const std::string_view bytes(reinterpret_cast<const char*>(file->bytes.bytes().data()), file->bytes.bytes().size());
+  const size_t total = bytes.size();
   if (static_cast<size_t>(request.offset()) > total) {
     return InvalidField("offset", absl::StrCat(request.offset()), absl::StrCat("0 to ", total));
   }
@@ -98,7 +99,8 @@ absl::Status ExportSession(const ServedModel& model, const CallInfo& info, const
   do {
     part.set_export_id(id);
     part.set_offset(static_cast<int64_t>(offset));
-    part.set_data(file.substr(offset, kPartBytes));
+    const std::string_view data = bytes.substr(offset, kPartBytes);
+    part.mutable_data()->assign(data);  // in the memory of the part before
     part.set_checksum(Checksum(part.data()));
     part.set_total_bytes(static_cast<int64_t>(total));
     offset += part.data().size();

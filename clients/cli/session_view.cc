@@ -18,12 +18,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-int64_t BytesOf(const v1::Session& session) {
-  int64_t bytes = 0;
-  for (const v1::SessionCheckpoint& checkpoint : session.checkpoints()) bytes += checkpoint.bytes();
-  return bytes;
-}
-
 std::string Bytes(int64_t bytes) { return FormatBytes(static_cast<double>(bytes)); }
 
 // "damaged, pinned, shared, busy": what sets it apart.
@@ -130,6 +124,7 @@ Json SessionJson(const v1::Session& session) {
           {"shared", session.shared()},
           {"position", session.position()},
           {"turns", session.turns()},
+          {"snapshot_bytes", session.snapshot_bytes()},
           {"checkpoints", std::move(checkpoints)},
           {"created", session.created()},
           {"last_turn", session.last_turn()},
@@ -163,14 +158,13 @@ std::string SessionTable(const std::vector<v1::Session>& sessions, double now) {
   Table table({{"SESSION"},
                {"TOKENS", Align::kRight},
                {"TURNS", Align::kRight},
-               {"CHECKPOINTS", Align::kRight},
-               {"BYTES", Align::kRight},
+               {"SNAPSHOTS", Align::kRight},
                {"DURABILITY"},
                {"LAST TURN"},
                {"MARKS"}});
   for (const v1::Session& session : sessions) {
     table.Add({session.name().empty() ? session.id() : session.name(), absl::StrCat(session.position()),
-               absl::StrCat(session.turns()), absl::StrCat(session.checkpoints_size()), Bytes(BytesOf(session)),
+               absl::StrCat(session.turns()), Bytes(session.snapshot_bytes()),
                DurabilityName(session.durability()), session.turns() == 0 ? "none" : Ago(session.last_turn(), now),
                Marks(session)});
   }

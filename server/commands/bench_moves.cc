@@ -1,11 +1,16 @@
 // The moves of one snapshot, each beside what its tier can do with as many bytes.
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstring>
 #include <functional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/state/byte_buffer.h"
 #include "engine/state/slot_pool.h"
 #include "engine/state/snapshot_file.h"
 #include "server/commands/bench.h"  // Median
@@ -13,8 +18,6 @@
 
 namespace statehouse {
 namespace {
-
-using Bytes = std::vector<std::byte>;
 
 double Now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
@@ -27,13 +30,14 @@ class MoveBench {
       : snapshot_(snapshot), options_(options), figures_(figures) {}
 
   // Measures `once`, and `ideal`, which moves as many bytes as plainly as the tier allows, run by run in turn, since a
-  // shared machine changes from second to second.
+  // shared machine changes from second to second. `prepare` (may be empty) comes before each run and is not measured.
   absl::Status Add(const char* move, const std::string& tier, int64_t bytes, const std::function<absl::Status()>& once,
-                   const std::function<absl::Status()>& ideal) {
+                   const std::function<absl::Status()>& ideal, const std::function<absl::Status()>& prepare = {}) {
     std::vector<double> seconds, ideals;
     const double start = Now();
     while (static_cast<int64_t>(seconds.size()) <= options_.min_runs || Now() - start < options_.max_seconds) {
       for (const bool is_ideal : {false, true}) {
+        if (absl::Status status = prepare ? prepare() : absl::OkStatus(); !status.ok()) return status;
         const double before = Now();
         if (absl::Status status = is_ideal ? ideal() : once(); !status.ok()) return status;
         (is_ideal ? ideals : seconds).push_back(Now() - before);
@@ -98,39 +102,49 @@ absl::Status MeasureSlots(const Snapshot& snapshot, MoveBench* bench) {
   return bench->Add("fork", "slot", bytes, fork, copy);
 }
 
-absl::Status WriteInto(const Snapshot& snapshot, const Fingerprint& fingerprint, Bytes* file) {
-  file->clear();
-  return WriteSnapshot(snapshot, fingerprint, [file](std::span<const std::byte> bytes) {
-    file->insert(file->end(), bytes.begin(), bytes.end());
-    return absl::OkStatus();
-  });
+// As many bytes in memory that is taken for them, as every move takes it that ends in a new snapshot or file.
+absl::Status CopyIntoNewMemory(std::span<const std::byte> bytes) {
+  ByteBuffer copy;
+  return copy.Append(bytes) ? absl::OkStatus() : absl::ResourceExhaustedError("bench: too little memory for a copy");
 }
 
 // To the bytes of a file and back, in memory.
-absl::Status MeasureFormat(const Snapshot& snapshot, const Fingerprint& fingerprint, MoveBench* bench, Bytes* file) {
-  const auto write = [&] { return WriteInto(snapshot, fingerprint, file); };
-  if (absl::Status status = write(); !status.ok()) return status;
-  Bytes other(file->size());
-  const auto copy = [&] {
-    std::memcpy(other.data(), file->data(), other.size());
-    return absl::OkStatus();
+absl::Status MeasureFormat(const Snapshot& snapshot, const Fingerprint& fingerprint, MoveBench* bench,
+                           ByteBuffer* file) {
+  const auto write = [&] {
+    *file = ByteBuffer();
+    return WriteSnapshotInto(snapshot, fingerprint, file);
   };
-  const int64_t bytes = static_cast<int64_t>(file->size());
+  if (absl::Status status = write(); !status.ok()) return status;
+  const int64_t bytes = file->size();
+  const auto copy = [&] { return CopyIntoNewMemory(file->bytes()); };
   if (absl::Status status = bench->Add("export", "host", bytes, write, copy); !status.ok()) return status;
   std::shared_ptr<const Snapshot> back;
   const auto read = [&]() -> absl::Status {
-    auto loaded = ReadSnapshot(*file, "bench", fingerprint, snapshot.shape(), false);
+    back = nullptr;
+    auto loaded = ReadSnapshot(file->bytes(), "bench", fingerprint, snapshot.shape(), false);
     if (loaded.ok()) back = loaded->snapshot;
     return loaded.status();
   };
   if (absl::Status status = bench->Add("import", "host", bytes, read, copy); !status.ok()) return status;
-  if (absl::Status status = WriteInto(*back, fingerprint, &other); !status.ok()) return status;
-  return other == *file ? absl::OkStatus() : NotTheSame("host");
+  ByteBuffer again;
+  if (absl::Status status = WriteSnapshotInto(*back, fingerprint, &again); !status.ok()) return status;
+  return std::ranges::equal(again.bytes(), file->bytes()) ? absl::OkStatus() : NotTheSame("host");
 }
 
-// Into a store, synced, and back. The ceiling is the same store with bytes that are ready.
-absl::Status MeasureStore(const Snapshot& snapshot, const Fingerprint& fingerprint, BlobStore* store, const Bytes& file,
-                          MoveBench* bench) {
+// The next read finds nothing of the file in memory.
+absl::Status DropFromPageCache(const std::string& path) {
+  const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) return absl::InternalError(absl::StrCat(path, ": ", std::strerror(errno)));
+  const int error = posix_fadvise(descriptor, 0, 0, POSIX_FADV_DONTNEED);
+  close(descriptor);
+  return error == 0 ? absl::OkStatus() : absl::InternalError(absl::StrCat(path, ": ", std::strerror(error)));
+}
+
+// Into a store, synced, and back. The ceiling is the same store with bytes that are ready, or read in one piece into
+// memory that is taken for them. `folder` is where the store's files lie; empty: not known.
+absl::Status MeasureStore(const Snapshot& snapshot, const Fingerprint& fingerprint, BlobStore* store,
+                          const std::string& folder, std::span<const std::byte> file, MoveBench* bench) {
   const std::string key = BenchKey(snapshot.position());
   const std::string plain_key = key + ".plain";
   const int64_t bytes = static_cast<int64_t>(file.size());
@@ -140,13 +154,25 @@ absl::Status MeasureStore(const Snapshot& snapshot, const Fingerprint& fingerpri
   };
   const auto write_plain = [&] { return put(plain_key, [&](const ByteSink& sink) { return sink(file); }); };
   const auto read = [&]() -> absl::Status {
-    auto stored = store->Get(key);
+    const auto stored = store->Open(key);
     if (!stored.ok()) return stored.status();
-    return ReadSnapshot(*stored, key, fingerprint, snapshot.shape(), false).status();
+    return ReadSnapshot(**stored, key, fingerprint, snapshot.shape(), false).status();
   };
-  const auto read_plain = [&] { return store->Get(plain_key).status(); };
-  if (absl::Status status = bench->Add("write", store->name(), bytes, write, write_plain); !status.ok()) return status;
-  if (absl::Status status = bench->Add("read", store->name(), bytes, read, read_plain); !status.ok()) return status;
+  const auto read_plain = [&]() -> absl::Status {
+    auto stored = store->Open(plain_key);
+    if (!stored.ok()) return stored.status();
+    return ReadIntoMemory(*std::move(stored)).status();
+  };
+  const std::string& tier = store->name();
+  if (absl::Status status = bench->Add("write", tier, bytes, write, write_plain); !status.ok()) return status;
+  if (!folder.empty()) {
+    const auto drop = [&] {
+      const absl::Status status = DropFromPageCache(absl::StrCat(folder, "/", key));
+      return status.ok() ? DropFromPageCache(absl::StrCat(folder, "/", plain_key)) : status;
+    };
+    if (absl::Status status = bench->Add("read", tier, bytes, read, read_plain, drop); !status.ok()) return status;
+  }
+  if (absl::Status status = bench->Add("reread", tier, bytes, read, read_plain); !status.ok()) return status;
   return store->Remove(plain_key);
 }
 
@@ -158,11 +184,14 @@ absl::Status MeasureMoves(const Snapshot& snapshot, const Fingerprint& fingerpri
                           const BenchStores& stores, std::vector<MoveFigure>* figures) {
   MoveBench bench(snapshot, options, figures);
   if (absl::Status status = MeasureSlots(snapshot, &bench); !status.ok()) return status;
-  Bytes file;
+  ByteBuffer file;
   if (absl::Status status = MeasureFormat(snapshot, fingerprint, &bench, &file); !status.ok()) return status;
-  for (BlobStore* store : {stores.disk, stores.store}) {
+  for (const auto& [store, folder] :
+       {std::pair{stores.disk, stores.disk_folder}, std::pair{stores.store, stores.store_folder}}) {
     if (store == nullptr) continue;
-    if (absl::Status status = MeasureStore(snapshot, fingerprint, store, file, &bench); !status.ok()) return status;
+    if (absl::Status status = MeasureStore(snapshot, fingerprint, store, folder, file.bytes(), &bench); !status.ok()) {
+      return status;
+    }
   }
   return absl::OkStatus();
 }

@@ -10,6 +10,7 @@
 #include "engine/state/snapshot_file.h"
 #include "kernels/matmul/matmul.h"
 #include "server/commands/bench.h"  // Median
+#include "server/commands/made_up_snapshot.h"
 
 namespace statehouse {
 namespace {
@@ -37,12 +38,13 @@ class SessionsBench {
     for (const int64_t context : options_.contexts) {
       if (absl::Status status = MeasureContext(context); !status.ok()) return status;
     }
-    if (options_.requests > 0) {
+    if (options_.requests > 0 && !options_.made_up_states) {
       auto workloads = MeasureWorkloads(model_, options_, observer_);
       if (!workloads.ok()) return workloads.status();
       report_.workloads = *std::move(workloads);
     }
     const EngineStatus status = engine_->GetStatus();
+    report_.made_up_states = options_.made_up_states;
     report_.memory = {{"weights", status.weight_bytes},
                       {"slots", status.state_bytes},
                       {"step buffers", status.workspace_bytes},
@@ -99,6 +101,15 @@ class SessionsBench {
   }
 
   absl::Status MeasureContext(int64_t context) {
+    if (!options_.made_up_states) return MeasureComputed(context);
+    auto made = MadeUpSnapshot(shape_, model_->config().vocab_size, context);
+    if (!made.ok()) return made.status();
+    head_ = *std::move(made);
+    if (observer_.on_progress) observer_.on_progress("moves", 0, 0);
+    return MeasureMoves(*head_, fingerprint_, options_, stores_, &report_.moves);
+  }
+
+  absl::Status MeasureComputed(int64_t context) {
     while (static_cast<int64_t>(tokens_.size()) < context) {
       tokens_.push_back(
           static_cast<int32_t>((static_cast<int64_t>(tokens_.size()) * 7919 + 13) % model_->config().vocab_size));
@@ -129,9 +140,9 @@ class SessionsBench {
       host.push_back(restored->first_token);
       if (stores_.disk == nullptr) continue;
       const double start = Now();
-      auto stored = stores_.disk->Get(key);
+      const auto stored = stores_.disk->Open(key);
       if (!stored.ok()) return stored.status();
-      auto loaded = ReadSnapshot(*stored, key, fingerprint_, shape_, false);
+      auto loaded = ReadSnapshot(**stored, key, fingerprint_, shape_, false);
       if (!loaded.ok()) return loaded.status();
       const double read = Now() - start;
       auto answered = Ask(figure->context, loaded->snapshot, false);

@@ -29,6 +29,8 @@ struct SessionsBenchOptions {
   double max_seconds = 2;                                       // for each figure, once it has min_runs
   int64_t requests = 120;                                       // of each workload; 0: leave them out
   int64_t cache_states = 16;                                    // memory of the prefix cache, in slots
+  // States hold numbers that nobody computed: moves only, at any context.
+  bool made_up_states = false;
 };
 
 // INVALID_ARGUMENT names flag, value and what is allowed.
@@ -36,7 +38,8 @@ absl::Status Validate(const SessionsBenchOptions& options);
 
 // One way that a snapshot goes. Seconds.
 struct MoveFigure {
-  std::string move;  // "save", "restore", "fork", "export", "import", "write", "read"
+  // "save", "restore", "fork", "export", "import", "write", "read" (nothing of it in the page cache), "reread" (all)
+  std::string move;
   std::string tier;  // what it goes to or comes from: "slot", "host", "disk", "store"
   int64_t context = 0;
   int64_t bytes = 0;
@@ -74,6 +77,7 @@ struct SessionsBenchReport {
   std::string model, dtype;
   int64_t switch_over = 0;  // tokens; -1: never
   int64_t slot_bytes = 0;
+  bool made_up_states = false;
   std::vector<MoveFigure> moves;
   std::vector<FirstTokenFigure> first_tokens;
   std::vector<WorkloadFigure> workloads;
@@ -84,6 +88,9 @@ struct SessionsBenchReport {
 struct BenchStores {
   BlobStore* disk = nullptr;
   BlobStore* store = nullptr;
+  // Where their files lie, so that they can be dropped from the page cache; empty: "read" is left out.
+  std::string disk_folder = {};
+  std::string store_folder = {};
 };
 
 struct SessionsBenchObserver {

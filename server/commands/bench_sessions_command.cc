@@ -75,7 +75,11 @@ absl::Status Run(SessionsBenchFlags& flags, const ShowProgress& show_progress) {
   show_progress(nullptr, 0, 0);
   if (!model.ok()) return model.status();
   auto report = RunSessionsBench(model->get(), /*tokenizer_fingerprint=*/0, flags.options,
-                                 {.disk = disk->get(), .store = store.get()}, {.on_progress = show_progress});
+                                 {.disk = disk->get(),
+                                  .store = store.get(),
+                                  .disk_folder = disk_folder.path(),
+                                  .store_folder = store == nullptr ? "" : store_folder->path()},
+                                 {.on_progress = show_progress});
   show_progress(nullptr, 0, 0);
   if (!report.ok()) return report.status();
   report->model = fs::weakly_canonical(flags.model.model).filename().string();
@@ -107,6 +111,10 @@ void AddMeasurementFlags(CLI::App& command, SessionsBenchFlags* flags) {
   add("--max-seconds", options.max_seconds, "Time for each figure, once it has its runs", "SECONDS");
   add("--requests", options.requests, "Requests of each workload; 0: leave the workloads out", "INT");
   add("--cache-states", options.cache_states, "Memory of the prefix cache, in sequences", "INT");
+  command
+      .add_flag("--made-up-states", options.made_up_states,
+                "Fill states with numbers instead of computing them: moves only, but at any context in seconds")
+      ->group(kGroup);
   command.add_flag("--quick", flags->quick, "Contexts up to 16 k, 30 requests")->group(kGroup);
   command
       .add_option("--disk", flags->disk_folder,

@@ -1,4 +1,5 @@
 // How the figures of `statehouse bench sessions` are shown.
+#include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <thread>
@@ -32,7 +33,26 @@ void AddMoves(const SessionsBenchReport& report, std::string* text) {
   }
 }
 
+// How much longer a move takes at the longest context than at the first one past twice the switch-over.
+void AddGrowth(const SessionsBenchReport& report, std::string* text) {
+  if (report.switch_over < 0 || report.moves.empty()) return;
+  const int64_t longest = report.moves.back().context;
+  std::map<std::string, const MoveFigure*> first;
+  std::string line;
+  for (const MoveFigure& figure : report.moves) {
+    if (figure.context < std::max<int64_t>(1, 2 * report.switch_over)) continue;
+    const auto [known, is_first] = first.try_emplace(absl::StrCat(figure.move, " ", figure.tier), &figure);
+    if (is_first || figure.context != longest) continue;
+    if (line.empty()) {
+      line = absl::StrFormat("\ntime at %d tokens against %d:", longest, known->second->context);
+    }
+    absl::StrAppendFormat(&line, " %s %.2fx", known->first, figure.median / known->second->median);
+  }
+  if (!line.empty()) absl::StrAppend(text, line, "\n");
+}
+
 void AddFirstTokens(const SessionsBenchReport& report, std::string* text) {
+  if (report.first_tokens.empty()) return;
   absl::StrAppendFormat(text, "\n%-12s %9s %13s %13s %13s %9s\n", "first token", "context", "prefilled", "from host",
                         "from disk", "ratio");
   for (const FirstTokenFigure& figure : report.first_tokens) {
@@ -86,7 +106,9 @@ std::string SessionsBenchText(const SessionsBenchReport& report) {
       report.switch_over < 0
           ? std::string()
           : absl::StrFormat("; below %s tokens a snapshot holds what there is", Tokens(report.switch_over)));
+  if (report.made_up_states) absl::StrAppend(&text, "states hold numbers that nobody computed: moves only\n\n");
   AddMoves(report, &text);
+  AddGrowth(report, &text);
   AddFirstTokens(report, &text);
   AddWorkloads(report, &text);
   absl::StrAppend(&text, "\nmemory by purpose\n");
@@ -119,6 +141,7 @@ std::string SessionsBenchJson(const SessionsBenchReport& report, const SessionsB
                      {"dtype", report.dtype},
                      {"slot_bytes", report.slot_bytes},
                      {"switch_over", report.switch_over < 0 ? Json(nullptr) : Json(report.switch_over)},
+                     {"made_up_states", report.made_up_states},
                      {"options",
                       {{"step_tokens", options.step_tokens},
                        {"min_runs", options.min_runs},

@@ -48,6 +48,7 @@ v1::Session Ada() {
   session.set_durability(v1::DURABILITY_SYNC);
   session.set_pinned(true);
   session.set_last_turn(1000);
+  session.set_snapshot_bytes(2'400'000);
   v1::SessionCheckpoint* checkpoint = session.add_checkpoints();
   checkpoint->set_position(311);
   checkpoint->set_bytes(1'200'000);
@@ -63,12 +64,14 @@ TEST(SessionView, TableAndPageAndJson_SayTheSame) {
   EXPECT_THAT(table, HasSubstr("0123456789abcdef0123456789abcdef"));
   EXPECT_THAT(table, HasSubstr("1 min ago"));
   EXPECT_THAT(table, HasSubstr("pinned"));
+  EXPECT_THAT(table, HasSubstr("2.40 MB"));
   const std::string page = SessionText(Ada(), 1060);
   EXPECT_THAT(page, HasSubstr("312 tokens in 5 turns"));
   EXPECT_THAT(page, HasSubstr("1.20 MB  disk"));
   const auto json = SessionJson(Ada());
   EXPECT_EQ(json["position"], 312);
   EXPECT_EQ(json["checkpoints"][0]["tier"], "disk");
+  EXPECT_EQ(json["snapshot_bytes"], 2'400'000);
   EXPECT_TRUE(json["lease_owner"].is_null());
 }
 

@@ -42,7 +42,7 @@ class SessionServer {
     served_.fingerprint = Fingerprint::Of(*model, tokenizer_.fingerprint());
     served_.slot_shape = SlotShape{model->retention(), model->config().num_layers};
     SnapshotVaultOptions vault_options;
-    vault_options.host_bytes = 64 << 20;
+    vault_options.host_bytes = int64_t{1} << 30;
     auto vault = SnapshotVault::Create(vault_options, served_.fingerprint, *served_.slot_shape, nullptr, nullptr);
     EXPECT_TRUE(vault.ok()) << vault.status();
     vault_ = *std::move(vault);

@@ -166,9 +166,9 @@ TEST(SessionFile, TurnWithoutTokens_IsNotWritten) {
   image.tokens = {1, 2, 3};
   image.turns = {{.input_begin = 0, .answer_begin = 2, .end = 3, .seed = 7},
                  {.input_begin = 3, .answer_begin = 3, .end = 3, .seed = 8}};
-  std::string file;
-  ASSERT_TRUE(WriteSessionFile(image, Fingerprint(), {}, &file).ok());
-  const auto read = ReadFile(file);
+  const auto file = WriteSessionFile(image, Fingerprint(), {});
+  ASSERT_TRUE(file.ok()) << file.status();
+  const auto read = ReadSessionFile(file->bytes.bytes(), Fingerprint(), SlotShape(), /*vocab_size=*/10, false);
   ASSERT_TRUE(read.ok()) << read.status();
   EXPECT_EQ(read->turns.size(), 1u);
 }

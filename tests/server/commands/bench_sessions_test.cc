@@ -56,7 +56,8 @@ class SessionsBenchTest : public ::testing::Test {
 };
 
 TEST_F(SessionsBenchTest, EveryMoveOfEveryTier_IsMeasuredAtEveryContext) {
-  auto report = RunSessionsBench(model_.get(), 0, options_, {.disk = disk_.get()}, {});
+  auto report =
+      RunSessionsBench(model_.get(), 0, options_, {.disk = disk_.get(), .disk_folder = (dir_ / "disk").string()}, {});
   ASSERT_TRUE(report.ok()) << report.status();
   std::map<int64_t, std::set<std::string>> moves;
   std::map<std::string, std::vector<int64_t>> bytes;
@@ -69,7 +70,7 @@ TEST_F(SessionsBenchTest, EveryMoveOfEveryTier_IsMeasuredAtEveryContext) {
     EXPECT_GT(figure.ceiling, 0);
   }
   const std::set<std::string> all = {"save slot",   "restore slot", "fork slot", "export host",
-                                     "import host", "write disk",   "read disk"};
+                                     "import host", "write disk",   "read disk", "reread disk"};
   for (const int64_t context : options_.contexts) EXPECT_EQ(moves[context], all) << context;
   // Below the switch-over what exists; past it the same at any length, but for the token ids of a file. (The last two
   // contexts have as many rows in their tails.)
@@ -82,6 +83,21 @@ TEST_F(SessionsBenchTest, EveryMoveOfEveryTier_IsMeasuredAtEveryContext) {
   EXPECT_GT(longest.prefill, longest.host) << "restoring took longer than computing 2008 tokens";
   EXPECT_GT(longest.disk, 0);
   EXPECT_GT(report->first_tokens[1].prefill, report->first_tokens[0].prefill);
+}
+
+TEST_F(SessionsBenchTest, MadeUpStates_MoveLikeComputedOnes) {
+  auto computed = RunSessionsBench(model_.get(), 0, options_, {.disk = disk_.get()}, {});
+  options_.made_up_states = true;
+  auto made_up = RunSessionsBench(model_.get(), 0, options_, {.disk = disk_.get()}, {});
+  ASSERT_TRUE(made_up.ok()) << made_up.status();
+  ASSERT_EQ(made_up->moves.size(), computed->moves.size());
+  for (size_t idx = 0; idx < made_up->moves.size(); ++idx) {
+    EXPECT_EQ(made_up->moves[idx].move, computed->moves[idx].move);
+    EXPECT_NEAR(static_cast<double>(made_up->moves[idx].bytes), static_cast<double>(computed->moves[idx].bytes), 64)
+        << made_up->moves[idx].move << " at " << made_up->moves[idx].context;
+  }
+  EXPECT_TRUE(made_up->first_tokens.empty());
+  EXPECT_THAT(SessionsBenchText(*made_up), HasSubstr("time at 2008 tokens against 200"));
 }
 
 TEST_F(SessionsBenchTest, Workloads_AreTheSameForEachPolicy_AndTheCacheRestoresMost) {
