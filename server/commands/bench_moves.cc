@@ -1,6 +1,5 @@
 // The moves of one snapshot, each beside what its tier can do with as many bytes.
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 #include <functional>
 #include <utility>
@@ -8,15 +7,13 @@
 #include "absl/strings/str_cat.h"
 #include "engine/state/slot_pool.h"
 #include "engine/state/snapshot_file.h"
-#include "server/commands/bench.h"  // Median
+#include "server/commands/bench.h"  // Median, SteadySeconds
 #include "server/commands/bench_sessions.h"
 
 namespace statehouse {
 namespace {
 
 using Bytes = std::vector<std::byte>;
-
-double Now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 // Everything in one slice: what the engine copies over several steps.
 constexpr int64_t kAtOnce = int64_t{1} << 60;
@@ -31,12 +28,13 @@ class MoveBench {
   absl::Status Add(const char* move, const std::string& tier, int64_t bytes, const std::function<absl::Status()>& once,
                    const std::function<absl::Status()>& ideal) {
     std::vector<double> seconds, ideals;
-    const double start = Now();
-    while (static_cast<int64_t>(seconds.size()) <= options_.min_runs || Now() - start < options_.max_seconds) {
+    const double start = SteadySeconds();
+    while (static_cast<int64_t>(seconds.size()) <= options_.min_runs ||
+           SteadySeconds() - start < options_.max_seconds) {
       for (const bool is_ideal : {false, true}) {
-        const double before = Now();
+        const double before = SteadySeconds();
         if (absl::Status status = is_ideal ? ideal() : once(); !status.ok()) return status;
-        (is_ideal ? ideals : seconds).push_back(Now() - before);
+        (is_ideal ? ideals : seconds).push_back(SteadySeconds() - before);
       }
     }
     // The first run of each finds everything cold.
