@@ -8,12 +8,14 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "engine/state/byte_source.h"
 #include "engine/state/file_layer.h"  // ByteSink
 
 namespace statehouse {
@@ -36,6 +38,12 @@ class BlobStore {
   // of `write` leaves the key as it was. OK: the value survives a crash.
   virtual absl::Status Put(const std::string& key, const std::function<absl::Status(const ByteSink&)>& write) = 0;
   virtual absl::StatusOr<std::vector<std::byte>> Get(const std::string& key) = 0;
+  // To read in pieces; by default, all of it in memory.
+  virtual absl::StatusOr<std::unique_ptr<ByteSource>> Open(const std::string& key) {
+    auto bytes = Get(key);
+    if (!bytes.ok()) return bytes.status();
+    return SourceOf(*std::move(bytes));
+  }
   virtual absl::StatusOr<BlobInfo> Stat(const std::string& key) = 0;
   // OK if it is missing.
   virtual absl::Status Remove(const std::string& key) = 0;

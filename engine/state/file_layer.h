@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "engine/state/byte_source.h"
 
 namespace statehouse {
 
@@ -55,6 +56,8 @@ class FileLayer {
                                   const std::function<absl::Status(const ByteSink&)>& write) = 0;
   // NOT_FOUND if it is missing.
   virtual absl::StatusOr<std::vector<std::byte>> Read(const std::string& path) = 0;
+  // To read in pieces; by default, all of it in memory. Errors of Read().
+  virtual absl::StatusOr<std::unique_ptr<ByteSource>> OpenRead(const std::string& path);
   // NOT_FOUND if it is missing.
   virtual absl::StatusOr<FileInfo> Stat(const std::string& path) = 0;
   // Names in a folder, sorted; none if the folder is missing. Temporary files are left out.

@@ -1,7 +1,6 @@
 #include "engine/state/folder_blobs.h"
 
 #include <algorithm>
-#include <random>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -87,11 +86,6 @@ absl::Status CheckBlobKey(const std::string& key) {
                                                  " bytes of [a-z0-9/_.-] are allowed, without \"..\""));
 }
 
-std::string FolderBlobs::NewIncomingName() {
-  std::random_device device;
-  return absl::StrCat(absl::Hex(device(), absl::kZeroPad8), absl::Hex(device(), absl::kZeroPad8));
-}
-
 absl::StatusOr<std::unique_ptr<FolderBlobs>> FolderBlobs::Open(FileLayer* files, const std::string& folder,
                                                                const std::string& name, bool shared) {
   if (absl::Status status = files->MakeFolder(folder); !status.ok()) return status;
@@ -133,6 +127,11 @@ absl::Status FolderBlobs::Put(const std::string& key, const std::function<absl::
 absl::StatusOr<std::vector<std::byte>> FolderBlobs::Get(const std::string& key) {
   if (absl::Status status = CheckBlobKey(key); !status.ok()) return status;
   return files_->Read(PathOf(key));
+}
+
+absl::StatusOr<std::unique_ptr<ByteSource>> FolderBlobs::Open(const std::string& key) {
+  if (absl::Status status = CheckBlobKey(key); !status.ok()) return status;
+  return files_->OpenRead(PathOf(key));
 }
 
 absl::StatusOr<BlobInfo> FolderBlobs::Stat(const std::string& key) {

@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/random_id.h"
 #include "engine/state/blob_store.h"
 #include "engine/state/file_layer.h"
 
@@ -27,6 +28,7 @@ class FolderBlobs final : public BlobStore {
   const std::string& name() const override { return name_; }
   absl::Status Put(const std::string& key, const std::function<absl::Status(const ByteSink&)>& write) override;
   absl::StatusOr<std::vector<std::byte>> Get(const std::string& key) override;
+  absl::StatusOr<std::unique_ptr<ByteSource>> Open(const std::string& key) override;
   absl::StatusOr<BlobInfo> Stat(const std::string& key) override;
   absl::Status Remove(const std::string& key) override;
   absl::Status Quarantine(const std::string& key) override;
@@ -43,8 +45,7 @@ class FolderBlobs final : public BlobStore {
   std::unique_ptr<FileLock> lock_;  // null if it is shared
   const std::string folder_;
   const std::string name_;
-  static std::string NewIncomingName();
-  const std::string incoming_ = NewIncomingName();  // of this object alone, also among servers
+  const std::string incoming_ = RandomHex(16);  // of this object alone, also among servers
   std::atomic<int64_t> num_incoming_{0};
 };
 

@@ -138,7 +138,7 @@ absl::StatusOr<EncodedLayer> EncodeLayer(StateEncoding encoding, std::span<const
       absl::StrCat("layer ", layer, " holds a number that is not finite, which only an exact file can store"));
 }
 
-void DecodeLayer(StateEncoding encoding, const EncodedLayer& encoded, const RetentionLayout& layout,
+void DecodeLayer(StateEncoding encoding, const EncodedLayerView& encoded, const RetentionLayout& layout,
                  std::span<const HeadExtent> extents, float* canonical) {
   const int64_t d = layout.shape().head_dim;
   const std::byte* numbers = encoded.numbers.data();

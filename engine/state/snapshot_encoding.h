@@ -20,6 +20,13 @@ struct EncodedLayer {
   std::vector<float> exact;        // z and L, which stay as they are: sums of many terms, and exponents
 };
 
+// The same, where it lies.
+struct EncodedLayerView {
+  std::span<const std::byte> numbers;
+  std::span<const float> scales;
+  std::span<const float> exact;
+};
+
 int64_t BytesPerNumber(StateEncoding encoding);
 // Of all heads: rows of d numbers that are stored with loss, and floats that are not.
 int64_t LossyRows(const kernels::RetentionLayout& layout, std::span<const kernels::HeadExtent> extents);
@@ -32,7 +39,7 @@ absl::StatusOr<EncodedLayer> EncodeLayer(StateEncoding encoding, std::span<const
                                          const kernels::RetentionLayout& layout,
                                          std::span<const kernels::HeadExtent> extents, uint64_t seed, int64_t layer);
 // The way back. REQUIRES: sizes as above, and room for the canonical floats.
-void DecodeLayer(StateEncoding encoding, const EncodedLayer& encoded, const kernels::RetentionLayout& layout,
+void DecodeLayer(StateEncoding encoding, const EncodedLayerView& encoded, const kernels::RetentionLayout& layout,
                  std::span<const kernels::HeadExtent> extents, float* canonical);
 
 }  // namespace statehouse

@@ -10,6 +10,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/state/byte_buffer.h"
+#include "engine/state/byte_source.h"
 #include "engine/state/file_layer.h"
 #include "engine/state/fingerprint.h"
 #include "engine/state/snapshot.h"
@@ -31,6 +33,11 @@ struct SnapshotFileOptions {
 absl::Status WriteSnapshot(const Snapshot& snapshot, const Fingerprint& fingerprint, const ByteSink& sink,
                            const SnapshotFileOptions& options = {});
 
+// The same file at the end of `memory`, by several threads. RESOURCE_EXHAUSTED: too little of it. After an error it
+// holds what it held.
+absl::Status WriteSnapshotInto(const Snapshot& snapshot, const Fingerprint& fingerprint, ByteBuffer* memory,
+                               const SnapshotFileOptions& options = {});
+
 struct LoadedSnapshot {
   std::shared_ptr<const Snapshot> snapshot;
   Exactness exactness = Exactness::kExact;
@@ -38,9 +45,12 @@ struct LoadedSnapshot {
   StateEncoding encoding = StateEncoding::kF32;
 };
 
-// `file` is all of it; `name` opens error messages; `shape` is the loaded model's. Every byte that is used is checked
-// before it is. DATA_LOSS: damaged (checksum, structure, sizes); FAILED_PRECONDITION: another identity, by field, or
-// another numeric mode or a state that was stored with loss, and `allow_other_numeric` is not set.
+// `file` is all of it; `name` opens error messages; `shape` is the loaded model's. Read in pieces, by several threads:
+// no byte is used before its checksum fits. DATA_LOSS: damaged (checksum, structure, sizes); FAILED_PRECONDITION:
+// another identity, by field, or another numeric mode or a state that was stored with loss, and `allow_other_numeric`
+// is not set. RESOURCE_EXHAUSTED: too little memory. Errors of the source.
+absl::StatusOr<LoadedSnapshot> ReadSnapshot(const ByteSource& file, const std::string& name, const Fingerprint& here,
+                                            const SlotShape& shape, bool allow_other_numeric);
 absl::StatusOr<LoadedSnapshot> ReadSnapshot(std::span<const std::byte> file, const std::string& name,
                                             const Fingerprint& here, const SlotShape& shape, bool allow_other_numeric);
 

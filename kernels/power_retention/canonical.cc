@@ -1,6 +1,7 @@
 #include "kernels/power_retention/canonical.h"
 
 #include <algorithm>
+#include <cstring>
 #include <type_traits>
 
 #include "absl/strings/str_cat.h"
@@ -9,44 +10,97 @@
 namespace statehouse::kernels {
 namespace {
 
-// Walks over every number of a head in canonical order: fn(number in the region). T is float or const float, so that
-// both directions are one walk.
-template <typename T, typename Fn>
-void ForEachNumber(const RetentionLayout& layout, T* region, const HeadExtent& extent, const Fn& fn) {
-  // Addresses are computed for writing; a const region is only read.
-  float* const base = const_cast<std::remove_const_t<T>*>(region);
+constexpr int64_t kPanel = 32;
+// Sizes that are known when compiled: a move of so many is a few instructions.
+constexpr std::integral_constant<int64_t, 1> kOne;
+constexpr std::integral_constant<int64_t, kPanel> kWholePanel;
+// Of a head that is moved whole: what stays in a core's own cache between the panels.
+constexpr int64_t kPartFloats = 32 * 1024;
+
+// Rows of `d` numbers of a matrix that lies in panels (layout.h): move(numbers in the region, place in canonical order,
+// how many). Both directions are this one walk, panel by panel, so that the region is passed over in its own order.
+template <typename Move>
+void MovePanels(const RetentionLayout& layout, float* panels, int64_t panel_rows, int64_t first, int64_t count,
+                const Move& move) {
   const int64_t d = layout.shape().head_dim;
-  const int64_t C = layout.shape().chunk;
-  const int64_t D = layout.expanded();
-  const auto row = [&](T* panels, int64_t panel_rows, int64_t idx) {
-    for (int64_t panel = 0; panel < d; panel += 32) {
-      const int64_t width = std::min<int64_t>(32, layout.padded_dim() - panel);
-      T* const values = panels + panel * panel_rows + idx * width;
-      for (int64_t column = 0; column < std::min(width, d - panel); ++column) fn(values[column]);
+  for (int64_t panel = 0; panel < d; panel += kPanel) {
+    const int64_t width = std::min(kPanel, layout.padded_dim() - panel);
+    float* const values = panels + panel * panel_rows + first * width;
+    if (width == kPanel && d - panel >= kPanel) {
+      for (int64_t row = 0; row < count; ++row) {
+        move(values + row * kPanel, row * d + panel, kWholePanel);
+      }
+    } else {
+      const int64_t used = std::min(width, d - panel);
+      for (int64_t row = 0; row < count; ++row) move(values + row * width, row * d + panel, used);
     }
-  };
-  if (extent.folded > 0) {
-    for (int64_t i = 0; i < D; ++i) row(layout.State(base, 0), D, i);
-    T* const z = layout.Normalizer(base, 0);
-    for (int64_t i = 0; i < D; ++i) fn(z[i]);
   }
-  const auto block_of = [&](int64_t position) {
-    return extent.state_form ? layout.TailBlock(base, 0, position / C) : layout.RowsBlock(base, 0, position / C);
-  };
-  const int64_t end = extent.folded + extent.num_rows;
-  for (int64_t position = extent.folded; position < end; ++position) {
-    const int64_t c = position % C;
-    const int64_t panel = c / 32 * 32;
-    const int64_t width = std::min<int64_t>(32, layout.padded_chunk() - panel);
-    T* const key = layout.BlockK(block_of(position)) + panel * d + c % 32;
-    for (int64_t l = 0; l < d; ++l) fn(key[l * width]);
+}
+
+// Rows of the tail that lie in one chunk block, one stretch after another: fn(block, first row in it, rows, rows
+// before).
+template <typename Fn>
+void ForEachBlock(const RetentionLayout& layout, float* region, const HeadExtent& extent, const HeadPart& part,
+                  const Fn& fn) {
+  const int64_t C = layout.shape().chunk;
+  for (int64_t done = 0; done < part.count;) {
+    const int64_t position = extent.folded + part.first + done;
+    const int64_t rows = std::min(part.count - done, C - position % C);
+    fn(extent.state_form ? layout.TailBlock(region, 0, position / C) : layout.RowsBlock(region, 0, position / C),
+       position % C, rows, done);
+    done += rows;
   }
-  for (int64_t position = extent.folded; position < end; ++position) {
-    row(layout.BlockV(block_of(position)), C, position % C);
+}
+
+// Keys are stored transposed: [d][32 keys] panels.
+template <typename Move>
+void MoveKeys(const RetentionLayout& layout, float* keys, int64_t first, int64_t count, const Move& move) {
+  const int64_t d = layout.shape().head_dim;
+  for (int64_t done = 0; done < count;) {
+    const int64_t c = first + done;
+    const int64_t panel = c / kPanel * kPanel;
+    const int64_t width = std::min(kPanel, layout.padded_chunk() - panel);
+    const int64_t rows = std::min(count - done, panel + kPanel - c);
+    float* const at = keys + panel * d + (c - panel);
+    for (int64_t l = 0; l < d; ++l) {
+      for (int64_t row = 0; row < rows; ++row) move(at + l * width + row, (done + row) * d + l, kOne);
+    }
+    done += rows;
   }
-  for (int64_t position = extent.folded; position < end; ++position) {
-    fn(layout.BlockL(block_of(position))[position % C]);
-    fn(layout.BlockLRest(block_of(position))[position % C]);
+}
+
+// Calls move(numbers in the region, place among the part's canonical numbers, how many) for all of a part.
+template <typename Move>
+void MovePart(const RetentionLayout& layout, float* region, const HeadExtent& extent, const HeadPart& part,
+              const Move& move) {
+  const int64_t d = layout.shape().head_dim;
+  switch (part.array) {
+    case HeadPart::Array::kState:
+      MovePanels(layout, layout.State(region, 0), layout.expanded(), part.first, part.count, move);
+      break;
+    case HeadPart::Array::kNormalizer:
+      move(layout.Normalizer(region, 0) + part.first, 0, part.count);
+      break;
+    case HeadPart::Array::kKeys:
+      ForEachBlock(layout, region, extent, part, [&](float* block, int64_t first, int64_t rows, int64_t before) {
+        MoveKeys(layout, layout.BlockK(block), first, rows,
+                 [&](float* number, int64_t place, auto count) { move(number, before * d + place, count); });
+      });
+      break;
+    case HeadPart::Array::kValues:
+      ForEachBlock(layout, region, extent, part, [&](float* block, int64_t first, int64_t rows, int64_t before) {
+        MovePanels(layout, layout.BlockV(block), layout.shape().chunk, first, rows,
+                   [&](float* numbers, int64_t place, auto count) { move(numbers, before * d + place, count); });
+      });
+      break;
+    case HeadPart::Array::kGates:
+      ForEachBlock(layout, region, extent, part, [&](float* block, int64_t first, int64_t rows, int64_t before) {
+        for (int64_t row = 0; row < rows; ++row) {
+          move(layout.BlockL(block) + first + row, 2 * (before + row), kOne);
+          move(layout.BlockLRest(block) + first + row, 2 * (before + row) + 1, kOne);
+        }
+      });
+      break;
   }
 }
 
@@ -96,15 +150,61 @@ int64_t RegionFloats(const RetentionLayout& layout, const HeadExtent& extent) {
   return RetentionLayout::kHeaderFloats + (extent.num_rows + C - 1) / C * layout.block_floats();
 }
 
+std::vector<HeadPart> PartsOf(const RetentionLayout& layout, const HeadExtent& extent, int64_t most_floats) {
+  std::vector<HeadPart> parts;
+  const auto add = [&](HeadPart::Array array, int64_t rows, int64_t row_floats) {
+    const int64_t most_rows = std::max<int64_t>(1, most_floats / row_floats);
+    for (int64_t first = 0; first < rows; first += most_rows) {
+      const int64_t count = std::min(most_rows, rows - first);
+      parts.push_back({array, first, count, count * row_floats});
+    }
+  };
+  const int64_t d = layout.shape().head_dim;
+  if (extent.folded > 0) {
+    add(HeadPart::Array::kState, layout.expanded(), d);
+    add(HeadPart::Array::kNormalizer, layout.expanded(), 1);
+  }
+  add(HeadPart::Array::kKeys, extent.num_rows, d);
+  add(HeadPart::Array::kValues, extent.num_rows, d);
+  add(HeadPart::Array::kGates, extent.num_rows, 2);
+  return parts;
+}
+
+void ExportPart(const RetentionLayout& layout, const float* region, const HeadExtent& extent, const HeadPart& part,
+                float* canonical) {
+  // Addresses are computed for writing; the region is only read.
+  MovePart(layout, const_cast<float*>(region), extent, part,
+           [canonical](const float* numbers, int64_t place, auto count) {
+             std::memcpy(canonical + place, numbers, static_cast<size_t>(count) * sizeof(float));
+           });
+}
+
+void ImportPart(const RetentionLayout& layout, const float* canonical, const HeadExtent& extent, const HeadPart& part,
+                float* region) {
+  MovePart(layout, region, extent, part, [canonical](float* numbers, int64_t place, auto count) {
+    std::memcpy(numbers, canonical + place, static_cast<size_t>(count) * sizeof(float));
+  });
+}
+
+void ImportHeader(const RetentionLayout& layout, const HeadExtent& extent, float* region) {
+  layout.WriteHeader(region, 0,
+                     {.folded_chunks = extent.folded / layout.shape().chunk,
+                      .in_state_form = extent.state_form && layout.shape().switch_over > 0 ? 1 : 0});
+}
+
 void ExportHead(const RetentionLayout& layout, const float* region, const HeadExtent& extent, float* canonical) {
-  ForEachNumber(layout, region, extent, [&canonical](const float& number) { *canonical++ = number; });
+  for (const HeadPart& part : PartsOf(layout, extent, kPartFloats)) {
+    ExportPart(layout, region, extent, part, canonical);
+    canonical += part.floats;
+  }
 }
 
 void ImportHead(const RetentionLayout& layout, const float* canonical, const HeadExtent& extent, float* region) {
-  const RetentionHeader header = {.folded_chunks = extent.folded / layout.shape().chunk,
-                                  .in_state_form = extent.state_form && layout.shape().switch_over > 0 ? 1 : 0};
-  layout.WriteHeader(region, 0, header);
-  ForEachNumber(layout, region, extent, [&canonical](float& number) { number = *canonical++; });
+  ImportHeader(layout, extent, region);
+  for (const HeadPart& part : PartsOf(layout, extent, kPartFloats)) {
+    ImportPart(layout, canonical, extent, part, region);
+    canonical += part.floats;
+  }
 }
 
 }  // namespace statehouse::kernels

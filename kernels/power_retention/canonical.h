@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "kernels/power_retention/layout.h"
@@ -31,6 +32,27 @@ int64_t CanonicalFloats(const RetentionLayout& layout, const HeadExtent& extent)
 // Floats at the start of a region that the head can have written.
 int64_t RegionFloats(const RetentionLayout& layout, const HeadExtent& extent);
 
+// A stretch of the canonical form: whole rows of one of its arrays, so that a head can be moved piece by piece while
+// the numbers are in a cache.
+struct HeadPart {
+  enum class Array : uint8_t { kState, kNormalizer, kKeys, kValues, kGates };
+  Array array = Array::kState;
+  int64_t first = 0;   // row of the array; a normalizer's row is one float
+  int64_t count = 0;   // rows
+  int64_t floats = 0;  // of all of them
+};
+// In canonical order, each of at most `most_floats` (or one row, if that is more).
+std::vector<HeadPart> PartsOf(const RetentionLayout& layout, const HeadExtent& extent, int64_t most_floats);
+
+// One part between a region and `part.floats` canonical floats. A region is zero before its first part comes in, and
+// its header is written by ImportHeader().
+void ExportPart(const RetentionLayout& layout, const float* region, const HeadExtent& extent, const HeadPart& part,
+                float* canonical);
+void ImportPart(const RetentionLayout& layout, const float* canonical, const HeadExtent& extent, const HeadPart& part,
+                float* region);
+void ImportHeader(const RetentionLayout& layout, const HeadExtent& extent, float* region);
+
+// All of a head.
 void ExportHead(const RetentionLayout& layout, const float* region, const HeadExtent& extent, float* canonical);
 // `region` is zero before.
 void ImportHead(const RetentionLayout& layout, const float* canonical, const HeadExtent& extent, float* region);

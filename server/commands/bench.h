@@ -91,8 +91,6 @@ absl::StatusOr<BenchReport> RunBench(Model* model, kernels::ThreadPool* pool, co
 absl::StatusOr<InterferenceFigure> MeasureInterference(Model* model, const BenchOptions& options,
                                                        const BenchObserver& observer);
 
-// To the file that `flag` names; nothing if `path` is empty. PERMISSION_DENIED.
-absl::Status WriteReport(const char* flag, const std::string& path, const std::string& contents);
 // Of a clock that only goes forward.
 double SteadySeconds();
 // Middle of `values` (the lower of two); 0 for none.

@@ -1,5 +1,4 @@
 // How the figures of `statehouse bench` are shown.
-#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -60,15 +59,6 @@ PlotSeries PrefillSeries(const BenchReport& report) {
 }
 
 }  // namespace
-
-absl::Status WriteReport(const char* flag, const std::string& path, const std::string& contents) {
-  if (path.empty()) return absl::OkStatus();
-  std::ofstream file(path, std::ios::binary);
-  file << contents;
-  file.close();
-  if (file) return absl::OkStatus();
-  return absl::PermissionDeniedError(absl::StrCat(flag, ": cannot write ", path));
-}
 
 std::string BenchHeading(const BenchReport& report) {
   std::string text = absl::StrFormat("%s: %s parameters, %s weights (%s), %d threads\n", report.model,

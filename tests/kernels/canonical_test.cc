@@ -39,6 +39,44 @@ TEST(Canonical, OutAndInAnywhere_GoesOnWithTheSameBits) {
   }
 }
 
+TEST(Canonical, PartsOfAnySizeInAnyOrder_AreTheWhole) {
+  std::mt19937 rng = SeededRng(83);
+  ThreadPool pool(2);
+  for (const RetentionShape& shape : kShapes) {
+    const RetentionProblem problem = RandomProblem(rng, shape, 131);
+    std::vector<float> Y(problem.Q.size());
+    RetentionSequence sequence(shape, pool);
+    sequence.Step(problem, problem.t, Y);
+    const RetentionLayout& layout = sequence.layout();
+    const float* const region = sequence.memory().data();
+    const HeadExtent extent = ExtentOf(layout, region, problem.t);
+    const size_t floats = static_cast<size_t>(CanonicalFloats(layout, extent));
+    std::vector<float> whole(floats);
+    ExportHead(layout, region, extent, whole.data());
+    std::vector<float> imported(static_cast<size_t>(layout.head_floats()));
+    ImportHead(layout, whole.data(), extent, imported.data());
+    for (const int64_t most : {int64_t{1}, int64_t{100}, int64_t{1000}, int64_t{1} << 40}) {
+      std::vector<float> in_parts(floats, NAN);
+      std::vector<float> backwards(imported.size());
+      ImportHeader(layout, extent, backwards.data());
+      const std::vector<HeadPart> parts = PartsOf(layout, extent, most);
+      size_t at = 0;
+      for (const HeadPart& part : parts) {
+        EXPECT_TRUE(part.floats <= most || part.count == 1);
+        ExportPart(layout, region, extent, part, in_parts.data() + at);
+        at += static_cast<size_t>(part.floats);
+      }
+      ASSERT_EQ(at, floats);
+      EXPECT_TRUE(SameBits(in_parts, whole)) << "d " << shape.head_dim << ", parts of " << most;
+      for (auto part = parts.rbegin(); part != parts.rend(); ++part) {
+        at -= static_cast<size_t>(part->floats);
+        ImportPart(layout, whole.data() + at, extent, *part, backwards.data());
+      }
+      EXPECT_TRUE(SameBits(backwards, imported)) << "d " << shape.head_dim << ", parts of " << most;
+    }
+  }
+}
+
 TEST(Canonical, Rows_AreTheKeysAndValuesAsGiven) {
   std::mt19937 rng = SeededRng(82);
   ThreadPool pool(2);

@@ -36,7 +36,7 @@ struct FakeModelOptions {
   std::string device = "cpu";      // as Model::device() says
 };
 
-class FakeModel final : public Model {
+class FakeModel : public Model {
  public:
   explicit FakeModel(const FakeModelOptions& options = {});
 

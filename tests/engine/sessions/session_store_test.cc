@@ -233,6 +233,25 @@ TEST_F(SessionStoreTest, ChangedDurability_MovesTheSessionWithItsSnapshots) {
   EXPECT_EQ(store->Get("ann", "a").status().code(), absl::StatusCode::kNotFound);
 }
 
+TEST_F(SessionStoreTest, DurableForkOfASessionInMemory_HasDurableSnapshots) {
+  auto store = OpenStore();
+  SessionSpec spec = Named("ann", "a");
+  spec.durability = Durability::kMemory;
+  ASSERT_TRUE(store->Create(spec).ok());
+  ASSERT_TRUE(RunTurn(store.get(), "ann", "a", {1, 2, 3}, {4}, {3}).ok());
+  spec.name = "fork";
+  spec.durability = Durability::kSync;
+  ASSERT_TRUE(store->Fork("ann", "a", {}, spec).ok());
+  vault_->Settle();
+  vault_->Crash();
+  store.reset();
+  store = OpenStore();
+  const auto turn = Begin(store.get(), "ann", "fork", {5});
+  ASSERT_TRUE(turn.ok()) << turn.status();
+  ASSERT_NE((*turn)->from(), nullptr);
+  EXPECT_EQ((*turn)->from()->position(), 3);
+}
+
 TEST_F(SessionStoreTest, DeletedSession_IsGoneFromArchiveAndVault_ButForkedSnapshotsStayAsLongAsAForkDoes) {
   const auto store = OpenStore();
   ASSERT_TRUE(store->Create(Named("ann", "a")).ok());
@@ -323,6 +342,103 @@ TEST_F(SessionStoreTest, MoreSessionsThanFitInMemory_AreReadBackWhenTheyAreUsed)
     EXPECT_LE(store->totals().open, 3);
   }
   EXPECT_TRUE(store->Get("ann", "s0")->busy) << "one in use stays";
+}
+
+// Counts what is asked of it.
+class CountingArchive final : public MemoryArchive {
+ public:
+  absl::StatusOr<Records> Read(std::string_view id) override {
+    ++reads;
+    return MemoryArchive::Read(id);
+  }
+  int64_t reads = 0;
+};
+
+TEST_F(SessionStoreTest, ListAfterARestart_ReadsNoHistoryAndSaysWhatGetSays) {
+  CountingArchive archive;
+  options_.archive = &archive;
+  auto store = OpenStore();
+  for (int idx = 0; idx < 5; ++idx) {
+    SessionSpec spec = Named("ann", absl::StrCat("s", idx).c_str());
+    spec.labels = {{"number", absl::StrCat(idx)}};
+    ASSERT_TRUE(store->Create(spec).ok());
+    for (int turn = 0; turn <= idx; ++turn) {
+      ASSERT_TRUE(RunTurn(store.get(), "ann", spec.name, {1, 2}, {3}, {3 * (turn + 1)}).ok());
+    }
+  }
+  ASSERT_TRUE(store->Fork("ann", "s1", {}, Named("ann", "fork")).ok());
+  store.reset();
+  store = OpenStore();
+  archive.reads = 0;
+  const auto page = store->List("ann", {}, "", 100);
+  ASSERT_TRUE(page.ok()) << page.status();
+  EXPECT_EQ(archive.reads, 0);
+  ASSERT_EQ(page->sessions.size(), 6u);
+  for (const SessionInfo& info : page->sessions) {
+    const auto exact = store->Get("ann", info.id);
+    ASSERT_TRUE(exact.ok());
+    EXPECT_EQ(info.spec.name, exact->spec.name);
+    EXPECT_EQ(info.spec.labels, exact->spec.labels);
+    EXPECT_EQ(info.num_tokens, exact->num_tokens);
+    EXPECT_EQ(info.turns, exact->turns);
+    EXPECT_GT(info.snapshot_bytes, 0);
+    EXPECT_EQ(info.snapshot_bytes, exact->snapshot_bytes);
+    EXPECT_EQ(info.created, exact->created);
+    EXPECT_EQ(info.last_turn, exact->last_turn);
+    EXPECT_TRUE(info.checkpoints.empty());
+  }
+}
+
+TEST_F(SessionStoreTest, ListWhileSessionsAreUsed_SaysWhatTheyHoldNow) {
+  const auto store = OpenStore();
+  ASSERT_TRUE(store->Create(Named("ann", "a")).ok());
+  ASSERT_TRUE(RunTurn(store.get(), "ann", "a", {1, 2}, {3}).ok());
+  EXPECT_EQ(store->List("ann", {}, "", 10)->sessions.at(0).num_tokens, 3) << "no entry says so yet";
+  const auto turn = Begin(store.get(), "ann", "a", {4});
+  EXPECT_TRUE(store->List("ann", {}, "", 10)->sessions.at(0).busy);
+}
+
+TEST_F(SessionStoreTest, SessionThatLeavesMemory_IsListedWithWhatItHeld) {
+  options_.max_open_sessions = 1;
+  const auto store = OpenStore();
+  ASSERT_TRUE(store->Create(Named("ann", "a")).ok());
+  ASSERT_TRUE(store->Create(Named("ann", "b")).ok());
+  ASSERT_TRUE(RunTurn(store.get(), "ann", "a", {1, 2}, {3}).ok());
+  ASSERT_TRUE(RunTurn(store.get(), "ann", "b", {1}, {2}).ok());
+  EXPECT_EQ(store->totals().open, 1);
+  for (const char* name : {"a", "b"}) {
+    ASSERT_TRUE(store->Get("ann", name).ok());  // the other one leaves
+    const auto page = store->List("ann", {}, "", 10);
+    ASSERT_EQ(page->sessions.size(), 2u);
+    for (const SessionInfo& info : page->sessions) {
+      EXPECT_EQ(info.num_tokens, info.spec.name == "a" ? 3 : 2) << info.spec.name << " listed after " << name;
+    }
+  }
+}
+
+TEST_F(SessionStoreTest, SomeSessionsAlwaysInUse_DoNotKeepTheEntriesOfOthersBack) {
+  constexpr int kSessions = 150;  // more than are written at a time
+  const auto store = OpenStore();
+  std::map<std::string, std::string> name_of;  // by id, as entries are written
+  for (int idx = 0; idx < kSessions; ++idx) {
+    const std::string name = absl::StrCat(idx);
+    const auto made = store->Create(Named("ann", name.c_str()));
+    ASSERT_TRUE(made.ok());
+    name_of[made->id] = name;
+    ASSERT_TRUE(RunTurn(store.get(), "ann", name, {1, 2}, {3}).ok());
+  }
+  const auto tokens_in_entry = [this](const std::string& id) {
+    return ParseMeta(archive_.FindEntry("ann", id)->meta)->num_tokens;
+  };
+  for (int round = 0; round < 3; ++round) {
+    int used = 0;
+    for (const auto& [id, name] : name_of) {
+      if (++used > 70) break;
+      ASSERT_TRUE(RunTurn(store.get(), "ann", name, {4}, {5}).ok());
+    }
+    ASSERT_TRUE(store->WriteSummaries(/*all=*/false).ok());
+  }
+  for (const auto& [id, name] : name_of) EXPECT_GE(tokens_in_entry(id), 3) << name;
 }
 
 }  // namespace

@@ -39,14 +39,32 @@ inline std::vector<std::string> KeysOf(const absl::StatusOr<std::vector<BlobInfo
   return keys;
 }
 
+// Read in pieces of uneven sizes.
+inline std::vector<std::byte> AllOf(const absl::StatusOr<std::unique_ptr<ByteSource>>& source) {
+  std::vector<std::byte> all;
+  EXPECT_TRUE(source.ok()) << source.status();
+  if (!source.ok()) return all;
+  const size_t size = static_cast<size_t>((*source)->size());
+  for (size_t at = 0, part = 1; at < size; at += part, part = part * 3 + 1) {
+    part = std::min(part, size - at);
+    std::vector<std::byte> scratch(part);
+    const auto bytes = (*source)->View(static_cast<int64_t>(at), scratch);
+    EXPECT_TRUE(bytes.ok()) << bytes.status();
+    if (bytes.ok()) all.insert(all.end(), bytes->begin(), bytes->end());
+  }
+  return all;
+}
+
 inline void ExpectValuesAreWholeOrNotThere(BlobStore* store) {
   EXPECT_EQ(store->Get("a/b").status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(store->Stat("a/b").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(store->Open("a/b").status().code(), absl::StatusCode::kNotFound);
   for (const size_t size : {size_t{0}, size_t{1}, size_t{100'000}}) {
     ASSERT_TRUE(PutBlob(store, "a/b", BlobOf(size, 1)).ok());
     const auto got = store->Get("a/b");
     ASSERT_TRUE(got.ok()) << got.status();
     EXPECT_EQ(*got, BlobOf(size, 1)) << size;
+    EXPECT_EQ(AllOf(store->Open("a/b")), BlobOf(size, 1)) << size;
     const auto info = store->Stat("a/b");
     ASSERT_TRUE(info.ok()) << info.status();
     EXPECT_EQ(info->bytes, static_cast<int64_t>(size));

@@ -28,6 +28,27 @@ TEST_F(FolderBlobsTest, Values_AreWholeOrNotThere) { ExpectValuesAreWholeOrNotTh
 TEST_F(FolderBlobsTest, Keys_AreListedInOrderAndInPages) { ExpectListsInOrder(Open().get()); }
 TEST_F(FolderBlobsTest, StrangeKeys_AreRefused) { ExpectStrangeKeysAreRefused(Open().get()); }
 
+TEST_F(FolderBlobsTest, ValueThatIsOpen_IsReadToItsEndAlsoWhenItIsRemovedOrReplaced) {
+  const auto blobs = Open();
+  ASSERT_TRUE(PutBlob(blobs.get(), "a/one", BlobOf(5000, 1)).ok());
+  const auto open = blobs->Open("a/one");
+  ASSERT_TRUE(PutBlob(blobs.get(), "a/one", BlobOf(3000, 2)).ok());
+  EXPECT_EQ(AllOf(open), BlobOf(5000, 1));
+  ASSERT_TRUE(blobs->Remove("a/one").ok());
+  EXPECT_EQ(AllOf(open), BlobOf(5000, 1));
+}
+
+TEST_F(FolderBlobsTest, FileThatIsCutOffWhileItIsRead_IsDamage) {
+  const auto blobs = Open();
+  ASSERT_TRUE(PutBlob(blobs.get(), "a/one", BlobOf(5000, 1)).ok());
+  const auto open = blobs->Open("a/one");
+  ASSERT_TRUE(open.ok());
+  std::filesystem::resize_file(folder_ + "/a/one", 4000);
+  std::vector<std::byte> scratch(2000);
+  EXPECT_TRUE((*open)->View(2000, scratch).ok());
+  EXPECT_EQ((*open)->View(3000, scratch).status().code(), absl::StatusCode::kDataLoss);
+}
+
 TEST_F(FolderBlobsTest, TwoServers_ReplaceOneValueAtomically) {
   const auto left = Open(true);
   const auto right = Open(true);

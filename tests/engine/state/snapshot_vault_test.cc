@@ -94,6 +94,70 @@ TEST_F(SnapshotVaultTest, DurableSnapshot_ReachesEveryTierAndIsFoundInTheNearest
   EXPECT_EQ(Totals(*vault, Tier::kStore).hits, 1);
 }
 
+// A disk that gives its values' beginnings, and then fails.
+class BreakingBlobs final : public BlobStore {
+ public:
+  explicit BreakingBlobs(BlobStore* blobs) : blobs_(blobs) {}
+  const std::string& name() const override { return blobs_->name(); }
+  absl::Status Put(const std::string& key, const std::function<absl::Status(const ByteSink&)>& write) override {
+    return blobs_->Put(key, write);
+  }
+  absl::StatusOr<std::vector<std::byte>> Get(const std::string& key) override { return blobs_->Get(key); }
+  absl::StatusOr<std::unique_ptr<ByteSource>> Open(const std::string& key) override {
+    auto source = blobs_->Open(key);
+    if (!source.ok()) return source.status();
+    return std::make_unique<Source>(*std::move(source), &breaks);
+  }
+  absl::StatusOr<BlobInfo> Stat(const std::string& key) override { return blobs_->Stat(key); }
+  absl::Status Remove(const std::string& key) override { return blobs_->Remove(key); }
+  absl::Status Quarantine(const std::string& key) override { return blobs_->Quarantine(key); }
+  absl::StatusOr<std::vector<BlobInfo>> List(const std::string& prefix, const std::string& after,
+                                             int64_t limit) override {
+    return blobs_->List(prefix, after, limit);
+  }
+
+  std::atomic<bool> breaks{false};
+
+ private:
+  class Source final : public ByteSource {
+   public:
+    Source(std::unique_ptr<ByteSource> source, const std::atomic<bool>* breaks)
+        : source_(std::move(source)), breaks_(breaks) {}
+    int64_t size() const override { return source_->size(); }
+    absl::StatusOr<std::span<const std::byte>> View(int64_t offset, std::span<std::byte> scratch) const override {
+      // The footer can be read.
+      if (*breaks_ && offset > 8 && offset < size() / 2) return absl::InternalError("injected: input/output error");
+      return source_->View(offset, scratch);
+    }
+
+   private:
+    const std::unique_ptr<ByteSource> source_;
+    const std::atomic<bool>* const breaks_;
+  };
+  BlobStore* const blobs_;
+};
+
+TEST_F(SnapshotVaultTest, DiskThatFailsWhileASnapshotIsRead_IsUnavailableAndKeepsIt) {
+  BreakingBlobs disk(&disk_);
+  {
+    const auto vault = Open(&disk, nullptr);
+    ASSERT_TRUE(vault->Keep(key_, Make(1), true).ok());
+    ASSERT_TRUE(vault->Flush(key_, false, Soon()).ok());
+  }
+  const auto vault = Open(&disk, nullptr);
+  disk.breaks = true;
+  const auto fetched = vault->Fetch(key_, false);
+  EXPECT_EQ(fetched.status().code(), absl::StatusCode::kUnavailable) << fetched.status();
+  EXPECT_THAT(std::string(fetched.status().message()), HasSubstr("input/output error"));
+  EXPECT_EQ(Totals(*vault, Tier::kDisk).errors, 1);
+  EXPECT_FALSE(Totals(*vault, Tier::kDisk).available) << "it is left alone for a while";
+  disk.breaks = false;
+  for (int attempt = 0; attempt < 1000 && !vault->Fetch(key_, false).ok(); ++attempt) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  ExpectIs(vault->Fetch(key_, false), Tier::kHost, 1);
+}
+
 TEST_F(SnapshotVaultTest, SnapshotOfThePrefixCache_StaysOnThisMachine) {
   const std::string key = SnapshotVault::NewPrefixKey();
   {
@@ -343,6 +407,71 @@ TEST_F(SnapshotVaultTest, SnapshotOnDiskOnly_ReachesTheStoreWhenAsked) {
   ExpectIs(vault->Fetch(key_, false), Tier::kStore, 1);
   EXPECT_EQ(vault->Flush(SnapshotVault::NewKey(), true, Soon()).code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(Open(nullptr, nullptr)->Flush(key_, false, Soon()).code(), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_F(SnapshotVaultTest, DiskThatCannotBeRead_IsNotBlamedOnTheStoreItShouldMoveTo) {
+  {
+    const auto vault = Open(&disk_, nullptr);
+    ASSERT_TRUE(vault->Keep(key_, Make(1), true).ok());
+    ASSERT_TRUE(vault->Flush(key_, false, Soon()).ok());
+  }
+  const auto vault = Open(&disk_, &store_);
+  disk_.SetReads(absl::UnavailableError("injected: unreadable"));
+  const absl::Status waited = vault->Flush(key_, true, absl::Now() + absl::Milliseconds(300));
+  EXPECT_EQ(waited.code(), absl::StatusCode::kUnavailable) << waited;
+  EXPECT_THAT(std::string(waited.message()), HasSubstr("injected: unreadable"));
+  EXPECT_TRUE(Totals(*vault, Tier::kStore).available);
+  EXPECT_EQ(Totals(*vault, Tier::kStore).errors, 0);
+  const std::string other = SnapshotVault::NewKey();
+  ASSERT_TRUE(vault->Keep(other, Make(2), true).ok());
+  EXPECT_TRUE(vault->Flush(other, true, Soon()).ok()) << "others are moved meanwhile";
+  disk_.SetReads(absl::OkStatus());
+  for (const absl::Time until = Soon(); !store_.Holds(key_) && absl::Now() < until;) std::this_thread::yield();
+  EXPECT_TRUE(store_.Holds(key_)) << "it is tried again";
+}
+
+TEST_F(SnapshotVaultTest, DamagedOnlyCopy_EndsItsMoveAtOnce) {
+  {
+    const auto vault = Open(&disk_, nullptr);
+    ASSERT_TRUE(vault->Keep(key_, Make(1), true).ok());
+    ASSERT_TRUE(vault->Flush(key_, false, Soon()).ok());
+  }
+  const auto vault = Open(&disk_, &store_);
+  disk_.SetReads(absl::DataLossError("injected: damaged"));
+  EXPECT_EQ(vault->Flush(key_, true, Soon()).code(), absl::StatusCode::kDataLoss);
+  EXPECT_TRUE(Totals(*vault, Tier::kStore).available);
+  EXPECT_EQ(Totals(*vault, Tier::kStore).waiting, 0);
+}
+
+TEST_F(SnapshotVaultTest, FilesThatAreNoSnapshots_AreNeitherCountedNorListed) {
+  const auto put = [this](const std::string& name) {
+    ASSERT_TRUE(disk_.Put(name, [](const ByteSink& sink) { return sink(std::vector<std::byte>(3)); }).ok());
+  };
+  put("snapshots/0a/readme.txt");
+  put("snapshots/elsewhere/" + key_);
+  put("snapshots/zz/last");
+  std::vector<std::string> keys;
+  const auto vault = Open(&disk_, nullptr);
+  for (int seed = 0; seed < 5; ++seed) {
+    keys.push_back(SnapshotVault::NewKey());
+    ASSERT_TRUE(vault->Keep(keys.back(), Make(seed), true).ok());
+    ASSERT_TRUE(vault->Flush(keys.back(), false, Soon()).ok());
+  }
+  std::sort(keys.begin(), keys.end());
+  std::vector<std::string> listed;
+  for (std::string after; listed.size() < 100;) {
+    const auto page = vault->List(Tier::kDisk, after, 2);
+    ASSERT_TRUE(page.ok()) << page.status();
+    if (page->empty()) break;
+    for (const BlobInfo& blob : *page) listed.push_back(blob.key);
+    after = listed.back();
+  }
+  EXPECT_EQ(listed, keys);
+  const auto again = Open(&disk_, nullptr);
+  for (const absl::Time until = Soon(); Totals(*again, Tier::kDisk).snapshots < 5 && absl::Now() < until;) {
+    std::this_thread::yield();
+  }
+  EXPECT_EQ(Totals(*again, Tier::kDisk).snapshots, 5);
 }
 
 TEST_F(SnapshotVaultTest, ManyThreads_OnTiersThatComeAndGo_FindWhatTheyKept) {
