@@ -230,6 +230,10 @@ class BenchRun {
 
 const char* PhaseName(BenchFigure::Phase phase) { return phase == BenchFigure::Phase::kPrefill ? "prefill" : "decode"; }
 
+double SteadySeconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
 double Median(std::vector<double> values) {
   if (values.empty()) return 0;
   const auto middle = values.begin() + static_cast<int64_t>((values.size() - 1) / 2);

@@ -91,6 +91,8 @@ absl::StatusOr<BenchReport> RunBench(Model* model, kernels::ThreadPool* pool, co
 absl::StatusOr<InterferenceFigure> MeasureInterference(Model* model, const BenchOptions& options,
                                                        const BenchObserver& observer);
 
+// Of a clock that only goes forward.
+double SteadySeconds();
 // Middle of `values` (the lower of two); 0 for none.
 double Median(std::vector<double> values);
 

@@ -1,16 +1,12 @@
 #include <map>
 #include <nlohmann/json.hpp>
-#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/time/clock.h"
-#include "absl/time/time.h"
 #include "server/commands/bench_kernels.h"
+#include "server/commands/bench_origin.h"
 #include "server/commands/figures.h"
-#include "server/commands/report.h"
 #include "server/commands/svg_plot.h"
-#include "statehouse/build_info.h"
 
 namespace statehouse {
 namespace {
@@ -107,21 +103,14 @@ std::string KernelsBenchJson(const KernelsBenchReport& report) {
          {"bytes_share", rates.bytes_share},
          {"tokens_per_s", it.tokens_per_s()}});
   }
-  const BuildInfo& build = GetBuildInfo();
-  const Json json = {
-      {"benchmark", "kernels"},
-      {"version", build.version},
-      {"commit", build.commit},
-      {"build_type", build.build_type},
-      {"machine", MachineName()},
-      {"cores", std::thread::hardware_concurrency()},
-      {"date", absl::FormatTime(absl::RFC3339_sec, absl::Now(), absl::UTCTimeZone())},
-      {"pass", report.pass},
-      {"device", report.device},
-      {"device_name", report.ceilings.device},
-      {"ceilings", {{"bytes_per_s", report.ceilings.bytes_per_s}, {"flops_per_s", report.ceilings.flops_per_s}}},
-      {"figures", std::move(figures)},
-      {"skipped", report.skipped}};
+  Json json = BenchOrigin("kernels");
+  json.update(
+      Json{{"pass", report.pass},
+           {"device", report.device},
+           {"device_name", report.ceilings.device},
+           {"ceilings", {{"bytes_per_s", report.ceilings.bytes_per_s}, {"flops_per_s", report.ceilings.flops_per_s}}},
+           {"figures", std::move(figures)},
+           {"skipped", report.skipped}});
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
