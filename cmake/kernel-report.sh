@@ -51,6 +51,7 @@ print("| kernel | architecture | registers | stack, bytes | spill stores | spill
 print("|---|---|---|---|---|---|---|")
 table = set()
 for full, row in zip(names, rows):
+    full = re.sub(r"\(statehouse::kernels::\w+\)", "", full)  # an enumerator is its number
     short = re.sub(r"statehouse::kernels::|\(anonymous namespace\)::|^void |\((?!anonymous).*", "", full)
     short = short.replace("__nv_bfloat16", "bf16")
     table.add((short, *row[1:]))

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/errors.h"
+#include "engine/scheduler.h"
 
 namespace statehouse {
 namespace {
@@ -13,7 +14,6 @@ constexpr int64_t kDefaultSlots = 16;
 constexpr int64_t kDefaultMaxTokens = 1024;
 constexpr int64_t kMostRows = 65536;
 constexpr int64_t kMostDeviceSlots = 256;  // taken without being asked for
-constexpr int64_t kPromptLogitRows = 32;   // as in a step
 
 absl::Status CheckOption(const char* name, int64_t value, int64_t low, int64_t high) {
   if (value >= low && value <= high) return absl::OkStatus();

@@ -11,8 +11,6 @@ namespace {
 
 // Released slots are zeroed this fast while sequences run; an idle engine goes on at once.
 constexpr int64_t kZeroBytesPerStep = 64 << 20;
-// Prompt rows per step whose logits are wanted, beside one row per slot: each costs a vocabulary of floats.
-constexpr int64_t kPromptLogitRows = 32;
 
 // Arithmetic of one row: 2 per weight, and what retention adds (docs/retention.md, "What one sequence costs").
 double RowFlops(const Model& model) {

@@ -97,6 +97,8 @@ absl::StatusOr<std::unique_ptr<HostedSessions>> HostedSessions::Open(const Sessi
   options.default_durability = settings.durability;
   options.async_lag = settings.async_lag;
   options.max_replay_tokens = settings.max_replay_tokens;
+  options.is_batch_invariant = here.numeric.is_batch_invariant;
+  options.on_upkeep_failure = settings.on_upkeep_failure;
   auto store = SessionStore::Open(options);
   if (!store.ok()) return store.status();
   sessions->store_ = *std::move(store);

@@ -103,6 +103,7 @@ absl::Status CheckSupport(const RetentionCase& it) {
 absl::StatusOr<Figure> MeasureOnCpu(const RetentionCase& it, int64_t runs, double max_seconds, ThreadPool& pool) {
   if (absl::Status status = CheckCase(it); !status.ok()) return status;
   if (absl::Status status = CheckSupport(it); !status.ok()) return status;
+  if (absl::Status status = CheckRows(it); !status.ok()) return status;
   const absl::StatusOr<RetentionLayout> layout = RetentionLayout::Make({.heads_q = it.heads_q,
                                                                         .heads_kv = it.heads_kv,
                                                                         .head_dim = it.head_dim,

@@ -51,12 +51,14 @@ absl::Status CheckCase(const RetentionCase& it) {
     return absl::InvalidArgumentError(
         absl::StrCat("heads ", it.heads_q, ", kv-heads ", it.heads_kv, ": heads must be a multiple of kv-heads"));
   }
-  constexpr int64_t kMaxNumbers = int64_t{1} << 31;
-  if (it.batch > kMaxNumbers / it.length || it.batch * it.length > kMaxNumbers / (int64_t{it.heads_q} * it.head_dim)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(ShapeName(it), ": batch x length x heads x head-dim must be at most 2^31"));
-  }
   return absl::OkStatus();
+}
+
+absl::Status CheckRows(const RetentionCase& it) {
+  constexpr int64_t kMaxNumbers = int64_t{1} << 31;
+  const int64_t row = int64_t{it.heads_q} * it.head_dim;
+  if (it.batch <= kMaxNumbers / it.length && it.batch * it.length <= kMaxNumbers / row) return absl::OkStatus();
+  return absl::InvalidArgumentError("batch x length x heads x head-dim must be at most 2^31");
 }
 
 std::string ShapeName(const RetentionCase& it) {

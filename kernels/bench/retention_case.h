@@ -36,6 +36,8 @@ struct RetentionCase {
 
 // INVALID_ARGUMENT names what is not positive or does not divide.
 absl::Status CheckCase(const RetentionCase& it);
+// INVALID_ARGUMENT if its rows are too many to be held: all but decode on a GPU, which holds states, keeps every row.
+absl::Status CheckRows(const RetentionCase& it);
 std::string ShapeName(const RetentionCase& it);  // "b1 t65536 Hq8 Hk8 d64 C1024 bf16"
 
 // Rows of a decoding sequence's tail when it holds `length` tokens and chunks have `chunk` rows; the state covers the

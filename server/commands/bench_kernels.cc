@@ -58,6 +58,8 @@ absl::Status CheckLists(const KernelsBenchOptions& options) {
                                                    ": must be one number, or one for each of --heads ",
                                                    absl::StrJoin(options.heads, ",")));
   }
+  if (options.layers < 1 || options.layers > 1024)
+    return absl::InvalidArgumentError(absl::StrCat("--graph-layers ", options.layers, ": must be 1 … 1024"));
   if (options.runs < 1) return absl::InvalidArgumentError(absl::StrCat("--runs ", options.runs, ": must be 1 or more"));
   if (!(options.max_seconds >= 0))
     return absl::InvalidArgumentError(absl::StrCat("--max-seconds ", options.max_seconds, ": must be 0 or more"));
@@ -130,6 +132,7 @@ absl::StatusOr<std::vector<RetentionCase>> KernelsBenchCases(const KernelsBenchO
   const absl::StatusOr<Pass> pass = ParsePass(options.pass);
   if (!pass.ok()) return pass.status();
   it.pass = *pass;
+  if (on_gpu && it.pass == Pass::kDecode) it.layers = static_cast<int>(options.layers);
   std::vector<RetentionCase> out = {it};
   // Each step multiplies what there is by one list.
   const auto times = [&out](const auto& values, auto set) {

@@ -88,6 +88,8 @@ void AddKernelsBenchCommand(CLI::App& bench, ShowProgress show_progress, Command
   };
   add("--device", options.device, "auto (a GPU if there is one), cpu or cuda", "DEVICE")->capture_default_str();
   add("--threads", options.threads, "Threads on the CPU; 0: one per available core", "INT")->capture_default_str();
+  add("--graph-layers", options.layers, "Decode on a GPU: calls in one CUDA graph, each on states of its own", "INT")
+      ->capture_default_str();
   add("--runs", options.runs, "Runs of each case, after its result was checked", "INT")->capture_default_str();
   add("--max-seconds", options.max_seconds, "Time for each case on the CPU, once it has 3 runs", "SECONDS")
       ->capture_default_str();

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "engine/admission.h"
+#include "engine/state/fingerprint.h"
 #include "server/commands/command_error.h"
 #include "server/commands/load_progress.h"
 #include "server/commands/startup_summary.h"
@@ -39,6 +40,9 @@ absl::StatusOr<std::unique_ptr<HostedModel>> LoadModelToServe(const ServeOptions
   hosted.served_name = options.served_model_name;
   hosted.engine = options.engine;
   hosted.sessions = options.sessions;
+  hosted.sessions->on_upkeep_failure = [log](const std::string& what) {
+    log->Warning("sessions: something failed beside turns, and is tried again", {{"what", what}});
+  };
   hosted.threads = options.model.threads;
   hosted.enable_prefix_caching = options.enable_prefix_caching;
   hosted.prefix_cache = options.prefix_cache;
@@ -48,6 +52,10 @@ absl::StatusOr<std::unique_ptr<HostedModel>> LoadModelToServe(const ServeOptions
   if (model.ok()) {
     for (const std::string& warning : (*model)->checkpoint().warnings) log->Warning(warning);
     for (const std::string& warning : (*model)->sessions()->warnings()) log->Warning(warning);
+    if (!(*model)->checkpoint().model->is_batch_invariant()) {
+      log->Warning("what sessions and the prefix cache restore goes on, but not provably bit for bit",
+                   {{"why", kNotBatchInvariant}});
+    }
   }
   return model;
 }

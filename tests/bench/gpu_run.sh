@@ -63,10 +63,10 @@ if [[ "$parts" == *" tests "* ]]; then
       "$(grep -oE 'ratio [0-9.]+' "$log" | sort -k2 -g | tail -n 1 | sed 's/^/, worst error /')"
   done
 fi
-# By type and form, over all programs.
-grep -h "^worst ratio" "$out"/*_test*.log 2>/dev/null | sed -E 's/ of [0-9]+$//' |
-  awk '{ ratio = $NF; name = $0; sub(/ +[0-9.]+$/, "", name); if (!(name in most) || ratio > most[name]) most[name] = ratio }
-    END { for (name in most) printf "%s %.2f\n", name, most[name] }' | sort
+# By type and form, the worst program of each: a test program's shards count on their own.
+grep -h "^ratio to the plain program" "$out"/*_test*.log 2>/dev/null | sed 's/^ratio to the plain program: //' |
+  awk '{ worst = $NF; name = $0; sub(/ +mean .*/, "", name); if (!(name in line) || worst > most[name]) { most[name] = worst; line[name] = $0 } }
+    END { for (name in line) print line[name] }' | sort
 # One at a time: they time.
 if [[ "$parts" == *" kernels "* ]]; then
   for name in retention backward; do

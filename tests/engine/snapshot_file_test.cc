@@ -24,13 +24,6 @@ namespace {
 
 using ::testing::HasSubstr;
 
-bool SameBits(const ReadStream& a, const ReadStream& b) {
-  const ReadOutput& left = a.outputs.at(0);
-  const ReadOutput& right = b.outputs.at(0);
-  return left.tokens == right.tokens && left.logprobs.size() == right.logprobs.size() &&
-         std::memcmp(left.logprobs.data(), right.logprobs.data(), left.logprobs.size() * sizeof(float)) == 0;
-}
-
 TEST_F(SnapshotFileTest, OutAndInAtAnyPosition_GoesOnWithTheSameBits) {
   for (const char* golden : {"powercoder-tiny", "brumby-tiny"}) {
     for (const int64_t switch_over : {int64_t{0}, int64_t{48}, kernels::kSwitchOverAuto}) {

@@ -10,11 +10,9 @@
 
 namespace statehouse::kernels {
 
-// How much further from exact gradients than a plain program with the same chunks and the same rounding a kernel may
-// be; and what float32 sums alone may come to, where rounding leaves the plain program nothing.
-inline constexpr double kErrorRatio = 1.5;
+// What float32 sums alone may come to, where rounding leaves the plain program nothing.
 inline constexpr double kFloor = 2e-5;
-inline constexpr double kFloatFloor = 2e-6;
+inline constexpr double kFloatFloor = 1e-6;
 // Where few keys have weight, s = q·k near 0 loses its digits to rounding, and s^p is divided by little else than
 // itself: what a program is off by in such a row, which may be more than in all others, is drawn by lot.
 inline double FewKeysFloor(RetentionDtype dtype) { return dtype == RetentionDtype::kFloat32 ? 2e-5 : 0x1p-12; }
@@ -34,7 +32,7 @@ inline bool HasBackwardKernel(int head_dim, RetentionDtype dtype = RetentionDtyp
 // ||got - want||, and ||want|| with what else the elements consist of: sums that cancel to less have their errors.
 inline void ExpectClose(const std::vector<float>& got, const std::vector<double>& plain,
                         const std::vector<double>& exact, double scale, RetentionDtype dtype, const std::string& form,
-                        const std::string& what, double floor) {
+                        const std::string& what, double floor, double most = kErrorRatio) {
   ASSERT_EQ(got.size(), exact.size()) << what;
   double error = 0, plain_error = 0, norm = 0;
   for (size_t i = 0; i < got.size(); ++i) {
@@ -48,7 +46,7 @@ inline void ExpectClose(const std::vector<float>& got, const std::vector<double>
   const double ratio = yardstick > 0 ? error / yardstick : error > 0 ? HUGE_VAL : 0;
   std::printf("  %-58s error %.2e, plain %.2e, ratio %.2f\n", what.c_str(), error / norm, plain_error / norm, ratio);
   ErrorRatios::Get().Note(dtype, form, ratio);
-  EXPECT_LE(error, kErrorRatio * yardstick) << what;  // not a NaN either
+  EXPECT_LE(error, most * yardstick) << what;  // not a NaN either
 }
 
 inline void ExpectGradients(const BackwardCase& it, int64_t chunk, const RetentionGradients& plain, RetentionPath path,
@@ -68,9 +66,13 @@ inline void ExpectGradients(const BackwardCase& it, int64_t chunk, const Retenti
   const std::string form = shape.degree == 4 ? "gradients of degree 4, "
                            : has_states      ? "gradients with states, "
                                              : "gradients of pairs, ";
+  // Rounding to 16 bits is felt in every element; the rest of float32's errors, and what gates sum up, is decided by
+  // few.
   const auto expect = [&](const std::vector<float>& got, const std::vector<double>& of_plain,
                           const std::vector<double>& exact, double parts, const std::string& name) {
-    ExpectClose(got, of_plain, exact, parts, it.dtype, form + name, what + " " + name, floor);
+    const bool is_lucky = it.dtype == RetentionDtype::kFloat32 || name == "dlog_G";
+    ExpectClose(got, of_plain, exact, parts, it.dtype, form + name, what + " " + name, floor,
+                is_lucky ? kOneCaseRatio : kErrorRatio);
   };
   expect(run.dQ, plain.dQ, it.exact.dQ, scale, "dQ");
   expect(run.dK, plain.dK, it.exact.dK, scale, "dK");

@@ -15,9 +15,7 @@ constexpr RetentionDtype kBf16 = RetentionDtype::kBf16;
 
 constexpr RetentionDtype kTypes[] = {RetentionDtype::kBf16, RetentionDtype::kFp16, RetentionDtype::kFloat32};
 
-// How much further from the definition than a plain implementation of the same precision a kernel may be; and what
-// float32 sums may come to where a plain program happens to lose nothing.
-constexpr double kErrorRatio = 1.5;
+// What float32 sums may come to where a plain program happens to lose nothing.
 constexpr double kFloatFloor = 2e-7;
 
 class CudaRetention : public ::testing::Test {

@@ -24,6 +24,7 @@ class FakeVault final : public SnapshotVault {
     return absl::OkStatus();
   }
   absl::Status Flush(const std::string&, bool, absl::Time) override { return absl::OkStatus(); }
+  bool CanFlush(bool) const override { return true; }
   absl::StatusOr<Fetched> Fetch(const std::string& key, bool) override {
     ++fetches;
     if (on_fetch) on_fetch();

@@ -11,7 +11,9 @@
 namespace statehouse::kernels::bench {
 namespace {
 
+// Before times are taken: an idle GPU takes a while to raise its clocks.
 constexpr int kWarmUps = 3;
+constexpr float kWarmUpMilliseconds = 50;
 
 // Sums of uniform numbers are near enough to normal ones, and much faster to draw.
 float NearlyNormal(std::mt19937& rng) {
@@ -112,10 +114,16 @@ std::vector<float> GpuArrays::Download(const DeviceBuffer& buffer, int64_t size,
 absl::StatusOr<Figure> Time(cudaStream_t stream, int64_t runs, const std::function<absl::Status()>& queue) {
   Events events;
   std::vector<float> times;
-  for (int64_t run = -kWarmUps; run < runs; ++run) {
+  float warm = 0;
+  for (int run = 0; run < kWarmUps || warm < kWarmUpMilliseconds; ++run) {
     const absl::StatusOr<float> time = events.Milliseconds(stream, queue);
     if (!time.ok()) return time.status();
-    if (run >= 0) times.push_back(*time);
+    warm += std::max(*time, 1e-3f);
+  }
+  for (int64_t run = 0; run < runs; ++run) {
+    const absl::StatusOr<float> time = events.Milliseconds(stream, queue);
+    if (!time.ok()) return time.status();
+    times.push_back(*time);
   }
   std::sort(times.begin(), times.end());
   Figure out;
@@ -135,12 +143,16 @@ absl::StatusOr<Figure> TimeGraph(cudaStream_t stream, int64_t runs, const std::f
   const absl::Status ended = CudaStatus(cudaStreamEndCapture(stream, &graph), "cudaStreamEndCapture");
   if (status.ok()) status = ended;
   if (status.ok()) status = CudaStatus(cudaGraphInstantiate(&executable, graph, 0), "cudaGraphInstantiate");
-  absl::StatusOr<Figure> out = status;
+  Figure out;
   if (status.ok()) {
-    out = Time(stream, runs, [&] { return CudaStatus(cudaGraphLaunch(executable, stream), "cudaGraphLaunch"); });
+    const auto figure =
+        Time(stream, runs, [&] { return CudaStatus(cudaGraphLaunch(executable, stream), "cudaGraphLaunch"); });
+    status = figure.status();
+    if (figure.ok()) out = *figure;
   }
   if (executable != nullptr) cudaGraphExecDestroy(executable);
   if (graph != nullptr) cudaGraphDestroy(graph);
+  if (!status.ok()) return status;
   return out;
 }
 

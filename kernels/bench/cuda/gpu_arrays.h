@@ -1,4 +1,6 @@
-// Arrays of random numbers on the GPU whose values the host knows, and times by events. Private to kernels/bench.
+// Arrays of random numbers on the GPU whose values the host knows, and times by events, for measurements.
+//
+// Thread-safety: one thread at a time.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -47,7 +49,8 @@ class GpuArrays {
   std::mt19937 rng_;
 };
 
-// Runs `queue` a few times, then `runs` times with events around each: median and min of the figure, in seconds.
+// Runs `queue` until the GPU is warm, then `runs` times with events around each: median and min of the figure, in
+// seconds.
 absl::StatusOr<Figure> Time(cudaStream_t stream, int64_t runs, const std::function<absl::Status()>& queue);
 // The same for work that is captured in a graph once and replayed.
 absl::StatusOr<Figure> TimeGraph(cudaStream_t stream, int64_t runs, const std::function<absl::Status()>& queue);

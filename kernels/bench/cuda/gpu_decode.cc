@@ -1,6 +1,7 @@
 // One new token of many sequences, each against its own state and tail.
 #include <algorithm>
 
+#include "absl/strings/str_cat.h"
 #include "kernels/bench/cuda/gpu_arrays.h"
 #include "kernels/bench/cuda/gpu_cases.h"
 #include "kernels/bench/cuda/gpu_slot.h"
@@ -51,6 +52,12 @@ int64_t RingRows(int64_t tail) {  // a power of two, so that it divides where th
 
 absl::StatusOr<Figure> MeasureDecode(const RetentionCase& it, cudaStream_t stream, int64_t runs) {
   const int64_t chunk = it.chunk == 0 ? kDefaultChunk : it.chunk, tail = TailRows(it.length, chunk);
+  constexpr int64_t kMaxTail = 65536, kMaxBatch = 65535;  // grids, and more than any slot holds
+  if (tail > kMaxTail || it.batch > kMaxBatch) {
+    return absl::InvalidArgumentError(absl::StrCat("decode on the GPU: ", it.batch, " sequences with ", tail,
+                                                   " rows since the last fold; at most ", kMaxBatch, " and ",
+                                                   kMaxTail));
+  }
   if (it.state_dtype == Number::kFp16)
     return absl::UnimplementedError("decode on the GPU: a state in fp16; there are float32 and bf16");
   const absl::StatusOr<RetentionSlotLayout> layout = RetentionSlotLayout::Make(

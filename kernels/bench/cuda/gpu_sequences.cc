@@ -120,6 +120,7 @@ absl::StatusOr<double> CheckResult(const RetentionCase& it, Tensors& tensors, Gp
 }  // namespace
 
 absl::StatusOr<Figure> MeasureSequences(const RetentionCase& it, cudaStream_t stream, int64_t runs) {
+  if (absl::Status status = CheckRows(it); !status.ok()) return status;
   const absl::StatusOr<Plans> plans = MakePlans(it);
   if (!plans.ok()) return plans.status();
   GpuArrays arrays;

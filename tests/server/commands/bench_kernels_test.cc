@@ -50,6 +50,7 @@ TEST(BenchKernels, WrongFlags_AreNamed) {
   refused([](auto& it) { it.dtypes = {"int8"}; }, "int8");
   refused([](auto& it) { it.device = "tpu"; }, "tpu");
   refused([](auto& it) { it.runs = 0; }, "--runs 0");
+  refused([](auto& it) { it.layers = 0; }, "--graph-layers 0");
 }
 
 TEST(BenchKernels, OnTheCpu_ReportsEveryCaseAndWhatItLeftOut) {

@@ -16,7 +16,7 @@ def power_retention(Q, K, V, log_G=None, deg=2, scale=None, chunk_size=None, ini
         K, V: [b, t, Hk, d] of the same dtype; Hq is a multiple of Hk, query head i reads head i // (Hq / Hk).
         log_G: [b, t, Hk], logarithms of gates, <= 0 (below -200 counts as -200), computed in float32. The gate of a
             token discounts what is before it, not itself. None: nothing is ever forgotten.
-        deg: even. On a GPU 2, or 4 without states and gradients.
+        deg: even. On a GPU 2, or 4 without states.
         scale: positive; None: 1/sqrt(d).
         chunk_size: rows that are computed as pairs before the state takes over; results differ by rounding only. None:
             what is fastest.
