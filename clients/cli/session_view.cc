@@ -164,9 +164,8 @@ std::string SessionTable(const std::vector<v1::Session>& sessions, double now) {
                {"MARKS"}});
   for (const v1::Session& session : sessions) {
     table.Add({session.name().empty() ? session.id() : session.name(), absl::StrCat(session.position()),
-               absl::StrCat(session.turns()), Bytes(session.snapshot_bytes()),
-               DurabilityName(session.durability()), session.turns() == 0 ? "none" : Ago(session.last_turn(), now),
-               Marks(session)});
+               absl::StrCat(session.turns()), Bytes(session.snapshot_bytes()), DurabilityName(session.durability()),
+               session.turns() == 0 ? "none" : Ago(session.last_turn(), now), Marks(session)});
   }
   return table.Text();
 }

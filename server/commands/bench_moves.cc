@@ -18,7 +18,6 @@
 namespace statehouse {
 namespace {
 
-
 // Everything in one slice: what the engine copies over several steps.
 constexpr int64_t kAtOnce = int64_t{1} << 60;
 
