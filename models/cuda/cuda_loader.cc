@@ -70,10 +70,10 @@ absl::StatusOr<std::unique_ptr<Model>> LoadCudaModel(const std::filesystem::path
   absl::StatusOr<kernels::DeviceProperties> device = kernels::GetDeviceProperties(gpu);
   if (!device.ok()) return device.status();
   made.device = *std::move(device);
-  if (made.is_bf16 && !made.deterministic && !made.HasRoomForWideKernel(layout) && options.on_warning) {
-    options.on_warning(absl::StrCat("prompts are answered without tensor cores: ", made.device.name, " gives a block ",
-                                    made.device.max_shared_bytes_per_block,
-                                    " bytes of shared memory, and retention's kernel on them needs ",
+  if (made.retention_mode(layout) != made.wanted_retention_mode() && options.on_warning) {
+    options.on_warning(absl::StrCat("retention runs without its fast kernels: ", made.device.name, " gives a block ",
+                                    made.device.max_shared_bytes_per_block, " bytes of shared memory; decoding needs ",
+                                    kernels::FewKernelSharedBytes(layout), ", prompts on tensor cores ",
                                     kernels::WideKernelSharedBytes(layout)));
   }
   auto model = CudaTransformer::Make(config, layout, made);

@@ -23,14 +23,17 @@ constexpr size_t kMostGraphs = 256;
 
 }  // namespace
 
-kernels::SlotRetentionMode CudaModelOptions::retention_mode(const kernels::RetentionLayout& layout) const {
+kernels::SlotRetentionMode CudaModelOptions::wanted_retention_mode() const {
   using Mode = kernels::SlotRetentionMode;
-  if (deterministic) return Mode::kDeterministic;
-  return is_bf16 && HasRoomForWideKernel(layout) ? Mode::kFastBf16 : Mode::kFast;
+  return deterministic ? Mode::kDeterministic : is_bf16 ? Mode::kFastBf16 : Mode::kFast;
 }
 
-bool CudaModelOptions::HasRoomForWideKernel(const kernels::RetentionLayout& layout) const {
-  return kernels::WideKernelSharedBytes(layout) <= device.max_shared_bytes_per_block;
+kernels::SlotRetentionMode CudaModelOptions::retention_mode(const kernels::RetentionLayout& layout) const {
+  using Mode = kernels::SlotRetentionMode;
+  const int room = device.max_shared_bytes_per_block;
+  if (kernels::FewKernelSharedBytes(layout) > room) return Mode::kDeterministic;
+  const Mode wanted = wanted_retention_mode();
+  return wanted == Mode::kFastBf16 && kernels::WideKernelSharedBytes(layout) > room ? Mode::kFast : wanted;
 }
 
 absl::StatusOr<std::unique_ptr<CudaTransformer>> CudaTransformer::Make(const ModelConfig& config,

@@ -31,10 +31,10 @@ struct CudaModelOptions {
   double memory_utilization = 0.9;
   std::function<void(const std::string&)> on_warning;  // as LoadOptions::on_warning
 
+  // What retention runs as where blocks get all the shared memory that they ask for, and on this GPU: without the
+  // kernels that there is no room for.
+  kernels::SlotRetentionMode wanted_retention_mode() const;
   kernels::SlotRetentionMode retention_mode(const kernels::RetentionLayout& layout) const;
-  // False on GPUs whose blocks get less shared memory than retention's kernel on tensor cores needs: many rows are then
-  // answered without it.
-  bool HasRoomForWideKernel(const kernels::RetentionLayout& layout) const;
 };
 
 class CudaTransformer final : public Model {

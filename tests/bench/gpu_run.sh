@@ -46,8 +46,8 @@ finish() {
 
 if [[ "$parts" == *" tests "* ]]; then
   tests="kernels_cuda_retention_test kernels_cuda_decode_test kernels_cuda_slot_ops_test kernels_cuda_slots_test
-    kernels_cuda_model_ops_test kernels_cuda_training_ops_test models_cuda_test models_cuda_loading_test
-    cuda_engine_test"
+    kernels_cuda_model_ops_test kernels_cuda_training_ops_test kernels_cuda_few_rows_test models_cuda_test
+    models_cuda_loading_test cuda_engine_test cuda_choice_test"
   for test in $tests; do start "$test" "$test"; done  # side by side: most of their time is the reference on the CPU
   shards=8  # their yardsticks are slow
   for shard in $(seq 0 $((shards - 1))); do

@@ -8,6 +8,7 @@
 #include "engine/sampling/sampler.h"
 #include "kernels/cuda/device.h"
 #include "kernels/sampling/cuda/choose.h"
+#include "tests/support/gpu.h"
 
 namespace statehouse {
 namespace {
@@ -17,9 +18,7 @@ using kernels::DeviceBuffer;
 
 class CudaChoices : public ::testing::TestWithParam<int64_t> {  // vocabulary
  protected:
-  void SetUp() override {
-    if (kernels::CountDevices() == 0) GTEST_SKIP() << "no GPU: nothing was run";
-  }
+  void SetUp() override { testing::HasGpu(); }
 
   // Sharp and flat, with many ties or none, and now and then what a broken model gives.
   std::vector<float> DrawLogits() {

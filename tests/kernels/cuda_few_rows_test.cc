@@ -8,6 +8,7 @@
 
 #include "kernels/cuda/device.h"
 #include "kernels/matmul/cuda/few_rows.h"
+#include "tests/support/gpu.h"
 
 namespace statehouse::kernels {
 namespace {
@@ -21,9 +22,7 @@ double Gelu(double x) { return 0.5 * x * (1 + std::tanh(0.7978845608028654 * (x 
 
 class CudaFewRows : public ::testing::Test {
  protected:
-  void SetUp() override {
-    if (CountDevices() == 0) GTEST_SKIP() << "no GPU: the kernels were compiled, not run";
-  }
+  void SetUp() override { testing::HasGpu(); }
 
   template <typename T>
   DeviceBuffer OnDevice(const std::vector<T>& values) {

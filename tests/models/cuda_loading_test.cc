@@ -73,16 +73,30 @@ SlotRetentionMode ModeOn(int max_shared_bytes, int head_dim, bool is_bf16 = true
   return options.retention_mode(*layout);
 }
 
-TEST(CudaRetentionMode, TensorCores_OnlyWhereABlockGetsTheirSharedMemory) {
+TEST(CudaRetentionMode, FastKernels_OnlyWhereABlockGetsTheirSharedMemory) {
   constexpr int kHopper = 232448, kA100 = 166912, kCapability86 = 101376;
   for (const int head_dim : {64, 128}) {
     EXPECT_EQ(ModeOn(kHopper, head_dim), SlotRetentionMode::kFastBf16);
     EXPECT_EQ(ModeOn(kA100, head_dim), SlotRetentionMode::kFastBf16);
+    EXPECT_EQ(ModeOn(kA100, head_dim, /*is_bf16=*/false), SlotRetentionMode::kFast);
+    EXPECT_EQ(ModeOn(kHopper, head_dim, true, /*deterministic=*/true), SlotRetentionMode::kDeterministic);
   }
   EXPECT_EQ(ModeOn(kCapability86, 64), SlotRetentionMode::kFastBf16);
-  EXPECT_EQ(ModeOn(kCapability86, 128), SlotRetentionMode::kFast);
-  EXPECT_EQ(ModeOn(kHopper, 128, /*is_bf16=*/false), SlotRetentionMode::kFast);
+  EXPECT_EQ(ModeOn(kCapability86, 128), SlotRetentionMode::kDeterministic);
+  EXPECT_EQ(ModeOn(kCapability86, 128, /*is_bf16=*/false), SlotRetentionMode::kDeterministic);
   EXPECT_EQ(ModeOn(kCapability86, 128, true, /*deterministic=*/true), SlotRetentionMode::kDeterministic);
+}
+
+// Between the two: what decodes fits, what reads prompts on tensor cores does not.
+TEST(CudaRetentionMode, TensorCoresAlone_MayHaveNoRoom) {
+  const auto layout = RetentionLayout::Make({.heads_q = 4, .heads_kv = 2, .head_dim = 128});
+  ASSERT_TRUE(layout.ok()) << layout.status();
+  const int few = kernels::FewKernelSharedBytes(*layout), wide = kernels::WideKernelSharedBytes(*layout);
+  ASSERT_LT(few, wide);
+  EXPECT_EQ(ModeOn(wide, 128), SlotRetentionMode::kFastBf16);
+  EXPECT_EQ(ModeOn(wide - 1, 128), SlotRetentionMode::kFast);
+  EXPECT_EQ(ModeOn(few, 128), SlotRetentionMode::kFast);
+  EXPECT_EQ(ModeOn(few - 1, 128), SlotRetentionMode::kDeterministic);
 }
 
 }  // namespace

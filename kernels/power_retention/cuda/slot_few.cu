@@ -331,6 +331,19 @@ __global__ void __launch_bounds__(kThreads, 2) AnswerFew(SlotKernelArgs args) {
 
 }  // namespace
 
+int FewKernelSharedBytes(const RetentionLayout& layout) {
+  switch (layout.shape().head_dim) {
+    case 16:
+      return sizeof(FewShared<16, 16>);
+    case 32:
+      return sizeof(FewShared<32, 16>);
+    case 64:
+      return sizeof(FewShared<64, 16>);
+    default:
+      return sizeof(FewShared<128, 16>);
+  }
+}
+
 absl::Status LaunchSlotAnswerFew(const SlotKernelArgs& args, int d, int tile_queries, int num_tiles,
                                  cudaStream_t stream) {
   const dim3 grid(args.state_parts + args.tail_parts, args.view.heads_kv, num_tiles);

@@ -27,8 +27,8 @@
 
 namespace statehouse::kernels {
 
-// kFastBf16: many rows of one sequence are answered with products of bf16 numbers. REQUIRES: blocks may have
-// WideKernelSharedBytes() of shared memory.
+// kFastBf16: many rows of one sequence are answered with products of bf16 numbers. REQUIRES: a block may
+// have as much shared memory as the mode's kernels need (below).
 enum class SlotRetentionMode { kFast, kFastBf16, kDeterministic };
 
 // One sequence's rows in a step.
@@ -82,6 +82,8 @@ struct SlotWave {
 // many segments of a wave it is.
 bool HasWideKernel(const RetentionLayout& layout);
 int WideKernelSharedBytes(const RetentionLayout& layout);
+// The most that the kernel for few queries needs, which every mode but kDeterministic calls.
+int FewKernelSharedBytes(const RetentionLayout& layout);
 // Whether steps may hold bulks.
 bool HasBulkForward(const RetentionLayout& layout, SlotRetentionMode mode);
 inline constexpr int kMostWideSegments = 16;
