@@ -35,8 +35,7 @@ test: .venv/installed ## Install, build with warnings as errors, run every test 
 	$(install) build test
 	$(cuda)
 	cmake --preset $(PRESET) -DSTATEHOUSE_TESTS=ON -DSTATEHOUSE_WERROR=$(WERROR) -DSTATEHOUSE_SOAK_SECONDS=0
-	cmake --build --preset $(PRESET) -j $(JOBS)
-	cmake --build --preset $(PRESET) -j $(JOBS) --target all_verify_interface_header_sets
+	cmake --build --preset $(PRESET) -j $(JOBS) --target all all_verify_interface_header_sets
 	ctest --preset $(PRESET) -j $(JOBS) $(if $(TESTS),-R '$(TESTS)')
 
 .PHONY: soak
@@ -55,17 +54,17 @@ check: check-format tidy ## clang-format and clang-tidy, no changes made
 
 .PHONY: check-format
 check-format: ## Fail if clang-format would change a file
-	$(install) check
+	$(install) format
 	clang-format --dry-run --Werror $(sources)
 
 .PHONY: format
 format: ## Rewrite the sources as clang-format wants them
-	$(install) check
+	$(install) format
 	clang-format -i $(sources)
 
 .PHONY: tidy
 tidy: ## Run clang-tidy over everything but tests (FILES=regex)
-	$(install) build test check
+	$(install) build test tidy
 	cmake --preset dev -B build/tidy -DSTATEHOUSE_PCH=OFF
 	cmake --build build/tidy -j $(JOBS) --target statehouse_proto
 	run-clang-tidy -quiet -j $(JOBS) -p build/tidy '$(or $(FILES),/(kernels|models|engine|server|clients)/[^.]*\.cc$$)'
@@ -86,5 +85,5 @@ help: ## This list
 .venv/installed: tests/requirements.txt
 	$(install) build test
 	/usr/bin/python3 -m venv --system-site-packages .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile -r tests/requirements.txt
 	touch $@

@@ -68,7 +68,9 @@ function(statehouse_library name)
     target_link_libraries(${name} INTERFACE ${ARG_DEPS})
   endif()
   cmake_path(RELATIVE_PATH CMAKE_CURRENT_SOURCE_DIR BASE_DIRECTORY ${PROJECT_SOURCE_DIR} OUTPUT_VARIABLE folder)
-  set_target_properties(${name} PROPERTIES VERIFY_INTERFACE_HEADER_SETS ON STATEHOUSE_FOLDER ${folder})
+  list(TRANSFORM headers REPLACE "^${tree}/" "" OUTPUT_VARIABLE paths)
+  set_target_properties(${name} PROPERTIES VERIFY_INTERFACE_HEADER_SETS ON STATEHOUSE_FOLDER ${folder}
+                                           STATEHOUSE_HEADERS "${paths}")
   set_property(GLOBAL APPEND PROPERTY STATEHOUSE_LIBRARIES ${name})
 endfunction()
 

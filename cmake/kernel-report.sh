@@ -1,25 +1,38 @@
 #!/bin/bash
 # Writes docs/kernel-report.md: registers, stack, spills and static shared memory of every CUDA kernel, as the compiler says.
 #   cmake/kernel-report.sh          compiles each CUDA source once more; needs a build tree of STATEHOUSE_CUDA=ON: BUILD=build/dev
-# Fails if a kernel for compute capability 9.0 spills: those are the hot ones on the machines that the figures come from.
+# Fails if a kernel for compute capability 9.0 spills, unless it is in the list of accepted ones below and spills no more
+# than that: those are the hot ones on the machines that the figures come from.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 build="${BUILD:-build/dev}"
-log="$(mktemp)"
-trap 'rm -f "$log"' EXIT
-/usr/bin/python3 - "$build/compile_commands.json" >"$log.commands" <<'PY'
+work="$(mktemp -d)"
+trap 'rm -rf "$work"' EXIT
+/usr/bin/python3 - "$build/compile_commands.json" "$work" <<'PY'
 import json, sys
+number = 0
 for entry in json.load(open(sys.argv[1])):
-    if entry["file"].endswith(".cu"):
-        command = entry["command"].split(" -o ")[0].replace("/usr/bin/ccache ", "")
-        print(f"cd '{entry['directory']}' && {command.split(' -c ')[0]} -Xptxas=-v -c '{entry['file']}' -o /dev/null")
+    if not entry["file"].endswith(".cu"):
+        continue
+    number += 1
+    at = f"{sys.argv[2]}/{number:03}"
+    command = entry["command"].split(" -o ")[0].split(" -c ")[0]
+    with open(at + ".sh", "w") as script:
+        script.write(f"cd '{entry['directory']}' && {command} -Xptxas=-v -c '{entry['file']}' -o '{at}.o' >'{at}.log' 2>&1 || {{ cat '{at}.log' >&2; exit 255; }}\n")
 PY
-while read -r command; do
-  bash -c "$command" >>"$log" 2>&1 || { cat "$log" >&2; exit 1; }
-done <"$log.commands"
-rm -f "$log.commands"
-/usr/bin/python3 - "$log" >docs/kernel-report.md <<'PY'
+find "$work" -name '*.sh' | sort | xargs -P "${JOBS:-$(nproc)}" -n 1 bash
+cat "$work"/*.log >"$work/all"
+status=0
+/usr/bin/python3 - "$work/all" >"$work/report.md" <<'PY' || status=$?
 import re, subprocess, sys
+
+# Bytes of spill stores that are accepted for sm_90a, and why.
+ACCEPTED = {
+    "DecodeParts<bf16, bf16, 128>": 8,  # one reload per stage; more registers would cost a block per multiprocessor
+    "FoldNormalizer<bf16, 64>": 4,  # beside the fold, which takes longer
+    "QueryChunks<bf16, 128>": 128,  # the mma.sync path, taken on Hopper only when it is asked for
+    "QueryChunksSm90<bf16, 128>": 4,
+}
 rows, name, arch, spills = [], None, None, None
 for line in open(sys.argv[1]):
     if m := re.search(r"Compiling entry function '(\S+)' for '(\S+)'", line):
@@ -38,12 +51,21 @@ print("| kernel | architecture | registers | stack, bytes | spill stores | spill
 print("|---|---|---|---|---|---|---|")
 table = set()
 for full, row in zip(names, rows):
+    full = re.sub(r"\(statehouse::kernels::\w+\)", "", full)  # an enumerator is its number
     short = re.sub(r"statehouse::kernels::|\(anonymous namespace\)::|^void |\((?!anonymous).*", "", full)
     short = short.replace("__nv_bfloat16", "bf16")
     table.add((short, *row[1:]))
 for row in sorted(table):
     print("| " + " | ".join(row) + " |")
-spilled = sorted(r[0] for r in table if r[1] == "sm_90a" and r[4] != "0")
-print("\n" + (f"Spilling for sm_90a: {', '.join(spilled)}." if spilled else "No kernel spills for sm_90a."))
-sys.exit(1 if spilled else 0)
+spilled = sorted((r[0], int(r[4])) for r in table if r[1] == "sm_90a" and r[4] != "0")
+texts = [f"{kernel} ({stored} bytes)" for kernel, stored in spilled]
+print("\n" + (f"Spilling for sm_90a: {', '.join(texts)}." if texts else "No kernel spills for sm_90a."))
+refused = [f"{kernel}: {stored} bytes of spill stores; accepted are {ACCEPTED.get(kernel, 0)}"
+           for kernel, stored in spilled if stored > ACCEPTED.get(kernel, 0)]
+unused = sorted(set(ACCEPTED) - {kernel for kernel, _ in spilled})
+for text in refused + [f"{kernel}: accepted, but it does not spill; take it off the list" for kernel in unused]:
+    print(text, file=sys.stderr)
+sys.exit(1 if refused or unused else 0)
 PY
+mv "$work/report.md" docs/kernel-report.md
+exit "$status"

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/errors.h"
+#include "engine/scheduler.h"
 
 namespace statehouse {
 namespace {
@@ -13,7 +14,6 @@ constexpr int64_t kDefaultSlots = 16;
 constexpr int64_t kDefaultMaxTokens = 1024;
 constexpr int64_t kMostRows = 65536;
 constexpr int64_t kMostDeviceSlots = 256;  // taken without being asked for
-constexpr int64_t kPromptLogitRows = 32;   // as in a step
 
 absl::Status CheckOption(const char* name, int64_t value, int64_t low, int64_t high) {
   if (value >= low && value <= high) return absl::OkStatus();
@@ -66,8 +66,10 @@ absl::Status CheckOptions(const EngineOptions& options) {
 absl::StatusOr<EngineOptions> SizeForDevice(const Model& model, const EngineOptions& options, int64_t slot_bytes) {
   EngineOptions sized = options;
   if (options.state_memory_bytes != 0 || options.max_num_seqs != 0) return sized;
-  const std::optional<int64_t> free_bytes = model.BytesForSlots(
+  const absl::StatusOr<std::optional<int64_t>> asked = model.BytesForSlots(
       std::max(options.max_num_batched_tokens, kMostDeviceSlots), kMostDeviceSlots + kPromptLogitRows);
+  if (!asked.ok()) return asked.status();
+  const std::optional<int64_t> free_bytes = *asked;
   if (!free_bytes.has_value()) return sized;
   if (*free_bytes < slot_bytes) {
     return absl::ResourceExhaustedError(

@@ -111,8 +111,11 @@ class Core {
   void AddRows(Sequence* sequence, int64_t num_rows);
   void RunSwitchUnits(Sequence* sequence, int64_t num_units);
   void Advance(Sequence* sequence, int64_t num_rows);
-  void HandleLogits(const LogitRow& row, std::span<const float> logits);
-  void FinishPrompt(Sequence* sequence, std::span<const float> logits);
+  LogitUse UseOfLogits(const Generation& generation, int32_t output, int64_t position) const;
+  // `token`: what the model chose, or kNotChosen.
+  void HandleLogits(const LogitRow& row, std::span<const float> logits, int32_t token);
+  void FinishPrompt(Sequence* sequence, std::span<const float> logits, int32_t token);
+  void NotifyListeners();
   void RecordStep(absl::Time began);
   void PublishCounts();
 

@@ -55,7 +55,7 @@ bool Core::Restore(Sequence* sequence, int64_t* budget) {
   } else if (generation->prompt_seen) {
     sequence->phase = Sequence::Phase::kSource;
   } else if (generation->stream->HasRoomOrWake(generation->n())) {
-    FinishPrompt(sequence, from.logits());
+    FinishPrompt(sequence, from.logits(), kNotChosen);
   } else {
     return false;
   }

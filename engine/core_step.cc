@@ -11,8 +11,6 @@ namespace {
 
 // Released slots are zeroed this fast while sequences run; an idle engine goes on at once.
 constexpr int64_t kZeroBytesPerStep = 64 << 20;
-// Prompt rows per step whose logits are wanted, beside one row per slot: each costs a vocabulary of floats.
-constexpr int64_t kPromptLogitRows = 32;
 
 // Arithmetic of one row: 2 per weight, and what retention adds (docs/retention.md, "What one sequence costs").
 double RowFlops(const Model& model) {
@@ -111,10 +109,15 @@ bool Core::Step() {
     return true;
   }
   CollectWork();
-  any = RunWork() || any;
-  for (Generation* generation : running_) generation->stream->NotifyListener();
+  const bool ran = RunWork();
+  // After a step with work there is another one at once, which notifies when its rows are under way.
+  if (!ran) NotifyListeners();
   PublishCounts();
-  return any || look_again_;
+  return any || ran || look_again_;
+}
+
+void Core::NotifyListeners() {
+  for (Generation* generation : running_) generation->stream->NotifyListener();
 }
 
 absl::Time Core::NextEvent() const {
@@ -238,7 +241,11 @@ bool Core::RunWork() {
     }
   }
   if (buffers_.num_rows() > 0) {
-    const absl::Status status = buffers_.Forward(deps_.model);
+    absl::Status status = buffers_.Begin(deps_.model);
+    // Readers are told of the step before while this one runs: waking them takes longer than anything else here.
+    NotifyListeners();
+    for (const LogitRow& row : buffers_.logit_rows()) row.sequence->generation->stream->ExpectPush();
+    if (status.ok()) status = buffers_.End(deps_.model);
     now_ = deps_.clock->Now();
     if (!status.ok()) {
       FailStep(status);
@@ -248,7 +255,9 @@ bool Core::RunWork() {
       if (work_[idx].kind != Work::Kind::kSwitchOver) Advance(workers_[idx], granted[idx]);
     }
     const std::span<const LogitRow> rows = buffers_.logit_rows();
-    for (size_t idx = 0; idx < rows.size(); ++idx) HandleLogits(rows[idx], buffers_.logits(static_cast<int64_t>(idx)));
+    for (size_t idx = 0; idx < rows.size(); ++idx) {
+      HandleLogits(rows[idx], buffers_.logits(static_cast<int64_t>(idx)), buffers_.token(static_cast<int64_t>(idx)));
+    }
     for (Sequence* sequence : workers_) SaveIfDue(sequence);
   }
   RecordStep(began);
@@ -260,7 +269,8 @@ void Core::AddRows(Sequence* sequence, int64_t num_rows) {
   slots_->NoteUse(sequence->slot, sequence->position + num_rows);
   float* const memory = slots_->memory(sequence->slot);
   if (sequence->phase == Sequence::Phase::kDecoding) {
-    buffers_.Add(sequence, memory, {&generation->outputs[sequence->output].token, 1}, 0);
+    const LogitUse use = UseOfLogits(*generation, sequence->output, sequence->position + 1);
+    buffers_.Add(sequence, memory, {&generation->outputs[sequence->output].token, 1}, 0, use);
     ++decode_rows_;
     return;
   }
@@ -271,8 +281,29 @@ void Core::AddRows(Sequence* sequence, int64_t num_rows) {
     if (ends_prompt) first_logit = num_rows - 1;
     if (generation->wants_prompt_logprobs()) first_logit = 0;
   }
-  buffers_.Add(sequence, memory, prompt.subspan(sequence->position, num_rows), first_logit);
+  // Several outputs are chosen from one row by the host.
+  const bool one_choice = ends_prompt && !generation->prompt_seen && generation->n() == 1;
+  buffers_.Add(sequence, memory, prompt.subspan(sequence->position, num_rows), first_logit,
+               one_choice ? UseOfLogits(*generation, 0, generation->prompt_size()) : LogitUse{});
   prompt_rows_ += num_rows;
+}
+
+// The model chooses where it can and nothing edits the logits; the host needs them for everything else, and for what a
+// snapshot at the end holds.
+LogitUse Core::UseOfLogits(const Generation& generation, int32_t output, int64_t position) const {
+  LogitUse use;
+  use.chooses = deps_.model->chooses_tokens() && writer_.IsPlainChoice(generation, output);
+  if (!use.chooses) return use;
+  const SamplingPlan& plan = generation.sampling;
+  use.copies = generation.request->num_logprobs >= 0 || generation.next_order() != nullptr;
+  use.choice = {.temperature = plan.temperature,
+                .top_k = plan.params.top_k,
+                .top_p = plan.params.top_p,
+                .min_p = plan.params.min_p,
+                .seed = generation.seed,
+                .output = output,
+                .position = position};
+  return use;
 }
 
 void Core::RunSwitchUnits(Sequence* sequence, int64_t num_units) {
@@ -302,19 +333,19 @@ void Core::Advance(Sequence* sequence, int64_t num_rows) {
   }
 }
 
-void Core::HandleLogits(const LogitRow& row, std::span<const float> logits) {
+void Core::HandleLogits(const LogitRow& row, std::span<const float> logits, int32_t token) {
   Sequence* const sequence = row.sequence;
   Generation* const generation = sequence->generation;
   if (sequence->phase == Sequence::Phase::kPrompt) {
     if (row.position + 1 < generation->prompt_size()) {
       writer_.WritePromptLogprob(generation, logits, row.position + 1);
     } else {
-      FinishPrompt(sequence, logits);
+      FinishPrompt(sequence, logits, token);
     }
     return;
   }
   TokenCounts* const counts = &counts_[sequence->slot];
-  if (writer_.WriteToken(generation, sequence->output, counts, logits, row.position + 1)) {
+  if (writer_.WriteToken(generation, sequence->output, counts, logits, token, row.position + 1)) {
     if (generation->sampling.has_penalties) counts->AddOutput(generation->outputs[sequence->output].token);
     return;
   }
@@ -327,12 +358,12 @@ void Core::HandleLogits(const LogitRow& row, std::span<const float> logits) {
 }
 
 // The prompt is through: every output gets its first token from the same logits, and waits for a slot.
-void Core::FinishPrompt(Sequence* sequence, std::span<const float> logits) {
+void Core::FinishPrompt(Sequence* sequence, std::span<const float> logits, int32_t token) {
   Generation* const generation = sequence->generation;
   sequence->phase = Sequence::Phase::kSource;
   generation->prompt_seen = true;
   generation->first_token = now_;
-  writer_.WriteFirstTokens(generation, &counts_[sequence->slot], logits, sequence->position);
+  writer_.WriteFirstTokens(generation, &counts_[sequence->slot], logits, token, sequence->position);
   if (const SnapshotOrder* order = generation->next_order();
       order != nullptr && order->position == generation->prompt_size()) {
     order->into->SetLogits(logits);

@@ -143,6 +143,13 @@ void EventStream::Push(const Event& event) {
   dirty_ = true;
 }
 
+void EventStream::ExpectPush() const {
+  constexpr size_t kLine = 64;
+  const int64_t tail = tail_.load(std::memory_order_relaxed);
+  const char* const place = reinterpret_cast<const char*>(&ring_[tail % static_cast<int64_t>(ring_.size())]);
+  for (size_t at = 0; at < sizeof(Event); at += kLine) __builtin_prefetch(place + at, /*for writing*/ 1);
+}
+
 void EventStream::Finish(const Ending& ending, const Usage& usage, const Timings& timings) {
   {
     std::lock_guard<std::mutex> lock(mu_);

@@ -140,6 +140,8 @@ class EventStream {
   void Finish(absl::Status status, const Usage& usage, const Timings& timings);
   // Once per step, if anything was pushed.
   void NotifyListener();
+  // A push will come soon: asks the cache for where it goes, which another thread read last.
+  void ExpectPush() const;
 
  private:
   void PushDone(FinishReason reason);

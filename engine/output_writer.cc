@@ -31,23 +31,32 @@ OutputWriter::OutputWriter(int64_t vocab_size, const Vocabulary* vocabulary, Eng
   text_.reserve(MostTokenBytes(vocabulary));
 }
 
+bool OutputWriter::IsPlainChoice(const Generation& generation, int32_t output) const {
+  const SamplingPlan& plan = generation.sampling;
+  const bool is_early = generation.outputs[output].num_tokens < generation.request->stop.min_tokens;
+  return !plan.edits_logits && plan.params.typical_p >= 1.0 && (!is_early || generation.end_tokens.empty());
+}
+
 bool OutputWriter::WriteToken(Generation* generation, int32_t output, const TokenCounts* counts,
-                              std::span<const float> logits, int64_t position) {
-  const ChoiceContext context = ContextOf(*generation, output, counts, position);
-  const int32_t token = sampler_.Choose(generation->sampling, context, logits);
+                              std::span<const float> logits, int32_t token, int64_t position) {
+  if (token == kNotChosen) {
+    const ChoiceContext context = ContextOf(*generation, output, counts, position);
+    token = sampler_.Choose(generation->sampling, context, logits);
+  }
   const int32_t num_top = generation->request->num_logprobs;
   if (num_top >= 0) FillLogprobs(logits, num_top, &row_);
   return Emit(generation, output, token, logits, num_top >= 0 ? &row_ : nullptr, position);
 }
 
 void OutputWriter::WriteFirstTokens(Generation* generation, const TokenCounts* counts, std::span<const float> logits,
-                                    int64_t position) {
+                                    int32_t token, int64_t position) {
   // No output has a token yet, so their choices differ in their keys only.
-  sampler_.Prepare(generation->sampling, ContextOf(*generation, 0, counts, position), logits);
+  const bool draws = token == kNotChosen;
+  if (draws) sampler_.Prepare(generation->sampling, ContextOf(*generation, 0, counts, position), logits);
   const int32_t num_top = generation->request->num_logprobs;
   if (num_top >= 0) FillLogprobs(logits, num_top, &row_);
   for (int32_t output = 0; output < generation->n(); ++output) {
-    const int32_t token = sampler_.Draw(generation->sampling, {generation->seed, output, position});
+    if (draws) token = sampler_.Draw(generation->sampling, {generation->seed, output, position});
     if (!Emit(generation, output, token, logits, num_top >= 0 ? &row_ : nullptr, position)) continue;
     generation->outputs[output].state = Output::State::kWaiting;
     ++generation->num_waiting;

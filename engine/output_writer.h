@@ -10,6 +10,7 @@
 #include "engine/sampling/sampler.h"
 #include "engine/sampling/token_counts.h"
 #include "engine/stats.h"
+#include "engine/step_batch.h"  // kNotChosen
 #include "models/tokenizer/vocabulary.h"
 
 namespace statehouse {
@@ -20,14 +21,19 @@ class OutputWriter {
   OutputWriter(int64_t vocab_size, const Vocabulary* vocabulary, EngineStats* stats);
   int64_t bytes() const { return sampler_.bytes(); }
 
-  // Chooses the token at `position` of an output from the logits of the row before it, and emits it unless it ends the
-  // output. `counts` may be null where the plan has no penalties. Returns whether the output goes on. REQUIRES: room
-  // for one event.
+  // Whether an output's next choice sees the raw logits: a model may then make it. (Typical-p is the host's.)
+  bool IsPlainChoice(const Generation& generation, int32_t output) const;
+
+  // Chooses the token at `position` of an output from the logits of the row before it, unless the model did so (`token`
+  // is not kNotChosen; the logits then matter only for log probabilities), and emits it unless it ends the output.
+  // `counts` may be null where the plan has no penalties. Returns whether the output goes on. REQUIRES: room for one
+  // event.
   bool WriteToken(Generation* generation, int32_t output, const TokenCounts* counts, std::span<const float> logits,
-                  int64_t position);
+                  int32_t token, int64_t position);
   // The first tokens of all outputs, from the logits of the prompt's last row: what they share is worked out once, so
-  // that many outputs take little longer than one. Those that go on are then kWaiting. REQUIRES: room for n events.
-  void WriteFirstTokens(Generation* generation, const TokenCounts* counts, std::span<const float> logits,
+  // that many outputs take little longer than one. Those that go on are then kWaiting. REQUIRES: room for n events;
+  // `token` as in WriteToken(), kNotChosen for n > 1.
+  void WriteFirstTokens(Generation* generation, const TokenCounts* counts, std::span<const float> logits, int32_t token,
                         int64_t position);
   // Emits the log probability of the prompt's token at `position`. REQUIRES: room for one event.
   void WritePromptLogprob(Generation* generation, std::span<const float> logits, int64_t position);

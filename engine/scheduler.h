@@ -22,6 +22,9 @@
 
 namespace statehouse {
 
+// Prompt rows per step whose logits are wanted, beside one row per slot: each costs a vocabulary of floats.
+inline constexpr int64_t kPromptLogitRows = 32;
+
 struct SchedulerLimits {
   int64_t max_rows = 0;           // rows of one step
   int64_t max_prompt_logits = 0;  // prompt rows of one step whose logits are wanted

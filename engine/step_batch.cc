@@ -10,6 +10,8 @@ absl::Status StepBuffers::Reserve(int64_t max_rows, int64_t max_sequences, int64
   sequences_.reserve(max_sequences);
   wanted_.reserve(max_logit_rows);
   logit_rows_.reserve(max_logit_rows);
+  uses_.reserve(max_logit_rows);
+  chosen_.resize(max_logit_rows);
   const int64_t bytes = max_logit_rows * vocab_size * static_cast<int64_t>(sizeof(float));
   if (logits_.Allocate(bytes)) return absl::OkStatus();
   return absl::ResourceExhaustedError(absl::StrCat("step buffers: the logits of ", max_logit_rows, " rows need ", bytes,
@@ -21,9 +23,11 @@ void StepBuffers::Clear() {
   sequences_.clear();
   wanted_.clear();
   logit_rows_.clear();
+  uses_.clear();
 }
 
-void StepBuffers::Add(Sequence* sequence, float* memory, std::span<const int32_t> tokens, int64_t first_logit) {
+void StepBuffers::Add(Sequence* sequence, float* memory, std::span<const int32_t> tokens, int64_t first_logit,
+                      const LogitUse& last_use) {
   StepSequence added;
   added.memory = memory;
   added.position = sequence->position;
@@ -34,12 +38,14 @@ void StepBuffers::Add(Sequence* sequence, float* memory, std::span<const int32_t
   for (int64_t row = first_logit; row < added.num_rows; ++row) {
     wanted_.push_back(added.first_row + static_cast<int32_t>(row));
     logit_rows_.push_back({sequence, sequence->position + row});
+    uses_.push_back(row + 1 == added.num_rows ? last_use : LogitUse{});
   }
 }
 
-absl::Status StepBuffers::Forward(Model* model) {
+absl::Status StepBuffers::Begin(Model* model) {
   const size_t num_logits = wanted_.size() * static_cast<size_t>(vocab_size_);
-  return model->Forward({tokens_, sequences_, wanted_}, {logits_.as<float>(), num_logits});
+  return model->BeginForward({tokens_, sequences_, wanted_},
+                             {{logits_.as<float>(), num_logits}, uses_, {chosen_.data(), wanted_.size()}});
 }
 
 }  // namespace statehouse

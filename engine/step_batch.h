@@ -13,6 +13,8 @@
 
 namespace statehouse {
 
+inline constexpr int32_t kNotChosen = -2;
+
 // A row whose logits are wanted: the token at `position` of a sequence was its input.
 struct LogitRow {
   Sequence* sequence;
@@ -28,14 +30,20 @@ class StepBuffers {
 
   void Clear();
   // Adds rows of one sequence: the inputs at its next positions. Logits are wanted from row `first_logit` on (counted
-  // within these rows; tokens.size() for none).
-  void Add(Sequence* sequence, float* memory, std::span<const int32_t> tokens, int64_t first_logit);
+  // within these rows; tokens.size() for none); `last_use` says what for in the last row, all others are copied.
+  void Add(Sequence* sequence, float* memory, std::span<const int32_t> tokens, int64_t first_logit,
+           const LogitUse& last_use);
   int64_t num_rows() const { return static_cast<int64_t>(tokens_.size()); }
 
-  // Runs all rows.
-  absl::Status Forward(Model* model);
+  // Runs all rows: begins, and waits for the results.
+  absl::Status Begin(Model* model);
+  absl::Status End(Model* model) { return model->EndForward(); }
   std::span<const LogitRow> logit_rows() const { return logit_rows_; }
+  // The token that the model chose from a logit row, -1 if it found none; kNotChosen where the host chooses.
+  int32_t token(int64_t logit_row) const { return uses_[logit_row].chooses ? chosen_[logit_row] : kNotChosen; }
+  // Empty where nobody wanted them on the host.
   std::span<const float> logits(int64_t logit_row) const {
+    if (!uses_[logit_row].copies) return {};
     return {logits_.as<float>() + logit_row * vocab_size_, static_cast<size_t>(vocab_size_)};
   }
 
@@ -44,8 +52,10 @@ class StepBuffers {
   std::vector<int32_t> tokens_;
   std::vector<StepSequence> sequences_;
   std::vector<int32_t> wanted_;       // row of each logit row
-  std::vector<LogitRow> logit_rows_;  // parallel to wanted_
-  kernels::AlignedBuffer logits_;     // [logit rows, vocab]
+  std::vector<LogitRow> logit_rows_;  // parallel to wanted_, as the next two
+  std::vector<LogitUse> uses_;
+  std::vector<int32_t> chosen_;
+  kernels::AlignedBuffer logits_;  // [logit rows, vocab]
 };
 
 }  // namespace statehouse

@@ -1,5 +1,6 @@
 #include "models/device.h"
 
+#include <algorithm>
 #include <optional>
 #include <string>
 
@@ -16,6 +17,8 @@ namespace {
 
 #ifdef STATEHOUSE_CUDA
 
+int CountGpus() { return kernels::CountDevices(); }
+
 // The GPU's name, or why it cannot be used.
 absl::StatusOr<std::string> UsableGpu(int index) {
   const auto found = kernels::GetDeviceProperties(index);
@@ -29,11 +32,24 @@ absl::StatusOr<std::string> UsableGpu(int index) {
 
 #else
 
+int CountGpus() { return 0; }
+
 absl::StatusOr<std::string> UsableGpu(int) {
   return absl::UnimplementedError("this build has no code for GPUs; build with -DSTATEHOUSE_CUDA=ON");
 }
 
 #endif
+
+// The first GPU that can be used, else the CPU and why the first one cannot.
+DeviceChoice ChooseFirst(const std::string& flag) {
+  absl::Status problem;
+  for (int gpu = 0; gpu < std::max(1, CountGpus()); ++gpu) {
+    const absl::StatusOr<std::string> name = UsableGpu(gpu);
+    if (name.ok()) return {.gpu = gpu, .why = absl::StrCat(flag, ": ", *name, " (cuda:", gpu, ")")};
+    problem.Update(name.status());
+  }
+  return {.gpu = -1, .why = absl::StrCat(flag, ": the CPU, because ", std::string(problem.message()))};
+}
 
 // -1 for the CPU, the number for a GPU (0 for "auto"); nothing if it is no device.
 std::optional<int> GpuOf(std::string_view wanted) {
@@ -58,11 +74,11 @@ absl::StatusOr<DeviceChoice> ChooseDevice(std::string_view wanted) {
   if (absl::Status status = CheckDeviceName(wanted); !status.ok()) return status;
   const std::string flag = absl::StrCat("--device ", std::string(wanted));
   const int gpu = *GpuOf(wanted);
+  if (wanted == "auto") return ChooseFirst(flag);
   if (gpu < 0) return DeviceChoice{.gpu = -1, .why = absl::StrCat(flag, ": the CPU")};
   const absl::StatusOr<std::string> name = UsableGpu(gpu);
   if (name.ok()) return DeviceChoice{.gpu = gpu, .why = absl::StrCat(flag, ": ", *name, " (cuda:", gpu, ")")};
   const std::string problem(name.status().message());
-  if (wanted == "auto") return DeviceChoice{.gpu = -1, .why = absl::StrCat(flag, ": the CPU, because ", problem)};
   return absl::Status(name.status().code(), absl::StrCat(flag, ": ", problem, "; --device cpu runs on the CPU"));
 }
 

@@ -1,6 +1,5 @@
 // FillDummyTensors(): weights for sizing and benchmarks, when only config.json is at hand.
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <string>
@@ -10,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/math/aligned_buffer.h"
 #include "models/content_hash.h"
+#include "models/element.h"
 #include "models/weight_loader.h"
 
 namespace statehouse {
@@ -23,18 +23,13 @@ uint64_t Mix(uint64_t x) {
   return x ^ (x >> 31);
 }
 
-uint16_t ToBF16(float value) {
-  const uint32_t bits = std::bit_cast<uint32_t>(value);
-  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-}
-
 // Uniform in (-limit, limit), four to one draw of 64 bits.
 void FillRow(uint64_t seed, float limit, int64_t size, uint16_t* out) {
   for (int64_t i = 0; i < size; i += 4) {
     uint64_t bits = Mix(seed + static_cast<uint64_t>(i));
     for (int64_t lane = i; lane < std::min(i + 4, size); ++lane, bits >>= 16) {
       const float unit = (static_cast<float>(bits & 0xffffu) - 32767.5f) * (1.0f / 32768.0f);
-      out[lane] = ToBF16(unit * limit);
+      out[lane] = FloatToBf16(unit * limit);
     }
   }
 }
@@ -54,17 +49,19 @@ absl::Status FillMatrix(const TensorSpec& spec, uint64_t seed, LoadOptions::DTyp
     FillRow(Mix(seed ^ Mix(static_cast<uint64_t>(row))), limit, cols, out + row * cols);
   });
   const kernels::SourceMatrix source = {out, kernels::SourceType::kBF16, rows, cols};
-  if (spec.sink != nullptr) return spec.sink->Accept(source, pool);
-  kernels::WeightType type = kernels::WeightType::kBF16;
-  if (dtype == LoadOptions::DType::kF32) type = kernels::WeightType::kF32;
-  if (dtype == LoadOptions::DType::kInt8 && spec.int8_mode == Int8Mode::kQuantise) type = kernels::WeightType::kInt8;
-  auto packed = kernels::PackedMatrix::Pack(source, type, pool);
-  if (!packed.ok()) {
-    return absl::Status(packed.status().code(),
-                        absl::StrCat("dummy tensor ", spec.name, ": ", std::string(packed.status().message())));
+  absl::Status status;
+  if (spec.sink != nullptr) {
+    status = spec.sink->Accept(source, pool);
+  } else {
+    kernels::WeightType type = kernels::WeightType::kBF16;
+    if (dtype == LoadOptions::DType::kF32) type = kernels::WeightType::kF32;
+    if (dtype == LoadOptions::DType::kInt8 && spec.int8_mode == Int8Mode::kQuantise) type = kernels::WeightType::kInt8;
+    auto packed = kernels::PackedMatrix::Pack(source, type, pool);
+    status = packed.status();
+    if (packed.ok()) *spec.matrix = *std::move(packed);
   }
-  *spec.matrix = *std::move(packed);
-  return absl::OkStatus();
+  if (status.ok()) return status;
+  return absl::Status(status.code(), absl::StrCat("dummy tensor ", spec.name, ": ", std::string(status.message())));
 }
 
 }  // namespace

@@ -1,7 +1,9 @@
-// Elements of a checkpoint's tensors as float32, exactly. Thread-safety: pure functions.
+// Elements of a checkpoint's tensors as float32, exactly, and rounded to what a model holds. Thread-safety: pure
+// functions.
 #pragma once
 
 #include <bit>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -34,6 +36,31 @@ inline float ElementAt(const void* tensor, kernels::SourceType type, int64_t idx
   uint16_t bits;
   std::memcpy(&bits, data + idx * 2, 2);
   return type == SourceType::kF16 ? HalfToFloat(bits) : std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
+}
+
+// Rounded to nearest, ties to even. REQUIRES: not NaN. Beyond the largest bf16 the result is infinite.
+inline uint16_t FloatToBf16(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+
+// Elements [first, first + count) of a tensor as bf16 or float32. False if one is NaN or infinite, as stored or once
+// rounded.
+inline bool CopyElements(const void* tensor, kernels::SourceType type, int64_t first, int64_t count, bool to_bf16,
+                         void* out) {
+  bool all_finite = true;
+  for (int64_t i = 0; i < count; ++i) {
+    const float value = ElementAt(tensor, type, first + i);
+    all_finite = all_finite && std::isfinite(value);
+    if (to_bf16) {
+      const uint16_t rounded = FloatToBf16(value);
+      all_finite = all_finite && (rounded & 0x7f80u) != 0x7f80u;
+      static_cast<uint16_t*>(out)[i] = rounded;
+    } else {
+      static_cast<float*>(out)[i] = value;
+    }
+  }
+  return all_finite;
 }
 
 }  // namespace statehouse

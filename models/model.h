@@ -39,6 +39,31 @@ struct StepBatch {
   std::span<const int32_t> logit_rows;      // rows whose logits are wanted, ascending
 };
 
+// How a row's token is chosen, by the recipe of docs/sampling.md, where nothing edits the logits before.
+struct TokenChoice {
+  float temperature = 1;  // 0: greedy
+  int64_t top_k = 0;      // 0: off
+  double top_p = 1.0;     // (0, 1]
+  double min_p = 0.0;     // [0, 1]
+  uint64_t seed = 0;
+  int32_t output = 0;
+  int64_t position = 0;  // of the chosen token
+};
+
+// What becomes of one row's logits.
+struct LogitUse {
+  bool copies = true;    // they are wanted on the host
+  bool chooses = false;  // only where the model does: Model::chooses_tokens()
+  TokenChoice choice;
+};
+
+// Where a step's results go. The memory must stay until Model::EndForward().
+struct StepResults {
+  std::span<float> logits;         // [logit_rows.size(), vocab_size]; rows that are not copied keep what they hold
+  std::span<const LogitUse> uses;  // one per logit row, or none: all are copied
+  std::span<int32_t> tokens;       // one per logit row with `chooses`: the id, or -1 where no logit is above -infinity
+};
+
 class Model {
  public:
   virtual ~Model() = default;
@@ -75,9 +100,12 @@ class Model {
     return AllocateHostSlots(slot_bytes, num_slots);
   }
   // Bytes of device memory that slots may take, beside steps of up to max_rows rows with max_logit_rows logits. Nothing
-  // where slots are in host memory, which is the operator's to divide.
-  virtual std::optional<int64_t> BytesForSlots(int64_t max_rows, int64_t max_logit_rows) const { return std::nullopt; }
+  // where slots are in host memory, which is the operator's to divide. INTERNAL if the device does not answer.
+  virtual absl::StatusOr<std::optional<int64_t>> BytesForSlots(int64_t max_rows, int64_t max_logit_rows) const {
+    return std::nullopt;
+  }
   // Logits are often written to this memory: a device may copy to it faster. Before it is freed, call with nothing.
+  // Where that is refused, steps are slower but the same, and LoadOptions::on_warning hears of it.
   virtual void RegisterLogits(std::span<float> logits) {}
 
   // Makes room for steps of up to max_rows rows with up to max_logit_rows logits. Call before Forward(), once or to
@@ -90,10 +118,26 @@ class Model {
   // An error means that the device failed, never that the input was bad.
   virtual absl::Status Forward(const StepBatch& batch, std::span<float> logits) = 0;
 
+  // Forward() in two halves, so that the caller can do something else meanwhile; nothing else is called between the
+  // two. What the two spans refer to must stay until the second. A model that computes on the caller's thread does so
+  // there.
+  virtual absl::Status BeginForward(const StepBatch& batch, const StepResults& results) {
+    begun_ = batch;
+    results_ = results;
+    return absl::OkStatus();
+  }
+  virtual absl::Status EndForward() { return Forward(begun_, results_.logits); }
+  // Whether it chooses tokens itself, where the logits are (LogitUse::chooses).
+  virtual bool chooses_tokens() const { return false; }
+
   // The switch-over of a slot that holds exactly retention().shape().switch_over (> 0) tokens, in num_switch_units()
   // slices (layer × head), each called once, in any order, with nothing else in between for that slot.
   int64_t num_switch_units() const { return config().num_layers * config().heads_kv; }
   virtual void SwitchOver(float* memory, int64_t unit) = 0;
+
+ private:
+  StepBatch begun_;
+  StepResults results_;
 };
 
 struct LoadOptions {
@@ -112,6 +156,9 @@ struct LoadOptions {
   std::function<void(int64_t, int64_t)> progress;
   // Hears which device was taken, and why. May be empty.
   std::function<void(const std::string&)> on_device;
+  // Hears what makes the model slower than it might be, and why; at load and later. May be empty; else it must be
+  // callable as long as the model lives.
+  std::function<void(const std::string&)> on_warning;
 };
 
 // "auto", "f32", "bf16" or "int8", as --dtype takes them. INVALID_ARGUMENT lists them.

@@ -17,7 +17,8 @@ namespace statehouse {
 class MatrixSink {
  public:
   virtual ~MatrixSink() = default;
-  // INVALID_ARGUMENT if a value is NaN or infinite. `source` is only valid during the call.
+  // INVALID_ARGUMENT if a value is NaN or infinite, or becomes so in the type it is held in. `source` is only valid
+  // during the call.
   virtual absl::Status Accept(const kernels::SourceMatrix& source, kernels::ThreadPool& pool) = 0;
   virtual bool filled() const = 0;
   virtual int64_t bytes() const = 0;

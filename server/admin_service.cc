@@ -32,14 +32,11 @@ void FillSessions(const ServedModel& model, v1::GetStatusResponse* response) {
 
 grpc::ServerUnaryReactor* AdminService::GetStatus(grpc::CallbackServerContext* context, const v1::GetStatusRequest*,
                                                   v1::GetStatusResponse* response) {
-  // What a shared store holds is asked of it.
-  return QueuedCall(
-      environment_, context, "GetStatus", /*bytes=*/0,
-      [=, this](const CallInfo&) -> absl::Status {
-        Fill(response);
-        return absl::OkStatus();
-      },
-      environment_->session_work);
+  // All of it is counted here: no disk and no store is asked.
+  return UnaryCall(environment_, context, "GetStatus", [=, this](const CallInfo&) -> absl::Status {
+    Fill(response);
+    return absl::OkStatus();
+  });
 }
 
 void AdminService::Fill(v1::GetStatusResponse* response) const {
@@ -47,14 +44,13 @@ void AdminService::Fill(v1::GetStatusResponse* response) const {
   response->mutable_build()->set_version(build.version);
   response->mutable_build()->set_commit(build.commit);
   response->mutable_build()->set_type(build.build_type);
-  response->mutable_build()->set_device(device_);
   response->set_uptime(absl::ToDoubleSeconds(absl::Now() - start_));
   response->mutable_memory()->set_resident(ResidentBytes());
   response->set_prompt_tokens(environment_->metrics->prompt_tokens.load(std::memory_order_relaxed));
   response->set_completion_tokens(environment_->metrics->generation_tokens.load(std::memory_order_relaxed));
   const ServedModel* model = environment_->model->get();
   if (model == nullptr) return;
-  if (!model->device.empty()) response->mutable_build()->set_device(model->device);
+  response->mutable_build()->set_device(model->device);
 
   const EngineStatus status = model->engine->GetStatus();
   const EngineOptions& options = model->engine->options();
@@ -68,7 +64,7 @@ void AdminService::Fill(v1::GetStatusResponse* response) const {
   response->mutable_queue()->set_max_requests(options.max_num_queued_reqs);
   response->mutable_queue()->set_tokens(status.tokens_queued);
   response->mutable_queue()->set_max_tokens(options.max_num_queued_tokens);
-  *response->mutable_machine() = model->machine;
+  if (model->machine.has_value()) *response->mutable_machine() = *model->machine;
   response->mutable_memory()->set_weights(status.weight_bytes);
   response->mutable_memory()->set_slots(status.state_bytes);
   response->mutable_memory()->set_workspace(status.workspace_bytes);

@@ -1,8 +1,6 @@
 // The wire's Admin service: GetStatus answers also while the model loads. Thread-safety: any thread, as gRPC calls it.
 #pragma once
 
-#include <string>
-
 #include "absl/time/clock.h"
 #include "server/call_environment.h"
 #include "statehouse/v1/admin.grpc.pb.h"
@@ -11,9 +9,8 @@ namespace statehouse {
 
 class AdminService final : public v1::Admin::CallbackService {
  public:
-  // `environment` must outlive all calls. `device` as in Build.device.
-  AdminService(const CallEnvironment* environment, std::string device)
-      : environment_(environment), device_(std::move(device)) {}
+  // `environment` must outlive all calls.
+  explicit AdminService(const CallEnvironment* environment) : environment_(environment) {}
 
   grpc::ServerUnaryReactor* GetStatus(grpc::CallbackServerContext* context, const v1::GetStatusRequest* request,
                                       v1::GetStatusResponse* response) override;
@@ -22,7 +19,6 @@ class AdminService final : public v1::Admin::CallbackService {
   void Fill(v1::GetStatusResponse* response) const;
 
   const CallEnvironment* const environment_;
-  const std::string device_;
   const absl::Time start_ = absl::Now();
 };
 

@@ -46,7 +46,8 @@ class BlockingCall : public Reactor, public std::enable_shared_from_this<Blockin
             return cancelled() ? absl::CancelledError("the client went away before the call was answered")
                                : run(record_.info);
           },
-          [this, self = self_](const absl::Status& ended) { this->Finish(record_.Conclude(ended)); });
+          [this, self = self_](const absl::Status& ended) { this->Finish(record_.Conclude(ended)); },
+          record_.info.principal);
     }
     if (!status.ok()) this->Finish(record_.Conclude(status));
   }

@@ -3,6 +3,8 @@
 
 #include <atomic>
 #include <cstdint>
+#include <set>
+#include <string>
 
 #include "server/auth.h"
 #include "server/call_table.h"
@@ -29,6 +31,7 @@ struct CallEnvironment {
   CallTable* calls = nullptr;
   ServerMetrics* metrics = nullptr;
   Log* log = nullptr;
+  std::set<std::string> operators;       // --operators: principals that may do what concerns everybody's sessions
   bool log_prompts = false;              // --log-prompts
   int64_t max_message_bytes = 64 << 20;  // --max-message-bytes
   absl::Duration stuck_write_timeout =

@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "engine/errors.h"
 #include "server/field_checks.h"
 
@@ -104,7 +103,7 @@ void ToProto(const SessionInfo& info, v1::Session* out) {
   out->set_turns(info.turns);
   out->set_lease_owner(info.lease.owner);
   if (!info.lease.owner.empty()) {
-    out->set_lease_seconds(std::max(0.0, absl::ToDoubleSeconds(info.lease.expires - absl::Now())));
+    out->set_lease_seconds(std::max(0.0, absl::ToDoubleSeconds(info.lease.left)));
   }
   out->set_shared(info.spec.shared);
   out->set_damage(info.damage);

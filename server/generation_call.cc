@@ -1,5 +1,6 @@
 #include "server/generation_call.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace statehouse {
@@ -7,6 +8,8 @@ namespace {
 
 // A write that takes longer has met a reader that is behind.
 constexpr absl::Duration kSlowWrite = absl::Milliseconds(100);
+// Where a call with the same idempotency key waits for this one, which nobody reads any more, most likely.
+constexpr absl::Duration kSupersededWrite = absl::Seconds(1);
 // A large message gets the stuck-write timeout once more for each of these.
 constexpr int64_t kBytesPerTimeout = 1 << 20;
 
@@ -25,7 +28,7 @@ void GenerationCall::Begin() {
     WorkQueue* const queue = request_->has_session() ? environment_->session_work : environment_->work;
     status = queue->Post(
         static_cast<int64_t>(request_->ByteSizeLong()), [this, self = self_] { return Submit(); },
-        [this, self = self_](const absl::Status& submitted) { Submitted(submitted); });
+        [this, self = self_](const absl::Status& submitted) { Submitted(submitted); }, run_.principal());
   }
   if (!status.ok()) FinishLocked(status);
 }
@@ -36,11 +39,24 @@ absl::Status GenerationCall::Submit() {
     if (client_left_) return absl::CancelledError("the client went away before the request was queued");
   }
   // Without the lock: tokenising may take long, and nothing else touches run_ until submitted_ is set.
-  return run_.Submit(*request_, this);
+  if (absl::Status status = run_.Prepare(*request_); !status.ok()) return status;
+  submits_again_ = run_.may_block();
+  return submits_again_ ? absl::OkStatus() : run_.Submit(*request_, this);
 }
 
-void GenerationCall::Submitted(const absl::Status& status) {
+absl::Status GenerationCall::SubmitWhereItMayBlock() {
+  return environment_->session_work->Post(
+      /*bytes=*/0, [this, self = self_] { return run_.Submit(*request_, this); },
+      [this, self = self_](const absl::Status& submitted) { Submitted(submitted); }, run_.principal());
+}
+
+void GenerationCall::Submitted(const absl::Status& prepared) {
   std::lock_guard<std::mutex> lock(mu_);
+  absl::Status status = prepared;
+  if (status.ok() && std::exchange(submits_again_, false)) {
+    status = SubmitWhereItMayBlock();
+    if (status.ok()) return;
+  }
   if (!status.ok()) {
     run_.Cancel();
     return FinishLocked(status);
@@ -77,7 +93,7 @@ void GenerationCall::EndLocked(const absl::Status& status) {
   if (!run_.needs_settling()) return FinishLocked(status);
   settling_ = true;
   const absl::Status posted = environment_->settling->Post(
-      /*bytes=*/0, [this, self = shared_from_this(), status] { return run_.Settle(status); },
+      /*bytes=*/0, [this, self = shared_from_this(), status, lost = client_lost_] { return run_.Settle(status, lost); },
       [this, self = shared_from_this()](const absl::Status& settled) {
         std::lock_guard<std::mutex> lock(mu_);
         settling_ = false;
@@ -86,7 +102,8 @@ void GenerationCall::EndLocked(const absl::Status& status) {
           *event_.mutable_done()->mutable_cache() = *run_.cache();
         }
         FinishLocked(settled);
-      });
+      },
+      run_.principal());
   if (!posted.ok()) FinishLocked(posted);  // the queue has no bounds
 }
 
@@ -105,17 +122,19 @@ void GenerationCall::WriteEnded(bool is_ok) {
   std::lock_guard<std::mutex> lock(mu_);
   writing_ = false;
   if (absl::Now() - waiting_since_ > kSlowWrite) run_.ReaderWasSlow();
-  if (is_ok && !settling_) run_.Delivered();
-  if (!is_ok && !client_left_) {
-    client_left_ = true;
-    if (submitted_) run_.Cancel();
-  }
+  if (is_ok) run_.Delivered();
+  if (!is_ok) ClientLeftLocked();
   AdvanceLocked();
 }
 
 void GenerationCall::ClientLeft() {
   std::lock_guard<std::mutex> lock(mu_);
-  client_left_ = true;
+  ClientLeftLocked();
+}
+
+void GenerationCall::ClientLeftLocked() {
+  if (std::exchange(client_left_, true)) return;
+  client_lost_ = !submitted_ || !run_.is_cancelled();
   if (submitted_) run_.Cancel();
 }
 
@@ -140,8 +159,12 @@ void GenerationCall::OnTick() {
   std::lock_guard<std::mutex> lock(mu_);
   if (gone_ || !(writing_ || finished_)) return;
   const absl::Duration waited = absl::Now() - waiting_since_;
-  if (waited <= environment_->stuck_write_timeout) return;
-  if (waited > environment_->stuck_write_timeout * (1 + MessageBytes() / kBytesPerTimeout)) context_->TryCancel();
+  // While a write is under way, nothing else uses run_.
+  const bool is_superseded = writing_ && run_.is_superseded();
+  const absl::Duration patience = is_superseded
+                                      ? std::min(kSupersededWrite, environment_->stuck_write_timeout)
+                                      : environment_->stuck_write_timeout * (1 + MessageBytes() / kBytesPerTimeout);
+  if (waited > patience) context_->TryCancel();
 }
 
 }  // namespace statehouse

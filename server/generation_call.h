@@ -1,10 +1,11 @@
 // What Generate and GenerateOnce have in common: the life of a call around its GenerationRun.
 //
-// Life: Begin() → Submit() on the work queue → events are passed on whenever some arrive or a write ends → the turn of
-// a session is settled on a queue → Finish → the reactor's OnDone(), which lets go of the last reference. Events that
-// wait for a write stay in the engine's bounded queue, so a slow reader costs one message of memory here. A message
-// that the client does not take for too long, the last one included, ends the call. Thread-safety: callbacks come from
-// several threads; mu_ orders them.
+// Life: Begin() → Submit() on the work queue (a prompt whose beginning lies on a disk then goes on to the queue of what
+// may block, so that it holds up none whose does not) → events are passed on whenever some arrive or a write ends → the
+// turn of a session is settled on a queue → Finish → the reactor's OnDone(), which lets go of the last reference.
+// Events that wait for a write stay in the engine's bounded queue, so a slow reader costs one message of memory here. A
+// message that the client does not take for too long, the last one included, ends the call. Thread-safety: callbacks
+// come from several threads; mu_ orders them.
 #pragma once
 
 #include <memory>
@@ -51,9 +52,13 @@ class GenerationCall : public EventPump::Client, private EventStream::Listener {
   void OnTick() override;    // pump
   void OnEvents() override;  // engine thread
 
-  absl::Status Submit();                       // work queue
+  absl::Status Submit();  // work queue
+  // Once more, on the queue of what may block. mu_ is held.
+  absl::Status SubmitWhereItMayBlock();
   void Submitted(const absl::Status& status);  // work queue
   void AdvanceLocked();
+  // Nothing is passed on any more.
+  void ClientLeftLocked();
   // Settles the turn of a session first, on a queue; then FinishLocked().
   void EndLocked(const absl::Status& status);
   void FinishLocked(const absl::Status& status);
@@ -65,8 +70,10 @@ class GenerationCall : public EventPump::Client, private EventStream::Listener {
   std::mutex mu_;
   GenerationRun run_;  // guarded by mu_ once submitted, as all below
   absl::Status failure_;
+  bool submits_again_ = false;  // it was prepared, and has to wait for a disk
   bool submitted_ = false;
   bool client_left_ = false;  // nothing is passed on any more
+  bool client_lost_ = false;  // it left, and nobody had asked to stop
   bool writing_ = false;
   bool settling_ = false;  // run_ belongs to the queue
   bool finished_ = false;

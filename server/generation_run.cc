@@ -46,7 +46,7 @@ absl::Status GenerationRun::Identify(grpc::CallbackServerContext* context) {
   return status;
 }
 
-absl::Status GenerationRun::Submit(const v1::GenerateRequest& request, EventStream::Listener* listener) {
+absl::Status GenerationRun::Prepare(const v1::GenerateRequest& request) {
   absl::StatusOr<const ServedModel*> model = environment_->model->Find(request.model());
   if (!model.ok()) return model.status();
   model_ = *model;
@@ -60,14 +60,20 @@ absl::Status GenerationRun::Submit(const v1::GenerateRequest& request, EventStre
   if (request.has_session()) {
     if (absl::Status status = BeginTurn(request, converted->get()); !status.ok()) return status;
   }
-  std::vector<int32_t> prompt = turn_ == nullptr ? (*converted)->prompt : turn_->input();
+  converted_ = *std::move(converted);
+  may_block_ = turn_ == nullptr && PrefixUse::MayBlock(request, *model_, info_.principal, *converted_);
+  return absl::OkStatus();
+}
+
+absl::Status GenerationRun::Submit(const v1::GenerateRequest& request, EventStream::Listener* listener) {
+  std::vector<int32_t> prompt = turn_ == nullptr ? converted_->prompt : turn_->input();
   prompt_tokens_ = static_cast<int64_t>(prompt.size());
-  paces_.resize((*converted)->n);
+  paces_.resize(converted_->n);
   if (turn_ == nullptr) {  // a session goes on from its own snapshots
-    absl::Status status = prefix_.Prepare(request, *model_, info_.principal, converted->get());
+    absl::Status status = prefix_.Prepare(request, *model_, info_.principal, converted_.get());
     if (!status.ok()) return status;
   }
-  if (absl::Status status = Start(*std::move(converted)); !status.ok()) {
+  if (absl::Status status = Start(std::move(converted_)); !status.ok()) {
     turn_.reset();  // its session is as before
     return status;
   }
@@ -90,7 +96,9 @@ absl::Status GenerationRun::BeginTurn(const v1::GenerateRequest& request, Reques
 absl::Status GenerationRun::Start(std::unique_ptr<Request> request) {
   if (ticket_->cancelled()) return absl::CancelledError("cancelled before the request was queued");
   if (turn_ != nullptr && turn_->is_repeated()) {
-    stream_ = turn_->Replay(*request, *model_);
+    absl::StatusOr<std::shared_ptr<EventStream>> first = turn_->Replay(*request, *model_);
+    if (!first.ok()) return first.status();
+    stream_ = *std::move(first);
     ticket_->Leave();
     return absl::OkStatus();
   }
@@ -102,11 +110,14 @@ absl::Status GenerationRun::Start(std::unique_ptr<Request> request) {
   return absl::OkStatus();
 }
 
-absl::Status GenerationRun::Settle(const absl::Status& ended) {
+absl::Status GenerationRun::Settle(const absl::Status& ended, bool client_lost) {
   const absl::Time begin = absl::Now();
-  // Of a server that stops, the caller goes to another one with the same key, and wants the whole answer there.
+  // A caller whose stream broke off, or whose server stops, asks again with the same key, here or elsewhere, and wants
+  // the whole answer then. One that set a deadline and is late has given up.
   const bool is_stopped = environment_->shut_down.load(std::memory_order_acquire);
-  const absl::Status status = turn_->Settle(ended, converter_->answer(), num_delivered_, may_come_back_ && is_stopped);
+  const bool is_late = begin + kDeadlineSlack >= info_.deadline;
+  const bool comes_back = may_come_back_ && (is_stopped || (client_lost && !is_late));
+  const absl::Status status = turn_->Settle(ended, converter_->answer(), num_delivered_, comes_back);
   environment_->metrics->ObserveTurn(turn_->outcome().committed(), turn_->outcome().repeated(), absl::Now() - begin);
   return status;
 }

@@ -28,16 +28,24 @@ class GenerationRun {
 
   // Reads the call's metadata; quick.
   absl::Status Identify(grpc::CallbackServerContext* context);
-  // Converts and submits; may take long. From then on `listener` hears of events, until Detach().
+  // Whose call it is. REQUIRES: Identify() was called.
+  const std::string& principal() const { return info_.principal; }
+  // Converts, and begins the turn of a session: may take long, and blocks with a session. REQUIRES: Identify()
+  // returned OK.
+  absl::Status Prepare(const v1::GenerateRequest& request);
+  // Has Submit() to fetch something from a disk or a network? REQUIRES: Prepare() returned OK.
+  bool may_block() const { return may_block_; }
+  // From then on `listener` hears of events, until Detach(). REQUIRES: Prepare() returned OK.
   absl::Status Submit(const v1::GenerateRequest& request, EventStream::Listener* listener);
   // No call of the listener happens after this returns.
   void Detach();
   // The next event of the wire; REQUIRES: Submit() returned OK.
   EventConverter::Result Take(v1::GenerateEvent* event);
   // A turn of a session must be settled before the request is concluded: may block. Returns what the call is to end
-  // with. REQUIRES: Take() returned kDone.
+  // with. `client_lost`: the client went away before anybody asked the request to stop. REQUIRES: Take() returned
+  // kDone.
   bool needs_settling() const { return turn_ != nullptr; }
-  absl::Status Settle(const absl::Status& ended);
+  absl::Status Settle(const absl::Status& ended, bool client_lost);
   // What was taken so far has been sent.
   void Delivered() { num_delivered_ = converter_->num_tokens(); }
   // Where a turn left its session; null: there was none, or it never began.
@@ -49,6 +57,11 @@ class GenerationRun {
   void Cancel() {
     if (stream_ != nullptr) stream_->Cancel();
   }
+  // Has it been asked to stop, by Cancel or by a call that takes over? REQUIRES: Submit() has returned.
+  bool is_cancelled() const { return stream_ != nullptr && stream_->cancelled(); }
+  // A call with the same idempotency key waits for this one's end. REQUIRES: Submit() has returned OK, and Settle() was
+  // not called.
+  bool is_superseded() const { return turn_ != nullptr && turn_->is_superseded(); }
   // Events waited for the reader: until all of them are taken, their times say nothing about the engine.
   void ReaderWasSlow() { behind_ = true; }
 
@@ -76,6 +89,8 @@ class GenerationRun {
   const absl::Time start_ = absl::Now();
   CallInfo info_;
   const ServedModel* model_ = nullptr;
+  std::unique_ptr<Request> converted_;  // until it is submitted
+  bool may_block_ = false;
   std::shared_ptr<EventStream> stream_;
   std::optional<EventConverter> converter_;
   std::unique_ptr<SessionTurn> turn_;  // null: no session

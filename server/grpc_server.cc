@@ -116,12 +116,12 @@ absl::Status RemoveStaleSocket(const std::string& path) {
 
 class CallbackGrpcServer final : public GrpcServer {
  public:
-  CallbackGrpcServer(const CallEnvironment* environment, std::string device)
+  explicit CallbackGrpcServer(const CallEnvironment* environment)
       : generation_(environment),
         tokenizer_(environment),
         models_(environment),
         sessions_(environment),
-        admin_(environment, std::move(device)),
+        admin_(environment),
         health_({v1::Generation::service_full_name(), v1::Tokenizer::service_full_name(),
                  v1::Models::service_full_name(), v1::Sessions::service_full_name(), v1::Admin::service_full_name()}) {}
   ~CallbackGrpcServer() override { Stop(absl::Now()); }
@@ -201,9 +201,9 @@ bool IsLoopback(const std::string& host) {
 }
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const ListenOptions& options,
-                                                              const CallEnvironment* environment, std::string device) {
+                                                              const CallEnvironment* environment) {
   if (absl::Status status = CheckOptions(options); !status.ok()) return status;
-  auto server = std::make_unique<CallbackGrpcServer>(environment, std::move(device));
+  auto server = std::make_unique<CallbackGrpcServer>(environment);
   if (absl::Status status = server->Listen(options); !status.ok()) return status;
   return std::unique_ptr<GrpcServer>(std::move(server));
 }

@@ -31,9 +31,9 @@ struct ListenOptions {
 class GrpcServer {
  public:
   // INVALID_ARGUMENT names the flag to change; UNAVAILABLE names an address that cannot be listened on. `environment`
-  // must outlive the server. `device` as in Build.device.
+  // must outlive the server.
   static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const ListenOptions& options,
-                                                           const CallEnvironment* environment, std::string device);
+                                                           const CallEnvironment* environment);
   virtual ~GrpcServer() = default;  // Stop(now)
 
   virtual int port() const = 0;                      // in use; 0 without TCP

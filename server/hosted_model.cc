@@ -8,6 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "engine/admission.h"
 #include "engine/state/host_memory.h"
+#include "models/device.h"
 #include "models/sizing.h"
 #include "server/machine_rates.h"
 
@@ -127,9 +128,12 @@ absl::StatusOr<std::unique_ptr<HostedModel>> HostedModel::Load(const HostedModel
   if (absl::Status status = CheckOptions(options.engine); !status.ok()) return status;  // loading may take minutes
   std::unique_ptr<HostedModel> hosted(new HostedModel);
   hosted->pool_ = std::make_unique<kernels::ThreadPool>(options.threads);
+  const absl::StatusOr<DeviceChoice> device = ChooseDevice(options.checkpoint.load.device);
+  if (!device.ok()) return device.status();
+  const bool is_cpu = device->gpu < 0;
   // Before there is a model, so that the memory which this takes adds nothing to the most that is ever used.
-  v1::Machine machine;
-  if (options.measure_machine) machine = MeasureMachine(*hosted->pool_);
+  std::optional<v1::Machine> machine;
+  if (options.measure_machine && is_cpu) machine = MeasureMachine(*hosted->pool_);
   auto checkpoint = LoadCheckpoint(options.directory, options.checkpoint, hosted->pool_.get());
   if (!checkpoint.ok()) return checkpoint.status();
   hosted->checkpoint_ = *std::move(checkpoint);
@@ -138,12 +142,10 @@ absl::StatusOr<std::unique_ptr<HostedModel>> HostedModel::Load(const HostedModel
   hosted->engine_ = *std::move(engine);
   hosted->served_ = MakeServed(options.served_name.empty() ? hosted->checkpoint_.name : options.served_name,
                                hosted->checkpoint_, hosted->engine_.get());
-  const Model& loaded = *hosted->checkpoint_.model;
-  if (loaded.device() == "cpu") {
-    hosted->served_.machine = std::move(machine);
-  } else {
-    hosted->served_.device = loaded.device_name();
-  }
+  hosted->served_.machine = std::move(machine);
+  const int threads = hosted->pool_->num_threads();
+  hosted->served_.device = is_cpu ? absl::StrCat("cpu, ", threads, threads == 1 ? " thread" : " threads")
+                                  : hosted->checkpoint_.model->device_name();
   if (options.sessions.has_value()) {
     if (absl::Status status = hosted->OpenSessions(*options.sessions); !status.ok()) return status;
   }

@@ -25,7 +25,7 @@ struct HostedModelOptions {
   int threads = 0;                          // 0: one per core
   bool enable_prefix_caching = false;
   PrefixCacheOptions prefix_cache;  // memory_bytes 0: as much as all slots, at most a quarter of what the host has free
-  bool measure_machine = false;     // fills in ServedModel::machine
+  bool measure_machine = false;     // fills in ServedModel::machine, if the CPU is what computes
 };
 
 class HostedModel {

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <random>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -14,11 +15,12 @@
 namespace statehouse {
 namespace {
 
-// Unique among the servers that share a store, and among this one's lives.
+// Unique among the servers that share a store, and among this one's lives: in containers, host names and process ids
+// come again.
 std::string DefaultReplicaId() {
   std::array<char, 256> host{};
   if (gethostname(host.data(), host.size() - 1) != 0) host[0] = '\0';
-  return absl::StrCat(host.data(), "-", getpid());
+  return absl::StrCat(host.data(), "-", getpid(), "-", absl::Hex(std::random_device()(), absl::kZeroPad8));
 }
 
 }  // namespace
@@ -95,6 +97,8 @@ absl::StatusOr<std::unique_ptr<HostedSessions>> HostedSessions::Open(const Sessi
   options.default_durability = settings.durability;
   options.async_lag = settings.async_lag;
   options.max_replay_tokens = settings.max_replay_tokens;
+  options.is_batch_invariant = here.numeric.is_batch_invariant;
+  options.on_upkeep_failure = settings.on_upkeep_failure;
   auto store = SessionStore::Open(options);
   if (!store.ok()) return store.status();
   sessions->store_ = *std::move(store);

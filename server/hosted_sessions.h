@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -30,7 +31,9 @@ struct SessionSettings {
   int64_t max_bytes_per_principal = 0;           // --max-session-bytes-per-principal
   int64_t host_bytes = int64_t{1} << 30;         // --snapshot-host-memory
   int64_t disk_bytes = 0;                        // --snapshot-disk-space; 0: no bound
-  std::string replica_id;                        // --replica-id; "": host name and process id
+  std::string replica_id;                        // --replica-id; "": host name, process id, random digits
+  // As SessionStoreOptions says.
+  std::function<void(const std::string& what)> on_upkeep_failure = {};
 };
 
 // INVALID_ARGUMENT names the flag. Before anything is opened.

@@ -1,10 +1,10 @@
 // Transfers of sessions into this server that are under way, or broke off and may go on. They live in memory, bounded
-// in number and bytes; one that nobody goes on with for an hour is forgotten. Thread-safety: any thread; one caller at
-// a time may add to a transfer.
+// in number and bytes; one that nobody goes on with for an hour is forgotten. Thread-safety: any thread.
 #pragma once
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <utility>
@@ -19,32 +19,51 @@ class ImportTable {
  public:
   struct Limits {
     int64_t max_transfers_per_principal = 4;
-    int64_t max_bytes = int64_t{4} << 30;  // of all transfers
+    int64_t max_bytes = int64_t{4} << 30;                // of all transfers
+    int64_t max_bytes_per_principal = int64_t{3} << 30;  // of one principal's, so that others find room beside it
     absl::Duration keep = absl::Hours(1);
   };
+
+  // The right to add to a transfer. Without Take() what has arrived stays in the table. Thread-safety: one thread.
+  class Opened {
+   public:
+    ~Opened();
+    Opened(const Opened&) = delete;
+    Opened& operator=(const Opened&) = delete;
+
+    // INVALID_ARGUMENT: `offset` is not where it ends. RESOURCE_EXHAUSTED: too large for the room that is left.
+    absl::Status Append(int64_t offset, const std::string& data);
+    // It is whole: its bytes, and the end of it. Nothing may be appended then.
+    std::string Take();
+
+   private:
+    friend class ImportTable;
+    using Key = std::pair<std::string, std::string>;
+    Opened(ImportTable* table, Key key) : table_(table), key_(std::move(key)) {}
+    ImportTable* table_;  // null until it is open
+    const Key key_;       // principal and id
+  };
+
   ImportTable() : ImportTable(Limits()) {}
   explicit ImportTable(const Limits& limits) : limits_(limits) {}
 
   // Bytes that have arrived; 0 if there is no such transfer.
   int64_t Offset(const std::string& principal, const std::string& id);
-  // Begins it, or goes on with it. ABORTED: another call is at it. RESOURCE_EXHAUSTED: too many.
-  absl::Status Open(const std::string& principal, const std::string& id);
-  // REQUIRES: opened, for the three below. INVALID_ARGUMENT: `offset` is not where it ends. RESOURCE_EXHAUSTED: too
-  // large for the room that is left.
-  absl::Status Append(const std::string& principal, const std::string& id, int64_t offset, const std::string& data);
-  // It broke off: what has arrived stays.
-  void Close(const std::string& principal, const std::string& id);
-  // It is whole: its bytes, and the end of it.
-  std::string Take(const std::string& principal, const std::string& id);
+  // Begins it, or goes on with it. The table must outlive what it returns. ABORTED: another call is at it.
+  // RESOURCE_EXHAUSTED: too many.
+  absl::StatusOr<std::unique_ptr<Opened>> Open(const std::string& principal, const std::string& id);
+  // Gives back the memory of transfers that nobody goes on with: now and then.
+  void ForgetOld();
 
  private:
+  using Key = Opened::Key;
   struct Transfer {
     std::string bytes;
     bool is_open = false;
     absl::Time last_used;
   };
-  using Key = std::pair<std::string, std::string>;
   void ForgetOldLocked(absl::Time now);
+  int64_t BytesOfLocked(const std::string& principal) const;
 
   const Limits limits_;
   std::mutex mu_;

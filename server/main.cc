@@ -16,6 +16,7 @@
 #include "clients/cli/load_plot.h"
 #include "clients/cli/progress.h"
 #include "server/commands/bench_command.h"
+#include "server/commands/bench_kernels_command.h"
 #include "server/commands/bench_sessions_command.h"
 #include "server/commands/info_command.h"
 #include "server/commands/offline.h"
@@ -94,6 +95,7 @@ int Main(int argc, char** argv) {
   CLI::App* const bench = AddBenchCommand(root, MakeShowProgress(), &actions);
   cli::AddLoadBenchmark(*bench, DrawLoadPlot, &actions);
   AddSessionsBenchCommand(*bench, MakeShowProgress(), &actions);
+  AddKernelsBenchCommand(*bench, MakeShowProgress(), &actions);
   cli::FinishTree(root, VersionText(), &actions);
   return cli::RunCommandLine(root, actions, argc, argv);
 }

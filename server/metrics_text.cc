@@ -91,6 +91,10 @@ void AddSessions(const ServerMetrics& metrics, const ServedModel& model, Metrics
   out->Sample("statehouse_sessions", "state=\"open\"", static_cast<double>(totals.open));
   out->Sample("statehouse_sessions", "state=\"busy\"", static_cast<double>(totals.busy));
   out->Sample("statehouse_sessions", "state=\"damaged\"", static_cast<double>(totals.damaged));
+  out->Family("statehouse_session_upkeep_failures_total",
+              "What failed beside turns, and is tried again: writing behind, leases, entries, ends of lives.",
+              "counter");
+  out->Sample("statehouse_session_upkeep_failures_total", "", static_cast<double>(totals.upkeep_failures));
   out->Family("statehouse_turns_total", "Turns of sessions that ended, by what became of them.", "counter");
   out->Sample("statehouse_turns_total", "outcome=\"committed\"", Load(metrics.turns_committed));
   out->Sample("statehouse_turns_total", "outcome=\"repeated\"", Load(metrics.turns_repeated));

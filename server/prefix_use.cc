@@ -74,8 +74,6 @@ std::string WhyNot(const v1::GenerateRequest& wire, const ServedModel& model, co
   if (model.prefix_cache == nullptr) return "this server keeps no prefixes (--no-enable-prefix-caching)";
   if (wire.cache().bypass()) return "the request says so (cache.bypass)";
   if (request.num_prompt_logprobs >= 0) return "prompt_logprobs need every token of the prompt computed";
-  // A session goes on from its own snapshots.
-  if (wire.has_session() || request.from != nullptr) return "the session has snapshots of its own";
   return "";
 }
 
@@ -101,6 +99,12 @@ v1::CacheMiss ToProto(MissReason reason) {
       return v1::CACHE_MISS_BYPASSED;
   }
   return v1::CACHE_MISS_NONE;
+}
+
+bool PrefixUse::MayBlock(const v1::GenerateRequest& wire, const ServedModel& model, const std::string& principal,
+                         const Request& request) {
+  return WhyNot(wire, model, request).empty() &&
+         model.prefix_cache->IsBelowMemory({.principal = principal, .salt = wire.cache().salt()}, request.prompt);
 }
 
 absl::Status PrefixUse::Prepare(const v1::GenerateRequest& wire, const ServedModel& model, const std::string& principal,

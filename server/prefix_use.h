@@ -18,6 +18,9 @@ namespace statehouse {
 
 class PrefixUse {
  public:
+  // May Prepare() block on a disk or a network?
+  static bool MayBlock(const v1::GenerateRequest& wire, const ServedModel& model, const std::string& principal,
+                       const Request& request);
   // Checks wire.cache, looks the prompt up and orders snapshots: before the engine is given `request`. May block on a
   // disk or a network. INVALID_ARGUMENT names the field.
   absl::Status Prepare(const v1::GenerateRequest& wire, const ServedModel& model, const std::string& principal,

@@ -40,7 +40,7 @@ struct ServedModel {
   std::string device;                        // for people: "cpu, 8 threads", "NVIDIA H200 (cuda:0)"
   std::array<int64_t, 6> warm_up_outputs{};  // that the engine counted before it was served, by FinishReason
   v1::Model card;                            // the answer of GetModel
-  v1::Machine machine;                       // the same in Admin.GetStatus; empty: not measured
+  std::optional<v1::Machine> machine;        // the same in Admin.GetStatus; empty: not measured
   Engine* engine = nullptr;
   SessionStore* sessions = nullptr;     // null: none are kept
   SnapshotVault* vault = nullptr;       // where their snapshots lie; null: nowhere

@@ -15,6 +15,7 @@ constexpr absl::Duration kFlushTime = absl::Seconds(2);
 
 }  // namespace
 
+// Looks after the engine, and gives back what nobody asks for any more.
 class Server::EngineWatch final : public EventPump::Client {
  public:
   explicit EngineWatch(Server* server) : server_(server) {}
@@ -26,6 +27,7 @@ class Server::EngineWatch final : public EventPump::Client {
   void OnReady() override {}
   void OnTick() override {
     std::lock_guard<std::mutex> lock(mu_);
+    if (server_ != nullptr) server_->imports_.ForgetOld();
     if (server_ == nullptr || !server_->serving() || server_->model_.get()->engine->GetStatus().healthy) return;
     server_->log_->Error("a step has failed: health turns to NOT_SERVING; restart this server");
     server_->grpc_->SetServing(false);
@@ -58,10 +60,13 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   environment.metrics = &server->metrics_;
   environment.log = log;
   environment.log_prompts = options.log_prompts;
+  environment.operators.insert(options.operators.begin(), options.operators.end());
+  // Where nobody is named, whoever calls a server that asks for no token: there a caller has no name.
+  if (options.operators.empty()) environment.operators.insert("");
   environment.max_message_bytes = options.listen.max_message_bytes;
   // The engine ends a slow reader's sequences first; a write that is stuck for longer than that has no reader at all.
   environment.stuck_write_timeout = 2 * options.slow_reader_timeout;
-  auto grpc_server = GrpcServer::Start(options.listen, &environment, options.device);
+  auto grpc_server = GrpcServer::Start(options.listen, &environment);
   if (!grpc_server.ok()) return grpc_server.status();
   server->grpc_ = *std::move(grpc_server);
   if (options.metrics_port != 0) {

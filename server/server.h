@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -22,7 +23,7 @@ struct ServerOptions {
   std::string metrics_host = "127.0.0.1";
   int metrics_port = 0;  // 0: none; -1: any free one
   bool log_prompts = false;
-  std::string device = "cpu";
+  std::vector<std::string> operators;  // --operators: principals that may do what concerns everybody; none: "" may
   absl::Duration slow_reader_timeout = absl::Seconds(30);
   // Called once if the engine fails, after health has turned; from a thread of the server's. May be empty.
   std::function<void()> on_failed;
@@ -52,7 +53,8 @@ class Server {
   // Turns health to NOT_SERVING when the engine has failed.
   class EngineWatch;
 
-  static constexpr WorkQueueLimits kUnbounded = {.max_calls = INT64_MAX, .max_bytes = INT64_MAX};
+  static constexpr WorkQueueLimits kUnbounded = {
+      .max_calls = INT64_MAX, .max_bytes = INT64_MAX, .max_threads_per_owner = 4};
 
   explicit Server(Log* log) : log_(log) {}
 
@@ -67,11 +69,12 @@ class Server {
   CallTable calls_;
   CallEnvironment environment_;
   EventPump pump_;
-  WorkQueue work_{2};
-  // They wait for disks and networks more than they compute. The second takes what must not be refused or held up.
-  WorkQueue session_work_{8};
-  WorkQueue settling_{8, kUnbounded};
-  WorkQueue transfers_{4};
+  WorkQueue work_{"tokenising", 2};
+  // They wait for disks and networks more than they compute. One principal has half of the threads of each at most, so
+  // that what it waits for holds up nobody else. The second takes what must not be refused or held up.
+  WorkQueue session_work_{"sessions", 8, {.max_threads_per_owner = 4}};
+  WorkQueue settling_{"settling", 8, kUnbounded};
+  WorkQueue transfers_{"transfers", 4, {.max_threads_per_owner = 2}};
   std::unique_ptr<GrpcServer> grpc_;
   std::shared_ptr<EngineWatch> watch_;
   std::unique_ptr<MetricsServer> http_;

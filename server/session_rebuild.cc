@@ -45,11 +45,14 @@ class Rebuild {
     request->from = last_;
     request->sampling.temperature = 0;
     request->stop.max_tokens = 1;  // which is thrown away
+    const int64_t begin = last_ == nullptr ? 0 : last_->position();
     std::vector<int64_t> wanted;
     for (const int64_t position : positions_) {
-      const int64_t begin = last_ == nullptr ? 0 : last_->position();
       if (position > begin && position < end) wanted.push_back(position);
     }
+    // The next piece starts from what lies at the end, and a checkpoint may be wanted just there.
+    const bool keeps_end =
+        end == num_tokens() || std::find(positions_.begin(), positions_.end(), end) != positions_.end();
     wanted.push_back(SnapshotOrder::kAtEnd);
     std::vector<std::shared_ptr<SnapshotDraft>> drafts;
     for (const int64_t position : wanted) {
@@ -64,7 +67,7 @@ class Rebuild {
     for (const auto& draft : drafts) {
       if (!draft->filled()) return absl::InternalError("a piece of the rebuild left no snapshot");
       last_ = draft->Seal({tokens_.begin(), tokens_.begin() + end});
-      if (draft != drafts.back() || end == num_tokens()) snapshots_.push_back(last_);
+      if (draft != drafts.back() || keeps_end) snapshots_.push_back(last_);
     }
     return absl::OkStatus();
   }

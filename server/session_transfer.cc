@@ -51,16 +51,14 @@ absl::Status CheckExport(const v1::ExportSessionRequest& request) {
 }
 
 // Takes parts until the last one.
-absl::Status TakeParts(const CallInfo& info, const std::string& id, ImportTable* imports,
-                       ReadingCall<v1::ImportSessionPart>* call, v1::ImportSessionPart* part) {
+absl::Status TakeParts(ImportTable::Opened* transfer, ReadingCall<v1::ImportSessionPart>* call,
+                       v1::ImportSessionPart* part) {
   while (true) {
     if (part->checksum() != Checksum(part->data())) {
       return absl::DataLossError(
           absl::StrCat("the part at ", part->offset(), " arrived damaged; go on from ImportStatus"));
     }
-    if (absl::Status status = imports->Append(info.principal, id, part->offset(), part->data()); !status.ok()) {
-      return status;
-    }
+    if (absl::Status status = transfer->Append(part->offset(), part->data()); !status.ok()) return status;
     if (part->last()) return absl::OkStatus();
     part->Clear();
     if (!call->Read(part)) {
@@ -120,13 +118,10 @@ absl::Status ImportSession(const ServedModel& model, const CallInfo& info, Impor
   if (absl::Status status = CheckImportId(header.import_id()); !status.ok()) return status;
   absl::StatusOr<SessionSpec> spec = ToSpec("header.as.", header.as(), info.principal);
   if (!spec.ok()) return spec.status();
-  const std::string& id = header.import_id();
-  if (absl::Status status = imports->Open(info.principal, id); !status.ok()) return status;
-  if (absl::Status status = TakeParts(info, id, imports, call, &part); !status.ok()) {
-    imports->Close(info.principal, id);
-    return status;
-  }
-  const std::string file = imports->Take(info.principal, id);
+  absl::StatusOr<std::unique_ptr<ImportTable::Opened>> transfer = imports->Open(info.principal, header.import_id());
+  if (!transfer.ok()) return transfer.status();
+  if (absl::Status status = TakeParts(transfer->get(), call, &part); !status.ok()) return status;
+  const std::string file = (*transfer)->Take();
   absl::StatusOr<SessionImage> image =
       ReadSessionFile(std::as_bytes(std::span(file)), model.fingerprint, *model.slot_shape, model.vocab_size,
                       header.allow_other_numeric());

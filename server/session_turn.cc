@@ -133,9 +133,13 @@ absl::Status SessionTurn::OrderSnapshots(const ServedModel& model, Request* requ
   return absl::OkStatus();
 }
 
-std::shared_ptr<EventStream> SessionTurn::Replay(const Request& request, const ServedModel& model) const {
+absl::StatusOr<std::shared_ptr<EventStream>> SessionTurn::Replay(const Request& request,
+                                                                 const ServedModel& model) const {
   v1::Finished finished;
-  finished.ParseFromString(repeated_->detail);
+  if (!finished.ParseFromString(repeated_->detail)) {
+    return absl::DataLossError(absl::StrCat("how the first answer of this idempotency key ended cannot be read: ",
+                                            repeated_->detail.size(), " bytes on record"));
+  }
   const auto num_tokens = static_cast<size_t>(
       std::clamp<int64_t>(finished.completion_tokens(), 0, static_cast<int64_t>(repeated_->tokens.size())));
   const std::span<const int32_t> tokens = std::span(repeated_->tokens).first(num_tokens);
@@ -190,7 +194,7 @@ absl::Status SessionTurn::Settle(const absl::Status& ended, const Answer& answer
     turn_.reset();
     return ended;
   }
-  const bool superseded = ticket_ != nullptr && ticket_->superseded();
+  const bool superseded = is_superseded();
   const bool keeps = use_.on_failure() == v1::ON_FAILURE_KEEP_DELIVERED && !superseded && !may_come_back;
   absl::Status status = ended;
   if (ended.ok() || keeps) {

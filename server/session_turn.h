@@ -39,10 +39,13 @@ class SessionTurn {
   std::vector<int32_t> input() const { return input_; }
   // This key's turn was committed before: there is nothing to run.
   bool is_repeated() const { return repeated_.has_value(); }
-  // REQUIRES: is_repeated(). The first answer, as a stream in which all of it waits.
-  std::shared_ptr<EventStream> Replay(const Request& request, const ServedModel& model) const;
+  // REQUIRES: is_repeated(). The first answer, as a stream in which all of it waits. DATA_LOSS: what is on record of it
+  // cannot be read.
+  absl::StatusOr<std::shared_ptr<EventStream>> Replay(const Request& request, const ServedModel& model) const;
   // The engine runs it: from now on a call that takes over can cancel it.
   void Running(const std::shared_ptr<EventStream>& stream);
+  // A later call with the same key wants its place.
+  bool is_superseded() const { return ticket_ != nullptr && ticket_->superseded(); }
 
   void FillStarted(v1::Started* started) const;
   // How the request ended, and what came out; `num_delivered` tokens of it were sent. With `may_come_back` the caller
@@ -61,8 +64,9 @@ class SessionTurn {
   void Describe();
 
   const v1::SessionUse use_;
-  std::unique_ptr<Turn> turn_;  // null once it is over
+  // Before turn_, so that it goes after it: who waits for the ticket begins a turn at once.
   std::unique_ptr<TurnTable::Ticket> ticket_;
+  std::unique_ptr<Turn> turn_;  // null once it is over
   std::string session_id_;
   std::vector<int32_t> input_;
   int64_t position_before_ = 0;

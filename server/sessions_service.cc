@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "engine/errors.h"
 #include "server/convert_session.h"
@@ -17,6 +18,7 @@ namespace {
 constexpr int64_t kMostTranscript = 65536;  // tokens of one answer
 constexpr int kDefaultPage = 100;
 constexpr int kMostPage = 1000;
+constexpr absl::Duration kCollectRetryAfter = absl::Seconds(10);
 
 absl::StatusOr<const ServedModel*> ModelWithSessions(const CallEnvironment& environment) {
   absl::StatusOr<const ServedModel*> model = environment.model->Find("");
@@ -69,14 +71,14 @@ absl::Status Fill(const absl::StatusOr<SessionInfo>& info, v1::Session* response
 
 template <typename Answer>
 grpc::ServerUnaryReactor* SessionsService::Ask(grpc::CallbackServerContext* context, const char* method, int64_t bytes,
-                                               Answer answer) {
+                                               Answer answer, Lasts lasts) {
   return QueuedCall(
       environment_, context, method, bytes,
       [this, answer = std::move(answer)](const CallInfo& info) -> absl::Status {
         absl::StatusOr<const ServedModel*> model = ModelWithSessions(*environment_);
         return model.ok() ? answer(**model, info) : model.status();
       },
-      environment_->session_work);
+      lasts == Lasts::kLong ? environment_->transfers : environment_->session_work);
 }
 
 grpc::ServerUnaryReactor* SessionsService::Create(grpc::CallbackServerContext* context,
@@ -228,9 +230,10 @@ grpc::ServerUnaryReactor* SessionsService::Update(grpc::CallbackServerContext* c
 grpc::ServerUnaryReactor* SessionsService::BreakLease(grpc::CallbackServerContext* context,
                                                       const v1::BreakLeaseRequest* request,
                                                       v1::BreakLeaseResponse* response) {
-  return Ask(context, "BreakLease", 0, [=](const ServedModel& model, const CallInfo& info) -> absl::Status {
+  return Ask(context, "BreakLease", 0, [=, this](const ServedModel& model, const CallInfo& info) -> absl::Status {
     if (absl::Status status = CheckReference(request->session()); !status.ok()) return status;
-    absl::StatusOr<std::string> owner = model.sessions->BreakLease(info.principal, request->session());
+    absl::StatusOr<std::string> owner =
+        model.sessions->BreakLease(info.principal, request->session(), /*of_anyone=*/IsOperator(info));
     if (!owner.ok()) return owner.status();
     response->set_owner(*owner);
     return absl::OkStatus();
@@ -240,7 +243,7 @@ grpc::ServerUnaryReactor* SessionsService::BreakLease(grpc::CallbackServerContex
 grpc::ServerUnaryReactor* SessionsService::Check(grpc::CallbackServerContext* context,
                                                  const v1::CheckSessionsRequest* request,
                                                  v1::CheckSessionsResponse* response) {
-  return Ask(context, "CheckSessions", 0, [=](const ServedModel& model, const CallInfo& info) -> absl::Status {
+  const auto check = [=](const ServedModel& model, const CallInfo& info) -> absl::Status {
     absl::StatusOr<SessionReport> report = model.sessions->Check(info.principal, request->session());
     if (!report.ok()) return report.status();
     response->set_sessions(report->sessions);
@@ -255,19 +258,28 @@ grpc::ServerUnaryReactor* SessionsService::Check(grpc::CallbackServerContext* co
       to->set_what(damage.what);
     }
     return absl::OkStatus();
-  });
+  };
+  return Ask(context, "CheckSessions", 0, check, Lasts::kLong);
 }
 
 grpc::ServerUnaryReactor* SessionsService::CollectGarbage(grpc::CallbackServerContext* context,
                                                           const v1::CollectGarbageRequest*,
                                                           v1::CollectGarbageResponse* response) {
-  return Ask(context, "CollectGarbage", 0, [=](const ServedModel& model, const CallInfo&) -> absl::Status {
+  const auto collect = [=, this](const ServedModel& model, const CallInfo& info) -> absl::Status {
+    if (!IsOperator(info)) {
+      return absl::PermissionDeniedError(absl::StrCat("collecting garbage concerns everybody's sessions, and \"",
+                                                      info.principal,
+                                                      "\" is no operator of this server (serve --operators)"));
+    }
+    if (collecting_.exchange(true)) return Busy("another call collects garbage", kCollectRetryAfter);
+    const absl::Cleanup over = [this] { collecting_ = false; };
     absl::StatusOr<GarbageReport> report = model.sessions->CollectGarbage();
     if (!report.ok()) return report.status();
     response->set_expired_sessions(report->expired_sessions);
     ToProto(report->removed, response->mutable_removed());
     return absl::OkStatus();
-  });
+  };
+  return Ask(context, "CollectGarbage", 0, collect, Lasts::kLong);
 }
 
 }  // namespace statehouse

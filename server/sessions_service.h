@@ -1,7 +1,11 @@
 // The wire's Sessions service. Thread-safety: any thread, as gRPC calls it.
 #pragma once
 
+#include <atomic>
+#include <cstdint>
+
 #include "server/call_environment.h"
+#include "server/call_info.h"
 #include "statehouse/v1/sessions.grpc.pb.h"
 
 namespace statehouse {
@@ -42,11 +46,15 @@ class SessionsService final : public v1::Sessions::CallbackService {
                                            v1::CollectGarbageResponse* response) override;
 
  private:
-  // A call that needs the store: `answer(store, model, info)` on the queue of what may block.
+  // A call that needs the store: `answer(model, info)` on the queue of what may block, or on that of what lasts.
+  enum class Lasts { kBriefly, kLong };
   template <typename Answer>
-  grpc::ServerUnaryReactor* Ask(grpc::CallbackServerContext* context, const char* method, int64_t bytes, Answer answer);
+  grpc::ServerUnaryReactor* Ask(grpc::CallbackServerContext* context, const char* method, int64_t bytes, Answer answer,
+                                Lasts lasts = Lasts::kBriefly);
+  bool IsOperator(const CallInfo& info) const { return environment_->operators.contains(info.principal); }
 
   const CallEnvironment* const environment_;
+  std::atomic<bool> collecting_{false};  // garbage
 };
 
 }  // namespace statehouse

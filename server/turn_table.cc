@@ -28,7 +28,7 @@ bool TurnTable::Ticket::superseded() const {
 }
 
 std::unique_ptr<TurnTable::Ticket> TurnTable::Enter(const std::string& session_id, const std::string& key) {
-  std::unique_ptr<Ticket> ticket(new Ticket(this, {session_id, key}));
+  std::unique_ptr<Ticket> ticket(new Ticket(this, {session_id, key}, last_number_.fetch_add(1) + 1));
   std::lock_guard<std::mutex> lock(mu_);
   tickets_[ticket->name_] = ticket.get();
   return ticket;
@@ -40,7 +40,8 @@ bool TurnTable::Supersede(const std::string& session_id, const std::string& key,
   std::unique_lock<std::mutex> lock(mu_);
   const auto found = tickets_.find(name);
   if (found == tickets_.end()) return false;
-  const Ticket* const ticket = found->second;
+  // Not its address, which a ticket to come may have, too.
+  const uint64_t number = found->second->number_;
   found->second->superseded_ = true;
   stream = found->second->stream_;
   lock.unlock();
@@ -48,7 +49,7 @@ bool TurnTable::Supersede(const std::string& session_id, const std::string& key,
   lock.lock();
   return left_.wait_until(lock, absl::ToChronoTime(until), [&] {
     const auto now = tickets_.find(name);
-    return now == tickets_.end() || now->second != ticket;
+    return now == tickets_.end() || now->second->number_ != number;
   });
 }
 

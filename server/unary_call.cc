@@ -34,7 +34,8 @@ grpc::ServerUnaryReactor* QueuedCall(const CallEnvironment* environment, grpc::C
       return answer(info);
     };
     if (queue == nullptr) queue = environment->work;
-    status = queue->Post(bytes, work, [call](const absl::Status& answered) { call.Finish(answered); });
+    status = queue->Post(
+        bytes, work, [call](const absl::Status& answered) { call.Finish(answered); }, call.info.principal);
   }
   if (!status.ok()) call.Finish(status);
   return call.reactor;

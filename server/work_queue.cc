@@ -1,5 +1,6 @@
 #include "server/work_queue.h"
 
+#include <algorithm>
 #include <new>
 #include <stdexcept>
 #include <utility>
@@ -25,10 +26,10 @@ absl::Status RunOrRefuse(const std::function<absl::Status()>& work) {
 
 }  // namespace
 
-WorkQueue::WorkQueue(int num_threads, const WorkQueueLimits& limits) : limits_(limits) {
+WorkQueue::WorkQueue(const char* name, int num_threads, const WorkQueueLimits& limits) : limits_(limits) {
   for (int i = 0; i < num_threads; ++i) {
-    threads_.emplace_back([this] {
-      kernels::NameThisThread("unary");
+    threads_.emplace_back([this, name] {
+      kernels::NameThisThread(name);
       Run();
     });
   }
@@ -44,7 +45,7 @@ WorkQueue::~WorkQueue() {
 }
 
 absl::Status WorkQueue::Post(int64_t bytes, std::function<absl::Status()> work,
-                             std::function<void(const absl::Status&)> done) {
+                             std::function<void(const absl::Status&)> done, const std::string& owner) {
   {
     std::lock_guard<std::mutex> lock(mu_);
     const int64_t calls = static_cast<int64_t>(queue_.size());
@@ -55,26 +56,44 @@ absl::Status WorkQueue::Post(int64_t bytes, std::function<absl::Status()> work,
       return Overloaded(absl::StrCat("the server is busy: ", queued_bytes_, " bytes of requests wait to be read"),
                         kRetryAfter);
     }
-    queue_.push_back({bytes, std::move(work), std::move(done)});
+    queue_.push_back({owner, bytes, std::move(work), std::move(done)});
     queued_bytes_ += bytes;
   }
   wake_.notify_one();
   return absl::OkStatus();
 }
 
+bool WorkQueue::MayRun(const Item& item) const {
+  if (limits_.max_threads_per_owner == 0 || item.owner.empty()) return true;
+  const auto working = working_.find(item.owner);
+  return working == working_.end() || working->second < limits_.max_threads_per_owner;
+}
+
 void WorkQueue::Run() {
   std::unique_lock<std::mutex> lock(mu_);
   while (true) {
-    wake_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
-    if (queue_.empty()) return;
+    auto next = queue_.end();
+    wake_.wait(lock, [&] {
+      next = std::find_if(queue_.begin(), queue_.end(), [this](const Item& item) { return MayRun(item); });
+      return next != queue_.end() || (stopping_ && queue_.empty());
+    });
+    if (next == queue_.end()) return;
+    std::string owner;
     {
-      const Item item = std::move(queue_.front());
-      queue_.pop_front();
+      const Item item = std::move(*next);
+      queue_.erase(next);
       queued_bytes_ -= item.bytes;
+      owner = item.owner;
+      if (!owner.empty()) ++working_[owner];
       lock.unlock();
       item.done(RunOrRefuse(item.work));
     }
     lock.lock();
+    if (const auto working = working_.find(owner); working != working_.end() && --working->second == 0) {
+      working_.erase(working);
+    }
+    // This thread looks for what has become possible; when the last is gone, the others must hear of it.
+    if (stopping_ && queue_.empty()) wake_.notify_all();
   }
 }
 

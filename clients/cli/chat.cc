@@ -45,7 +45,8 @@ void Chat::Put(std::string_view text) {
 }
 
 void Chat::Note(std::string_view text) {
-  if (options_.terminal.is_terminal()) Put(absl::StrCat(options_.terminal.Paint(Style::kDim, text), "\n"));
+  if (!options_.terminal.is_terminal()) return;
+  Put(absl::StrCat(options_.terminal.Paint(Style::kDim, options_.terminal.Harmless(text)), "\n"));
 }
 
 absl::Status Chat::Resume() {
@@ -71,8 +72,7 @@ absl::Status Chat::Resume() {
     if (role == "assistant") Note(text);
   }
   held_messages_ = messages_.messages_size();
-  exchange_ = 0;
-  exchange_position_ = last->begin;
+  exchange_ = {.messages = 0, .position = last->begin};
   return absl::OkStatus();
 }
 
@@ -93,8 +93,8 @@ void Chat::Begin() {
   messages_.clear_messages();
   last_usage_.Clear();
   last_timings_.Clear();
-  held_messages_ = exchange_ = 0;
-  exchange_position_ = 0;
+  held_messages_ = 0;
+  exchange_ = Mark();
   if (system_.empty()) return;
   v1::ChatMessage* message = messages_.add_messages();
   message->set_role("system");
@@ -173,11 +173,13 @@ bool Chat::HandleCommand(std::string_view command, std::string_view argument) {
 
 void Chat::Retry() {
   const int count = messages_.messages_size();
-  if (count >= 2 && messages_.messages(count - 1).role() == "assistant") {
-    if (!Rewind(exchange_position_)) return;
+  const bool has_answer = count >= 2 && messages_.messages(count - 1).role() == "assistant";
+  if (has_answer && (options_.session == nullptr || exchange_.position >= 0)) {
+    if (!Rewind(exchange_.position)) return;
     const v1::ChatMessage previous = messages_.messages(count - 1);
     messages_.mutable_messages()->RemoveLast();
-    held_messages_ = exchange_;
+    held_messages_ = exchange_.messages;
+    exchange_ = Mark();  // of the exchange before, only its end is known
     Answer(&previous);
   } else {
     PrintError(options_.err, absl::FailedPreconditionError("there is no answer to retry"));
@@ -185,6 +187,7 @@ void Chat::Retry() {
 }
 
 void Chat::Answer(const v1::ChatMessage* previous) {
+  const Mark before = exchange_;
   v1::GenerateRequest request = options_.request;
   AddInput(&request);
   request.set_return_token_ids(false);
@@ -199,7 +202,7 @@ void Chat::Answer(const v1::ChatMessage* previous) {
     });
     status = backend_.Generate(request, [&](const v1::GenerateEvent& event) {
       collector.Add(event);
-      if (event.has_started()) exchange_position_ = event.started().session_position();
+      if (event.has_started()) exchange_.position = event.started().session_position();
       if (event.has_delta()) Put(options_.terminal.Harmless(event.delta().text()));
       if (event.has_finished()) Put(options_.terminal.Harmless(event.finished().text()));
     });
@@ -209,7 +212,11 @@ void Chat::Answer(const v1::ChatMessage* previous) {
   last_timings_ = response.timings();
   const std::string text = response.outputs().empty() ? "" : response.outputs(0).text();
   Put(status.ok() || !text.empty() ? "\n" : "");
-  Settle(status, text, interrupted, previous);
+  const std::optional<v1::SessionOutcome> outcome =
+      response.has_session() ? std::optional(response.session()) : backend_.FailedOutcome();
+  const int held = held_messages_;
+  Settle(status, text, interrupted, previous, outcome);
+  if (held_messages_ == held) exchange_ = before;  // nothing of it stays
   if (status.ok() && response.outputs_size() > 0 && response.outputs(0).reason() == v1::FINISH_REASON_LENGTH) {
     Note("the answer reached its most tokens; --max-tokens sets that");
   }
@@ -223,18 +230,30 @@ void Chat::AddInput(v1::GenerateRequest* request) {
   for (int i = held_messages_; i < messages_.messages_size(); ++i) {
     *request->mutable_chat()->add_messages() = messages_.messages(i);
   }
-  exchange_ = held_messages_;
+  exchange_ = {.messages = held_messages_, .position = -1};
   v1::SessionUse* use = request->mutable_session();
   use->set_session(options_.session->name());
   use->set_create_if_missing(true);
   use->set_on_failure(v1::ON_FAILURE_KEEP_DELIVERED);  // Ctrl-C keeps what was read
 }
 
+bool Chat::KeepsCutOff(const std::string& text, const std::optional<v1::SessionOutcome>& outcome) {
+  if (options_.session == nullptr) return !text.empty();
+  // A client that was lost for the server leaves nothing there, whatever it has shown.
+  if (!outcome.has_value() || !outcome->committed()) {
+    if (!text.empty()) Note("the session keeps nothing of this exchange");
+    return false;
+  }
+  // The server keeps the question also where nothing of an answer was read. If it cannot be taken back, it is part of
+  // the conversation.
+  return !text.empty() || !Rewind(outcome->position_before());
+}
+
 // Keeps the conversation one that can go on: an answer that broke off stays as far as it came; without any, the one
-// before it comes back, or the question is taken back.
+// before it comes back, or the question is taken back, here and on the server.
 void Chat::Settle(const absl::Status& status, const std::string& text, bool interrupted,
-                  const v1::ChatMessage* previous) {
-  if (status.ok() || !text.empty()) {
+                  const v1::ChatMessage* previous, const std::optional<v1::SessionOutcome>& outcome) {
+  if (status.ok() || KeepsCutOff(text, outcome)) {
     v1::ChatMessage* message = messages_.add_messages();
     message->set_role("assistant");
     message->set_content(text);
@@ -272,7 +291,7 @@ void Chat::PrintStats() {
                                   FormatBytes(static_cast<double>(context * KvBytesPerToken(model))),
                                   FormatBytes(1e6 * static_cast<double>(KvBytesPerToken(model)))));
   if (answers_ > 0) absl::StrAppend(&text, "last answer ", SpeedLine(last_usage_, last_timings_), "\n");
-  Put(text);
+  Put(options_.terminal.Harmless(text));
 }
 
 }  // namespace statehouse::cli

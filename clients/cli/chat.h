@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <cstdio>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -50,7 +51,11 @@ class Chat {
   void Greet();
   // `previous` is the answer that a new one replaces; null: there is none.
   void Answer(const v1::ChatMessage* previous = nullptr);
-  void Settle(const absl::Status& status, const std::string& text, bool interrupted, const v1::ChatMessage* previous);
+  // `outcome`: where a session's turn left it, if that is known.
+  void Settle(const absl::Status& status, const std::string& text, bool interrupted, const v1::ChatMessage* previous,
+              const std::optional<v1::SessionOutcome>& outcome);
+  // True if the turn that failed stays in the session as far as `text`; takes back what else of it is there.
+  bool KeepsCutOff(const std::string& text, const std::optional<v1::SessionOutcome>& outcome);
   // Starts an empty conversation here.
   void Begin();
   // Forgets the conversation; false (said on `err`) if the server does not.
@@ -74,10 +79,14 @@ class Chat {
   v1::Timings last_timings_;
   int64_t answers_ = 0;
   int64_t tokens_generated_ = 0;
-  // Of a session only: messages that the server holds, those of them before the last exchange, and the position there.
+  // Where an exchange begins: messages before it, and the session's position; -1: not known.
+  struct Mark {
+    int messages = 0;
+    int64_t position = -1;
+  };
+  // Of a session only: messages that the server holds, and the last exchange of them.
   int held_messages_ = 0;
-  int exchange_ = 0;
-  int64_t exchange_position_ = 0;
+  Mark exchange_;
   bool failed_ = false;
   bool greeted_ = false;
 };

@@ -3,11 +3,13 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 
+#include <algorithm>
 #include <chrono>
 #include <fstream>
 #include <sstream>
 #include <utility>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 
@@ -127,6 +129,13 @@ absl::Status Connection::Explain(const grpc::Status& status) const {
       break;
   }
   return absl::Status(static_cast<absl::StatusCode>(status.error_code()), message);
+}
+
+void NameSession(const std::string& session, grpc::ClientContext* context) {
+  if (session.empty()) return;
+  // Metadata is ASCII; other names go as hexadecimal digits, which route as well.
+  const bool is_plain = std::all_of(session.begin(), session.end(), [](char c) { return c > ' ' && c <= '~'; });
+  context->AddMetadata("x-statehouse-session", is_plain ? session : absl::BytesToHexString(session));
 }
 
 }  // namespace statehouse::cli

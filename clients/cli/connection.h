@@ -44,11 +44,16 @@ class Connection {
   std::shared_ptr<grpc::Channel> channel_;
 };
 
-// One unary call, `call(context)`; its status, explained.
+// Tells a proxy before several servers which session (or import) the call is about, so that calls about one go to one
+// server, where its snapshots are. Nothing for an empty name.
+void NameSession(const std::string& session, grpc::ClientContext* context);
+
+// One unary call, `call(context)`; its status, explained. `session` is what it is about, "" for none.
 template <typename Call>
-absl::Status Ask(const Connection& connection, const Call& call) {
+absl::Status Ask(const Connection& connection, const Call& call, const std::string& session = "") {
   grpc::ClientContext context;
   connection.Prepare(&context);
+  NameSession(session, &context);
   return connection.Explain(call(&context));
 }
 

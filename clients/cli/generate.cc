@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "clients/cli/printing.h"
 #include "clients/cli/response.h"
 
 namespace statehouse::cli {
@@ -93,8 +94,9 @@ absl::Status ReadPrompt(const PromptSource& source, v1::GenerateRequest* request
 
 void PrintError(std::FILE* err, const absl::Status& status) {
   const Terminal terminal = Terminal::Detect(fileno(err));
-  const std::string line =
-      absl::StrCat(terminal.Paint(Style::kRed, "statehouse:"), " ", std::string(status.message()), "\n");
+  // A server's words, perhaps, and so anything.
+  const std::string line = absl::StrCat(terminal.Paint(Style::kRed, "statehouse:"), " ",
+                                        terminal.Harmless(std::string(status.message())), "\n");
   std::fwrite(line.data(), 1, line.size(), err);
   std::fflush(err);
 }
@@ -133,9 +135,7 @@ int Generate(GenerateBackend& backend, const v1::GenerateRequest& request, const
     });
   }
   if (options.json) {
-    const std::string json = ResponseJson(collector.response(), status) + "\n";
-    std::fwrite(json.data(), 1, json.size(), out);
-    std::fflush(out);
+    Print(out, ResponseJson(collector.response(), status) + "\n");
   } else {
     printer.End(collector.response());
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 
 #include "absl/status/status.h"
 #include "statehouse/v1/generation.pb.h"
@@ -15,6 +16,8 @@ class GenerateBackend {
   virtual ~GenerateBackend() = default;
   // Runs one request and hands over its events in order; blocks until it ended. CANCELLED after Cancel().
   virtual absl::Status Generate(const v1::GenerateRequest& request, const OnEvent& on_event) = 0;
+  // Where the last Generate(), which failed, left its session, if it was told that.
+  virtual std::optional<v1::SessionOutcome> FailedOutcome() const { return std::nullopt; }
   // Ends the running Generate() soon, or the next one as it begins. From any thread.
   virtual void Cancel() = 0;
   // Forgets calls of Cancel() so far: before anything is set up that may cancel the next Generate().

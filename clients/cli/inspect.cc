@@ -6,7 +6,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
-#include "clients/cli/terminal.h"
+#include "clients/cli/printing.h"
+#include "clients/cli/terminal.h"  // FormatBytes
 #include "grpc/health/v1/health.grpc.pb.h"
 #include "statehouse/v1/admin.grpc.pb.h"
 #include "statehouse/v1/generation.grpc.pb.h"
@@ -17,16 +18,6 @@ namespace statehouse::cli {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-void Print(std::FILE* out, const std::string& text) {
-  const std::string shown = Terminal::Detect(fileno(out)).Harmless(text);
-  std::fwrite(shown.data(), 1, shown.size(), out);
-  std::fflush(out);
-}
-
-void PrintJson(std::FILE* out, const Json& json) {
-  Print(out, json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
-}
 
 void AddRow(std::string* text, const char* name, const std::string& value) {
   absl::StrAppend(text, absl::StrFormat("%-18s %s\n", name, value));

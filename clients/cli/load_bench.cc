@@ -116,12 +116,16 @@ int64_t DrawLength(int64_t length, double range_ratio, std::mt19937_64& random) 
   return std::max<int64_t>(1, low + static_cast<int64_t>(random() % static_cast<uint64_t>(high - low + 1)));
 }
 
-// Figures without it are as good: no answer is no error.
+// Figures without it are as good: no answer ends nothing, but is told.
 void AddServer(const Connection& connection, const v1::Model& model, LoadReport* report) {
-  grpc::ClientContext context;
-  connection.Prepare(&context);
   v1::GetStatusResponse status;
-  if (!v1::Admin::NewStub(connection.channel())->GetStatus(&context, v1::GetStatusRequest(), &status).ok()) return;
+  const auto stub = v1::Admin::NewStub(connection.channel());
+  const absl::Status asked =
+      Ask(connection, [&](grpc::ClientContext* context) { return stub->GetStatus(context, {}, &status); });
+  if (!asked.ok()) {
+    report->server_error = std::string(asked.message());
+    return;
+  }
   report->server_version = status.build().version();
   report->server_commit = status.build().commit();
   report->server_device = status.build().device();

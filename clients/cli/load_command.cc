@@ -13,6 +13,7 @@
 #include "clients/cli/list_flags.h"
 #include "clients/cli/load_bench.h"
 #include "clients/cli/load_plot.h"
+#include "clients/cli/printing.h"
 #include "clients/cli/progress.h"
 #include "clients/cli/request_flags.h"
 
@@ -44,7 +45,7 @@ int RunLoadBenchmark(const Connection& connection, LoadFlags& flags) {
       RunLoad(connection, flags.options, [&](int64_t done, int64_t total) { progress.Show("requests", done, total); });
   progress.Clear();
   if (!report.ok()) return Fail(report.status());
-  std::fputs(LoadReportText(flags.options, *report).c_str(), stdout);
+  Print(stdout, LoadReportText(flags.options, *report));
   for (const absl::Status& status :
        {WriteFile("--json", flags.json_file, LoadReportJson(flags.options, *report)),
         WriteFile("--plot", flags.plot_file, flags.draw ? flags.draw(LoadPlot(*report)) : "")}) {

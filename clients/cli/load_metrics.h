@@ -70,6 +70,7 @@ struct LoadReport {
   Distribution ttft, tpot, itl, e2el;
   Distribution first_text, per_token_from_text, per_token_with_first;  // the other conventions
   std::optional<LoadFloors> floors;
+  std::string server_error;         // why the server did not say what it is; empty: it did
   std::vector<std::string> errors;  // distinct, at most five
 };
 

@@ -89,7 +89,9 @@ std::string LoadReportText(const LoadOptions& options, const LoadReport& report)
   if (report.floors) {
     absl::StrAppend(&text, FloorText(*report.floors));
   } else {
-    absl::StrAppend(&text, "\nNo floors: the server does not say what its machine can do.\n");
+    absl::StrAppend(&text, "\nNo floors: ",
+                    report.server_error.empty() ? "the server does not say what its machine can do.\n"
+                                                : absl::StrCat("GetStatus failed: ", report.server_error, "\n"));
   }
   for (const std::string& error : report.errors) absl::StrAppend(&text, "failed: ", error, "\n");
   return text;
@@ -102,6 +104,7 @@ std::string LoadReportJson(const LoadOptions& options, const LoadReport& report)
                      {"server_version", report.server_version},
                      {"server_commit", report.server_commit},
                      {"server_device", report.server_device},
+                     {"server_error", report.server_error.empty() ? Json(nullptr) : Json(report.server_error)},
                      {"date", absl::FormatTime(absl::RFC3339_sec, absl::Now(), absl::UTCTimeZone())},
                      {"options",
                       {{"num_prompts", options.num_prompts},

@@ -4,6 +4,8 @@
 #include <cctype>
 #include <nlohmann/json.hpp>
 
+#include "clients/cli/session_view.h"
+
 namespace statehouse::cli {
 namespace {
 
@@ -27,16 +29,14 @@ Json LogprobsJson(const google::protobuf::RepeatedPtrField<v1::TokenLogprobs>& t
 }
 
 Json CacheJson(const v1::CacheReport& cache) {
-  // "CACHE_MISS_NO_SNAPSHOT" and "CACHE_TIER_HOST" without what is the same in all.
-  const auto word = [](const std::string& name) {
-    std::string text = name.substr(std::min(name.size(), sizeof("CACHE_MISS_") - 1));
-    std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
-    return text;
-  };
+  // "CACHE_MISS_NO_SNAPSHOT" without what is the same in all.
+  const std::string& name = v1::CacheMiss_Name(cache.miss());
+  std::string miss = name.substr(std::min(name.size(), sizeof("CACHE_MISS_") - 1));
+  std::transform(miss.begin(), miss.end(), miss.begin(), [](unsigned char c) { return std::tolower(c); });
+  const std::string tier = TierName(cache.tier());
   return {{"cached_tokens", cache.cached_tokens()},
-          {"tier",
-           cache.tier() == v1::CACHE_TIER_UNSPECIFIED ? Json(nullptr) : Json(word(v1::CacheTier_Name(cache.tier())))},
-          {"miss", word(v1::CacheMiss_Name(cache.miss()))},
+          {"tier", tier.empty() ? Json(nullptr) : Json(tier)},
+          {"miss", miss},
           {"matched_tokens", cache.matched_tokens()},
           {"explanation", cache.explanation()}};
 }
@@ -58,7 +58,7 @@ Json OutcomeJson(const v1::SessionOutcome& outcome) {
           {"position", outcome.position()},
           {"committed", outcome.committed()},
           {"repeated", outcome.repeated()},
-          {"exactness", outcome.exactness() == v1::EXACTNESS_CONTINUED ? "continued" : "exact"},
+          {"exactness", ExactnessName(outcome.exactness())},
           {"replayed_tokens", outcome.replayed_tokens()},
           {"numeric_difference", outcome.numeric_difference()}};
 }

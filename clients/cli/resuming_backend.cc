@@ -1,11 +1,11 @@
 #include "clients/cli/resuming_backend.h"
 
 #include <algorithm>
-#include <random>
 #include <string>
 #include <utility>
 
-#include "absl/strings/str_format.h"
+#include "absl/strings/str_cat.h"
+#include "clients/cli/random_name.h"
 
 namespace statehouse::cli {
 namespace {
@@ -23,16 +23,22 @@ bool IsBrokenStream(const absl::Status& status) {
 // What has arrived of an answer, over all attempts.
 class Arrived {
  public:
-  Arrived(bool wants_token_ids, const GenerateBackend::OnEvent& on_event)
-      : wants_token_ids_(wants_token_ids), on_event_(on_event) {}
+  Arrived(const v1::GenerateRequest& request, const GenerateBackend::OnEvent& on_event)
+      : wants_token_ids_(!request.has_return_token_ids() || request.return_token_ids()),
+        on_event_(on_event),
+        next_(request.session().resume_from()) {}
 
   void Take(const v1::GenerateEvent& event) {
     last_event_ = Clock::now();
     if (event.has_started()) {
       if (std::exchange(started_, true)) return;
-      next_ = event.started().session_position() + event.started().prompt_tokens();
+      next_ = std::max(next_, event.started().session_position() + event.started().prompt_tokens());
     }
-    if (event.has_finished() && std::exchange(finished_, true)) return;
+    if (event.has_finished()) {
+      reason_ = event.finished().reason();
+      if (std::exchange(finished_, true)) return;
+    }
+    if (event.has_done()) outcome_ = event.done().session();
     next_ += event.delta().token_ids_size();
     if (wants_token_ids_ || !(event.has_started() || event.has_delta())) return on_event_(event);
     v1::GenerateEvent without_ids = event;
@@ -45,6 +51,11 @@ class Arrived {
   }
   bool started() const { return started_; }
   int64_t next() const { return next_; }
+  const v1::SessionOutcome& outcome() const { return outcome_; }
+  // What came is the whole of an earlier call's answer, which ended before it was complete.
+  bool is_cut_off() const {
+    return outcome_.repeated() && reason_ != v1::FINISH_REASON_STOP && reason_ != v1::FINISH_REASON_LENGTH;
+  }
   Clock::time_point last_event() const { return last_event_; }
 
  private:
@@ -52,18 +63,13 @@ class Arrived {
   const GenerateBackend::OnEvent& on_event_;
   bool started_ = false;
   bool finished_ = false;
-  int64_t next_ = 0;  // position of the token to come
+  v1::FinishReason reason_ = v1::FINISH_REASON_UNSPECIFIED;
+  v1::SessionOutcome outcome_;
+  int64_t next_;  // position of the token to come, at least
   Clock::time_point last_event_ = Clock::now();
 };
 
 }  // namespace
-
-std::string NewIdempotencyKey() {
-  std::random_device device;
-  std::string key;
-  for (int i = 0; i < 4; ++i) key += absl::StrFormat("%08x", device());
-  return key;
-}
 
 ResumingBackend::ResumingBackend(GenerateBackend* inner, Options options)
     : inner_(inner), options_(std::move(options)) {}
@@ -72,15 +78,20 @@ absl::Status ResumingBackend::Generate(const v1::GenerateRequest& request, const
   if (!request.has_session()) return inner_->Generate(request, on_event);
   v1::GenerateRequest attempt = request;
   if (attempt.session().idempotency_key().empty()) {
-    attempt.mutable_session()->set_idempotency_key(NewIdempotencyKey());
+    attempt.mutable_session()->set_idempotency_key(RandomName());
   }
   attempt.set_return_token_ids(true);  // their number is the position to go on from
-  Arrived arrived(!request.has_return_token_ids() || request.return_token_ids(), on_event);
+  Arrived arrived(request, on_event);
   std::chrono::milliseconds pause = options_.first_pause;
   bool was_lost = false, told = false;
   while (true) {
     const Clock::time_point began = Clock::now();
     const absl::Status status = inner_->Generate(attempt, [&](const v1::GenerateEvent& event) { arrived.Take(event); });
+    if (status.ok() && was_lost && arrived.is_cut_off()) {
+      return absl::AbortedError(
+          absl::StrCat("the answer was cut off while the server was lost; the session keeps what came, and holds ",
+                       arrived.outcome().position(), " tokens now; ask again to go on"));
+    }
     const bool is_lost = absl::IsUnavailable(status) || IsBrokenStream(status);
     // ABORTED after a loss: the turn that was lost is still held for us, by this server or a dead one's lease.
     was_lost = was_lost || is_lost;
@@ -95,6 +106,7 @@ absl::Status ResumingBackend::Generate(const v1::GenerateRequest& request, const
     if (options_.on_loss && !std::exchange(told, true)) options_.on_loss(status);
     if (!Pause(pause)) return absl::CancelledError("cancelled while no server answered");
     pause = std::min(2 * pause, kLongestPause);
+    // No less than the caller itself has already.
     if (arrived.started()) attempt.mutable_session()->set_resume_from(arrived.next());
   }
 }

@@ -25,8 +25,10 @@ class ResumingBackend : public GenerateBackend {
   ResumingBackend(GenerateBackend* inner, Options options);
 
   // Fills in an idempotency key if the request has none. The events are those of one undisturbed call: one Started, no
-  // token twice.
+  // token twice. ABORTED: the answer was cut off for good while no server could be reached, and the session keeps what
+  // was delivered before.
   absl::Status Generate(const v1::GenerateRequest& request, const OnEvent& on_event) override;
+  std::optional<v1::SessionOutcome> FailedOutcome() const override { return inner_->FailedOutcome(); }
   void Cancel() override;
   void ForgetCancel() override;
 
@@ -40,8 +42,5 @@ class ResumingBackend : public GenerateBackend {
   std::condition_variable woken_;
   bool cancelled_ = false;  // guarded by mu_
 };
-
-// 128 random bits in hexadecimal.
-std::string NewIdempotencyKey();
 
 }  // namespace statehouse::cli

@@ -23,17 +23,6 @@ std::unique_ptr<v1::Sessions::Stub> Stub(const Connection& connection) {
   return v1::Sessions::NewStub(connection.channel());
 }
 
-void Print(const Printing& printing, const std::string& text) {
-  const std::string shown = Terminal::Detect(fileno(printing.out)).Harmless(text);
-  std::fwrite(shown.data(), 1, shown.size(), printing.out);
-  std::fflush(printing.out);
-}
-
-// One of the two, as was asked for.
-void Print(const Printing& printing, const Json& json, const std::string& text) {
-  Print(printing, printing.json ? json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n" : text);
-}
-
 std::string NameOf(const v1::Session& session) { return session.name().empty() ? session.id() : session.name(); }
 
 std::string ReplayText(int64_t tokens) {
@@ -91,8 +80,8 @@ absl::StatusOr<v1::Session> GetSession(const Connection& connection, const std::
   request.set_session(session);
   v1::GetSessionResponse response;
   const auto stub = Stub(connection);
-  absl::Status status =
-      Ask(connection, [&](grpc::ClientContext* context) { return stub->Get(context, request, &response); });
+  absl::Status status = Ask(
+      connection, [&](grpc::ClientContext* context) { return stub->Get(context, request, &response); }, session);
   if (!status.ok()) return status;
   return response.session();
 }
@@ -107,8 +96,8 @@ absl::StatusOr<v1::GetSessionResponse> GetTranscript(const Connection& connectio
     request.set_transcript(true);
     request.set_from(from + all.token_ids_size());
     v1::GetSessionResponse page;
-    absl::Status status =
-        Ask(connection, [&](grpc::ClientContext* context) { return stub->Get(context, request, &page); });
+    absl::Status status = Ask(
+        connection, [&](grpc::ClientContext* context) { return stub->Get(context, request, &page); }, session);
     if (!status.ok()) return status;
     *all.mutable_session() = page.session();
     all.mutable_token_ids()->MergeFrom(page.token_ids());
@@ -180,8 +169,9 @@ absl::Status ForkSession(const Connection& connection, const v1::ForkSessionRequ
                          const Printing& printing) {
   v1::ForkSessionResponse response;
   const auto stub = Stub(connection);
-  absl::Status status =
-      Ask(connection, [&](grpc::ClientContext* context) { return stub->Fork(context, request, &response); });
+  absl::Status status = Ask(
+      connection, [&](grpc::ClientContext* context) { return stub->Fork(context, request, &response); },
+      request.session());
   if (!status.ok()) return status;
   Json json = SessionJson(response.session());
   json["tokens_to_replay"] = response.tokens_to_replay();
@@ -205,8 +195,8 @@ absl::Status RewindSession(const Connection& connection, const std::string& sess
   }
   v1::RewindSessionResponse response;
   const auto stub = Stub(connection);
-  absl::Status status =
-      Ask(connection, [&](grpc::ClientContext* context) { return stub->Rewind(context, request, &response); });
+  absl::Status status = Ask(
+      connection, [&](grpc::ClientContext* context) { return stub->Rewind(context, request, &response); }, session);
   if (!status.ok()) return status;
   Print(printing,
         {{"position", response.position()},
@@ -224,6 +214,7 @@ absl::Status RebuildSession(const Connection& connection, const std::string& ses
   const auto stub = Stub(connection);
   grpc::ClientContext context;
   connection.Prepare(&context);
+  NameSession(session, &context);
   const auto reader = stub->Rebuild(&context, request);
   v1::RebuildSessionProgress event, last;
   {
@@ -250,8 +241,8 @@ absl::Status DeleteSessions(const Connection& connection, const std::vector<std:
     v1::DeleteSessionRequest request;
     request.set_session(session);
     v1::DeleteSessionResponse response;
-    absl::Status status =
-        Ask(connection, [&](grpc::ClientContext* context) { return stub->Delete(context, request, &response); });
+    absl::Status status = Ask(
+        connection, [&](grpc::ClientContext* context) { return stub->Delete(context, request, &response); }, session);
     if (!status.ok()) {
       first_error.Update(absl::Status(status.code(), absl::StrCat(session, ": ", std::string(status.message()))));
       continue;
@@ -267,8 +258,9 @@ absl::Status UpdateSession(const Connection& connection, const v1::UpdateSession
                            const Printing& printing) {
   v1::Session session;
   const auto stub = Stub(connection);
-  absl::Status status =
-      Ask(connection, [&](grpc::ClientContext* context) { return stub->Update(context, request, &session); });
+  absl::Status status = Ask(
+      connection, [&](grpc::ClientContext* context) { return stub->Update(context, request, &session); },
+      request.session());
   if (!status.ok()) return status;
   Print(printing, SessionJson(session), SessionText(session, Now()));
   return absl::OkStatus();
@@ -279,8 +271,8 @@ absl::Status BreakLease(const Connection& connection, const std::string& session
   request.set_session(session);
   v1::BreakLeaseResponse response;
   const auto stub = Stub(connection);
-  absl::Status status =
-      Ask(connection, [&](grpc::ClientContext* context) { return stub->BreakLease(context, request, &response); });
+  absl::Status status = Ask(
+      connection, [&](grpc::ClientContext* context) { return stub->BreakLease(context, request, &response); }, session);
   if (!status.ok()) return status;
   Print(printing, {{"owner", response.owner().empty() ? Json(nullptr) : Json(response.owner())}},
         response.owner().empty() ? "nobody held a lease\n" : absl::StrCat(response.owner(), " can no longer append\n"));
@@ -292,8 +284,8 @@ absl::Status CheckSessions(const Connection& connection, const std::string& sess
   request.set_session(session);
   v1::CheckSessionsResponse response;
   const auto stub = Stub(connection);
-  absl::Status status =
-      Ask(connection, [&](grpc::ClientContext* context) { return stub->Check(context, request, &response); });
+  absl::Status status = Ask(
+      connection, [&](grpc::ClientContext* context) { return stub->Check(context, request, &response); }, session);
   if (!status.ok()) return status;
   Json damages = Json::array();
   for (const v1::Damage& damage : response.damages()) {

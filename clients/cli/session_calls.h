@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdio>
 #include <map>
 #include <optional>
 #include <string>
@@ -12,14 +11,10 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "clients/cli/connection.h"
+#include "clients/cli/printing.h"
 #include "statehouse/v1/sessions.pb.h"
 
 namespace statehouse::cli {
-
-struct Printing {
-  bool json = false;
-  std::FILE* out = stdout;
-};
 
 absl::Status CreateSession(const Connection& connection, const v1::CreateSessionRequest& request,
                            const Printing& printing);

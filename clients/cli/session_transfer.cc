@@ -36,8 +36,7 @@ constexpr size_t kPartBytes = 1 << 20;
 uint64_t Checksum(const std::string& data) { return XXH3_64bits(data.data(), data.size()); }
 
 absl::Status FileError(const std::string& file, const char* what) {
-  const absl::Status status = absl::ErrnoToStatus(errno, absl::StrCat(file, ": cannot ", what));
-  return status;
+  return absl::ErrnoToStatus(errno, absl::StrCat(file, ": cannot ", what));
 }
 
 // Runs `attempt` until it neither fails as UNAVAILABLE nor has been tried often enough, with growing pauses.
@@ -114,6 +113,7 @@ absl::Status ReadExport(const Connection& connection, const v1::ExportSessionReq
   const auto stub = v1::Sessions::NewStub(connection.channel());
   grpc::ClientContext context;
   connection.Prepare(&context);
+  NameSession(request.session(), &context);
   const auto reader = stub->Export(&context, request);
   v1::ExportSessionPart part;
   absl::Status problem;
@@ -148,11 +148,13 @@ absl::Status SendImport(const Connection& connection, const v1::ImportSessionHea
   v1::ImportStatusRequest question;
   question.set_import_id(header.import_id());
   v1::ImportStatusResponse arrived;
-  absl::Status status =
-      Ask(connection, [&](grpc::ClientContext* context) { return stub->ImportStatus(context, question, &arrived); });
+  absl::Status status = Ask(
+      connection, [&](grpc::ClientContext* context) { return stub->ImportStatus(context, question, &arrived); },
+      header.import_id());
   if (!status.ok()) return status;
   grpc::ClientContext context;
   connection.Prepare(&context);
+  NameSession(header.import_id(), &context);
   const auto writer = stub->Import(&context, response);
   size_t offset = std::min(static_cast<size_t>(std::max<int64_t>(0, arrived.offset())), contents.size());
   bool is_first = true, is_last = false;
@@ -170,12 +172,6 @@ absl::Status SendImport(const Connection& connection, const v1::ImportSessionHea
   }
   writer->WritesDone();
   return connection.Explain(writer->Finish());
-}
-
-void PrintResult(const Printing& printing, const Json& json, const std::string& text) {
-  const std::string shown = printing.json ? json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n" : text;
-  std::fwrite(shown.data(), 1, shown.size(), printing.out);
-  std::fflush(printing.out);
 }
 
 }  // namespace
@@ -201,8 +197,8 @@ absl::Status ExportSession(const Connection& connection, const ExportOptions& op
     if (!status.ok()) return status;
   }
   if (absl::Status status = file.Finish(); !status.ok()) return status;
-  PrintResult(printing, {{"file", options.file}, {"bytes", file.offset()}},
-              absl::StrFormat("%s: %s\n", options.file, FormatBytes(static_cast<double>(file.offset()))));
+  Print(printing, {{"file", options.file}, {"bytes", file.offset()}},
+        absl::StrFormat("%s: %s\n", options.file, FormatBytes(static_cast<double>(file.offset()))));
   return absl::OkStatus();
 }
 
@@ -215,7 +211,17 @@ absl::Status ImportSession(const Connection& connection, const ImportOptions& op
   v1::ImportSessionResponse response;
   {
     Progress progress(stderr);
-    absl::Status status = WithRetries([&] { return SendImport(connection, header, *contents, &progress, &response); });
+    int attempts = 0;
+    absl::Status status = WithRetries([&] {
+      ++attempts;
+      return SendImport(connection, header, *contents, &progress, &response);
+    });
+    if (attempts > 1 && absl::IsAlreadyExists(status)) {
+      return absl::AlreadyExistsError(
+          absl::StrCat(std::string(status.message()),
+                       "; an attempt before, whose answer was lost, may have made it: look at it with "
+                       "`statehouse sessions show`"));
+    }
     if (!status.ok()) return status;
   }
   Json json = SessionJson(response.session());
@@ -225,10 +231,10 @@ absl::Status ImportSession(const Connection& connection, const ImportOptions& op
       response.exactness() == v1::EXACTNESS_CONTINUED
           ? absl::StrCat("; it goes on, but not with the same bits: ", response.numeric_difference())
           : "";
-  PrintResult(printing, json,
-              absl::StrFormat("%s holds %d tokens%s\n",
-                              response.session().name().empty() ? response.session().id() : response.session().name(),
-                              response.session().position(), note));
+  Print(printing, json,
+        absl::StrFormat("%s holds %d tokens%s\n",
+                        response.session().name().empty() ? response.session().id() : response.session().name(),
+                        response.session().position(), note));
   return absl::OkStatus();
 }
 

@@ -20,9 +20,10 @@ using Json = nlohmann::ordered_json;
 
 std::string Bytes(int64_t bytes) { return FormatBytes(static_cast<double>(bytes)); }
 
-// "pinned, shared, busy": what sets it apart.
+// "damaged, pinned, shared, busy": what sets it apart.
 std::string Marks(const v1::Session& session) {
   std::vector<std::string> marks;
+  if (!session.damage().empty()) marks.push_back("damaged");
   if (session.pinned()) marks.push_back("pinned");
   if (session.shared()) marks.push_back("shared");
   if (session.busy()) marks.push_back("busy");
@@ -129,7 +130,8 @@ Json SessionJson(const v1::Session& session) {
           {"last_turn", session.last_turn()},
           {"busy", session.busy()},
           {"lease_owner", session.lease_owner().empty() ? Json(nullptr) : Json(session.lease_owner())},
-          {"lease_seconds", session.lease_seconds()}};
+          {"lease_seconds", session.lease_seconds()},
+          {"damage", session.damage().empty() ? Json(nullptr) : Json(session.damage())}};
 }
 
 std::string RemovedText(const google::protobuf::RepeatedPtrField<v1::TierCount>& removed) {
@@ -173,6 +175,9 @@ std::string SessionText(const v1::Session& session, double now) {
   std::string text;
   AddRow(&text, "id", session.id());
   AddRow(&text, "name", session.name().empty() ? "none" : session.name());
+  if (!session.damage().empty()) {
+    AddRow(&text, "damaged", absl::StrCat(session.damage(), "; it can only be deleted. What follows was last known"));
+  }
   AddRow(&text, "holds", absl::StrFormat("%d tokens in %d turns", session.position(), session.turns()));
   AddRow(&text, "durability", DurabilityName(session.durability()));
   AddRow(&text, "created", Ago(session.created(), now));

@@ -18,7 +18,6 @@ class Table {
   explicit Table(std::vector<Column> columns) : columns_(std::move(columns)) {}
   // As many cells as there are columns. Control characters show as U+FFFD.
   void Add(std::vector<std::string> cells);
-  bool empty() const { return rows_.empty(); }
   // Headings, then a line per row; no spaces at the end of a line. Widths count characters, not bytes.
   std::string Text() const;
 

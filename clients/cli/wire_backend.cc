@@ -1,19 +1,25 @@
 #include "clients/cli/wire_backend.h"
 
-#include <algorithm>
+#include <chrono>
 #include <utility>
 
-#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "clients/cli/random_name.h"
 
 namespace statehouse::cli {
 namespace {
 
-// Tells a proxy before several servers which session the call is on, so that it goes where its snapshots are.
-void NameSession(const std::string& session, grpc::ClientContext* context) {
-  if (session.empty()) return;
-  // Metadata is ASCII; other names go as hexadecimal digits, which route as well.
-  const bool is_plain = std::all_of(session.begin(), session.end(), [](char c) { return c > ' ' && c <= '~'; });
-  context->AddMetadata("x-statehouse-session", is_plain ? session : absl::BytesToHexString(session));
+constexpr std::chrono::seconds kCancelTime{2};
+// Where the server tells what became of a session whose turn failed.
+constexpr char kOutcomeKey[] = "statehouse-session-outcome-bin";
+
+std::optional<v1::SessionOutcome> OutcomeOf(const grpc::ClientContext& context) {
+  const auto& metadata = context.GetServerTrailingMetadata();
+  const auto found = metadata.find(kOutcomeKey);
+  v1::SessionOutcome outcome;
+  if (found == metadata.end()) return std::nullopt;
+  if (!outcome.ParseFromArray(found->second.data(), static_cast<int>(found->second.size()))) return std::nullopt;
+  return outcome;
 }
 
 }  // namespace
@@ -25,12 +31,17 @@ WireBackend::WireBackend(const Connection* connection, std::string request_id)
 
 absl::Status WireBackend::Generate(const v1::GenerateRequest& request, const OnEvent& on_event) {
   grpc::ClientContext context;
-  connection_->Prepare(&context, request_id_);
+  // A turn needs a name that Cancel() knows before the server tells one.
+  const bool is_turn = request.has_session();
+  const std::string request_id = is_turn && request_id_.empty() ? absl::StrCat("turn-", RandomName()) : request_id_;
+  connection_->Prepare(&context, request_id);
   NameSession(request.session().session(), &context);
+  failed_outcome_.reset();
   {
     std::lock_guard lock(mu_);
     if (cancelled_) return absl::CancelledError("cancelled before it was sent");
     running_ = &context;
+    running_id_ = is_turn ? request_id : "";
   }
   std::unique_ptr<grpc::ClientReader<v1::GenerateEvent>> reader = stub_->Generate(&context, request);
   v1::GenerateEvent event;
@@ -40,13 +51,32 @@ absl::Status WireBackend::Generate(const v1::GenerateRequest& request, const OnE
     std::lock_guard lock(mu_);
     running_ = nullptr;
   }
+  if (!status.ok()) failed_outcome_ = OutcomeOf(context);
   return connection_->Explain(status);
 }
 
 void WireBackend::Cancel() {
+  std::string id;
+  {
+    std::lock_guard lock(mu_);
+    cancelled_ = true;
+    if (running_ == nullptr) return;
+    if (running_id_.empty()) return running_->TryCancel();
+    id = running_id_;
+  }
+  if (AskToCancel(id)) return;
   std::lock_guard lock(mu_);
-  cancelled_ = true;
-  if (running_ != nullptr) running_->TryCancel();
+  if (running_ != nullptr && running_id_ == id) running_->TryCancel();
+}
+
+bool WireBackend::AskToCancel(const std::string& request_id) const {
+  grpc::ClientContext context;
+  connection_->Prepare(&context);
+  context.set_deadline(std::chrono::system_clock::now() + kCancelTime);
+  v1::CancelRequest request;
+  request.set_request_id(request_id);
+  v1::CancelResponse response;
+  return stub_->Cancel(&context, request, &response).ok() && response.cancelled();
 }
 
 void WireBackend::ForgetCancel() {

@@ -4,7 +4,6 @@
     python3 example.py --address 127.0.0.1:50051 "Hi! My name is Ada." "What is my name?"
 """
 import argparse
-import ipaddress
 import pathlib
 import sys
 import tempfile
@@ -14,19 +13,9 @@ import grpc
 import statehouse_stubs
 
 
-def is_local(address: str) -> bool:
-    """Whether what is sent there stays on this machine."""
-    host = address.rpartition(":")[0].strip("[]")
-    if address.startswith("unix:") or host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def open_channel(args: argparse.Namespace) -> grpc.Channel:
-    """Over TLS where that was asked for; a socket file needs none."""
+    """Over TLS where that was asked for; a socket file needs none. The stubs have to be there."""
+    from statehouse.client import is_local
     if (args.tls or args.tls_ca) and not args.address.startswith("unix:"):
         authority = pathlib.Path(args.tls_ca).read_bytes() if args.tls_ca else None
         return grpc.secure_channel(args.address, grpc.ssl_channel_credentials(authority))

@@ -11,15 +11,18 @@ import numpy as np
 
 try:
     from xxhash import xxh3_64_hexdigest
-except ImportError:  # then checksums are not checked
+except ImportError:  # then no checksum is checked, and read() says so
     xxh3_64_hexdigest = None
 
 DTYPES = {"I32": np.dtype("<i4"), "F32": np.dtype("<f4"), "BF16": np.dtype("<u2"), "I8": np.dtype("i1")}
 
 
 def read(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Returns the footer and the sections by name; ValueError if the file is damaged."""
-    data = open(path, "rb").read()
+    """Returns the footer and the sections by name; ValueError if the file is damaged, as far as can be told without xxhash."""
+    if xxh3_64_hexdigest is None:
+        print(f"{path}: checksums are not checked, since the Python package xxhash is missing", file=sys.stderr)
+    with open(path, "rb") as file:
+        data = file.read()
     if data[:8] != b"SHSNAP01" or data[-8:] != b"SHSNAPND":
         raise ValueError(f"{path} is no snapshot, or was cut off")
     size, checksum = struct.unpack("<QQ", data[-24:-8])

@@ -59,8 +59,15 @@ void KeepTopK(int64_t k, CandidateList* list) {
 }
 
 void KeepTopP(double p, FilterScratch* scratch, CandidateList* list) {
-  const double sum = Weigh(*list, scratch);
-  KeepPrefix(p * sum, scratch, list);
+  uint64_t sum = 0;
+  for (size_t idx = 0; idx < list->size(); ++idx) {
+    const Candidate& candidate = (*list)[idx];
+    const uint64_t units = kernels::WeightUnits(candidate.value);
+    scratch->ranked[idx] = {-static_cast<double>(candidate.value), static_cast<double>(units), candidate.id,
+                            candidate.value};
+    sum += units;
+  }
+  KeepPrefix(static_cast<double>(kernels::UnitsToReach(p, sum)), scratch, list);
 }
 
 void KeepMinP(double min_p, CandidateList* list) {

@@ -1,7 +1,7 @@
 // top-k, top-p, min-p and typical-p over a list of candidates. Each keeps at least one. Candidates hold z = (logit -
-// largest logit) / temperature, so a candidate's weight is e^z; sums are formed in double. "Best first" is by value,
-// descending, then by id, ascending; no filter depends on the order in which it finds the list. None allocates.
-// Thread-safety: one thread at a time for one FilterScratch.
+// largest logit) / temperature, so a candidate's weight is e^z; sums are formed in double, or exactly (top-p). "Best
+// first" is by value, descending, then by id, ascending; no filter depends on the order in which it finds the list.
+// None allocates. Thread-safety: one thread at a time for one FilterScratch.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,7 @@ namespace statehouse {
 // A candidate ranked by something else than its value.
 struct Ranked {
   double key;     // smaller is better
-  double weight;  // e^z
+  double weight;  // e^z, or its units
   int32_t id;
   float value;
 };

@@ -1,23 +1,17 @@
 #include "engine/sampling/gumbel.h"
 
 #include <algorithm>
-#include <bit>
 #include <limits>
 
-#include "kernels/math/scalar_math.h"
+#include "kernels/sampling/choice_math.h"
 
 namespace statehouse {
 namespace {
 
-constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
-// Above GumbelFromWord() of every word, so that a token this far below the best score cannot win.
-constexpr double kMostNoise = 22.9;
+using kernels::kMostNoise;
+using kernels::NoiseBound;
 
-// At least GumbelFromWord(word): -log(u) > 1 - u, and 1 - u >= 2^(bit width of ~word - 33).
-double NoiseBound(uint32_t word) {
-  constexpr double kAboveLog2 = 0.69315;
-  return (33 - std::bit_width(~word)) * kAboveLog2;
-}
+constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
 // The best score so far. What cannot win is skipped by its bound: that saves almost all logarithms and changes no
 // result.
@@ -38,16 +32,10 @@ struct Best {
 }  // namespace
 
 PhiloxCounter NoiseWords(const ChoiceKey& key, int32_t quad) {
-  const uint64_t position = static_cast<uint64_t>(key.position);
-  return Philox4x32({static_cast<uint32_t>(quad), static_cast<uint32_t>(position),
-                     static_cast<uint32_t>(position >> 32), static_cast<uint32_t>(key.output)},
-                    {static_cast<uint32_t>(key.seed), static_cast<uint32_t>(key.seed >> 32)});
+  return kernels::ChoiceWords(key.seed, key.output, key.position, quad);
 }
 
-double GumbelFromWord(uint32_t word) {
-  const double u = (static_cast<double>(word) + 0.5) * 0x1p-32;
-  return -kernels::Log(-kernels::Log(u));
-}
+double GumbelFromWord(uint32_t word) { return kernels::GumbelFromWord(word); }
 
 double GumbelNoise(const ChoiceKey& key, int32_t token) {
   return GumbelFromWord(NoiseWords(key, token >> 2)[token & 3]);

@@ -1,5 +1,6 @@
 #include "engine/sessions/folder_archive.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -12,8 +13,15 @@ namespace {
 constexpr int kMaxTries = 32;
 constexpr size_t kMaxStates = 100'000;
 
+// As it is at a time: nobody's once it has run out.
+SessionLease LeaseAt(absl::Time now, const std::string& owner, int64_t fence, absl::Time end) {
+  return {.owner = now < end ? owner : "",
+          .fence = fence,
+          .expires = end,
+          .left = std::max(absl::ZeroDuration(), end - now)};
+}
+
 std::string SessionPath(const std::string& id) { return FolderCatalog::SessionPath(id); }
-absl::Status NoSuch(std::string_view id) { return FolderCatalog::NoSuch(id); }
 
 }  // namespace
 
@@ -54,7 +62,7 @@ absl::StatusOr<LogState> FolderArchive::Current(const std::string& id) {
   }
   absl::Status status = log_.CatchUp(SessionPath(id), &state);
   Remember(id, status.ok() ? &state : nullptr);
-  if (absl::IsNotFound(status)) return NoSuch(id);
+  if (absl::IsNotFound(status)) return NoSuchSession(id);
   if (!status.ok()) return status;
   return state;
 }
@@ -101,7 +109,7 @@ absl::Status FolderArchive::Append(std::string_view id, int64_t number, int64_t 
   return Advance(
              std::string(id), [&entry](const LogState&) { return entry; },
              [&](const LogState& state, absl::Time now, absl::Time lease_end) {
-               absl::Status status = MayWrite(fence, {state.owner, state.fence, lease_end}, now);
+               absl::Status status = MayWrite(fence, {state.owner, state.fence, lease_end, lease_end - now}, now);
                if (status.ok() && number != state.last + 1) status = NotTheLast(number - 1, state.last);
                return status;
              })
@@ -112,7 +120,7 @@ absl::StatusOr<SessionArchive::Records> FolderArchive::Read(std::string_view id_
   const std::string id(id_view);
   Records records;
   const auto state = log_.Load(SessionPath(id), &records.records);
-  if (absl::IsNotFound(state.status())) return NoSuch(id);
+  if (absl::IsNotFound(state.status())) return NoSuchSession(id);
   if (!state.ok()) return state.status();
   Remember(id, &*state);
   records.first = state->first;
@@ -123,16 +131,16 @@ absl::Status FolderArchive::Compact(std::string_view id_view, int64_t number, in
   const std::string id(id_view);
   const auto sealed = Advance(
       id,
-      [&](const LogState& state) {
+      [&](const LogState&) {
         return LogEntry{.kind = LogEntry::Kind::kSeal,
                         .number = number,
-                        .fence = state.fence,
-                        .owner = state.owner,
-                        .ttl = state.ttl,
+                        .fence = 0,
+                        .owner = "",
+                        .ttl = absl::ZeroDuration(),
                         .record = std::string(record)};
       },
       [&](const LogState& state, absl::Time now, absl::Time lease_end) {
-        absl::Status status = MayWrite(fence, {state.owner, state.fence, lease_end}, now);
+        absl::Status status = MayWrite(fence, {state.owner, state.fence, lease_end, lease_end - now}, now);
         if (status.ok() && number != state.last) status = NotTheLast(number, state.last);
         return status;
       });
@@ -161,33 +169,40 @@ absl::StatusOr<SessionLease> FolderArchive::Acquire(std::string_view id, const s
         return held ? LeaseHeld(before.owner, lease_end - now) : absl::OkStatus();
       });
   if (!state.ok()) return state.status();
-  return SessionLease{.owner = owner, .fence = state->fence, .expires = acquired + ttl};
+  return SessionLease{.owner = owner, .fence = state->fence, .expires = acquired + ttl, .left = ttl};
 }
 
-absl::Status FolderArchive::Renew(std::string_view id_view, const SessionLease& lease, absl::Duration ttl) {
+absl::StatusOr<SessionLease> FolderArchive::Renew(std::string_view id_view, const SessionLease& lease,
+                                                  absl::Duration ttl) {
   const std::string id(id_view);
   for (int attempt = 0; attempt < kMaxTries; ++attempt) {
-    const auto state = Current(id);
+    auto state = Current(id);
     if (!state.ok()) return state.status();
     if (state->owner.empty() || state->fence != lease.fence) return LeaseLost(lease.fence, state->owner, state->fence);
     absl::Status status;
     if (state->ttl == ttl) {
       status = log_.TouchLease(SessionPath(id), *state);
-      if (absl::IsNotFound(status)) continue;
-      if (!status.ok()) return status;
-      const auto after = Current(id);
-      if (!after.ok()) return after.status();
-      return after->fence == lease.fence ? status : LeaseLost(lease.fence, after->owner, after->fence);
+      if (status.ok()) {
+        state = Current(id);
+        if (!state.ok()) return state.status();
+        if (state->fence != lease.fence) return LeaseLost(lease.fence, state->owner, state->fence);
+      }
+    } else {
+      const LogEntry entry{.kind = LogEntry::Kind::kLease,
+                           .number = 0,
+                           .fence = lease.fence,
+                           .owner = state->owner,
+                           .ttl = ttl,
+                           .record = ""};
+      status = log_.Put(SessionPath(id), entry, &*state, nullptr);
+      Remember(id, status.ok() ? &*state : nullptr);
     }
-    LogState next = *state;
-    const LogEntry entry{.kind = LogEntry::Kind::kLease,
-                         .number = 0,
-                         .fence = lease.fence,
-                         .owner = state->owner,
-                         .ttl = ttl,
-                         .record = ""};
-    status = log_.Put(SessionPath(id), entry, &next, nullptr);
-    Remember(id, status.ok() ? &next : nullptr);
+    if (status.ok()) {
+      const auto end = log_.LeaseEnd(SessionPath(id), *state);
+      if (end.ok()) return SessionLease{.owner = state->owner, .fence = state->fence, .expires = *end, .left = ttl};
+      status = end.status();
+    }
+    // Another server was faster, or the generation has gone.
     if (!absl::IsAlreadyExists(status) && !absl::IsNotFound(status)) return status;
   }
   return Busy(absl::StrCat("session ", id, " changes too fast"), absl::Seconds(1));
@@ -217,13 +232,13 @@ absl::StatusOr<SessionLease> FolderArchive::GetLease(std::string_view id_view) {
   for (int attempt = 0; attempt < kMaxTries; ++attempt) {
     const auto state = Current(id);
     if (!state.ok()) return state.status();
-    if (state->owner.empty()) return SessionLease{.owner = "", .fence = state->fence, .expires = absl::InfinitePast()};
+    if (state->owner.empty()) return LeaseAt(absl::InfiniteFuture(), "", state->fence, absl::InfinitePast());
     const auto now = folder_->Now();
     if (!now.ok()) return now.status();
     const auto end = log_.LeaseEnd(SessionPath(id), *state);
     if (absl::IsNotFound(end.status())) continue;
     if (!end.ok()) return end.status();
-    return SessionLease{.owner = *now < *end ? state->owner : "", .fence = state->fence, .expires = *end};
+    return LeaseAt(*now, state->owner, state->fence, *end);
   }
   return Busy(absl::StrCat("session ", id, " changes too fast"), absl::Seconds(1));
 }
@@ -241,7 +256,7 @@ absl::StatusOr<SessionLease> FolderArchive::Break(std::string_view id) {
                         .record = ""};
       },
       [&](const LogState& before, absl::Time now, absl::Time lease_end) {
-        was = {.owner = now < lease_end ? before.owner : "", .fence = before.fence, .expires = lease_end};
+        was = LeaseAt(now, before.owner, before.fence, lease_end);
         return absl::OkStatus();
       });
   if (!state.ok()) return state.status();

@@ -42,14 +42,14 @@ class FolderArchive final : public SessionArchive {
   absl::Status Sync() override { return absl::OkStatus(); }
 
   absl::StatusOr<SessionLease> Acquire(std::string_view id, const std::string& owner, absl::Duration ttl) override;
-  absl::Status Renew(std::string_view id, const SessionLease& lease, absl::Duration ttl) override;
+  absl::StatusOr<SessionLease> Renew(std::string_view id, const SessionLease& lease, absl::Duration ttl) override;
   absl::Status Release(std::string_view id, const SessionLease& lease) override;
   absl::StatusOr<SessionLease> GetLease(std::string_view id) override;
   absl::StatusOr<SessionLease> Break(std::string_view id) override;
   bool is_shared() const override { return true; }
 
  private:
-  // Decides on an entry, given what the log says and the time there. OK and no value: nothing to put.
+  // May the entry be put, given what the log says and the time there?
   using Decide = std::function<absl::Status(const LogState& state, absl::Time now, absl::Time lease_end)>;
 
   explicit FolderArchive(std::unique_ptr<SharedFolder> folder)

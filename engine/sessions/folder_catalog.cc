@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/errors.h"
 #include "engine/sessions/byte_coding.h"
+#include "engine/sessions/entry_coding.h"
 #include "engine/sessions/folder_log.h"
 
 namespace statehouse {
@@ -44,28 +45,16 @@ absl::Status Taken(const std::string& name) {
 
 }  // namespace
 
-bool FolderCatalog::IsId(std::string_view id) {
-  return id.size() == 32 && id.find_first_not_of("0123456789abcdef") == std::string_view::npos;
-}
-
 std::string FolderCatalog::SessionPath(const std::string& id) {
   return absl::StrCat("sessions/", id.substr(0, 2), "/", id);
 }
 
-absl::Status FolderCatalog::NoSuch(std::string_view ref) {
-  return absl::NotFoundError(absl::StrCat("no session \"", std::string(ref), "\""));
-}
-
 absl::StatusOr<SessionEntry> FolderCatalog::Read(const std::string& id) {
   const auto bytes = folder_->Read(EntryPath(id));
-  if (absl::IsNotFound(bytes.status())) return NoSuch(id);
+  if (absl::IsNotFound(bytes.status())) return NoSuchSession(id);
   if (!bytes.ok()) return bytes.status();
   ByteReader reader(*bytes);
-  SessionEntry entry;
-  entry.id = reader.Text();
-  entry.principal = reader.Text();
-  entry.name = reader.Text();
-  entry.meta = reader.Text();
+  SessionEntry entry = ReadEntry(&reader);
   if (!reader.finished() || entry.id != id) {
     return absl::DataLossError(absl::StrCat(folder_->root(), "/", EntryPath(id), " is no entry of this session"));
   }
@@ -73,7 +62,7 @@ absl::StatusOr<SessionEntry> FolderCatalog::Read(const std::string& id) {
 }
 
 absl::Status FolderCatalog::Put(const SessionEntry& entry) {
-  if (!IsId(entry.id)) return BadField("id", "32 hexadecimal digits are expected");
+  if (!IsSessionId(entry.id)) return BadField("id", "32 hexadecimal digits are expected");
   const auto before = Read(entry.id);
   if (!before.ok() && !absl::IsNotFound(before.status())) return before.status();
   const bool claims = !entry.name.empty() && !(before.ok() && before->name == entry.name);
@@ -84,7 +73,7 @@ absl::Status FolderCatalog::Put(const SessionEntry& entry) {
   }
   const auto encode = [](const SessionEntry& which) {
     ByteWriter writer;
-    for (const std::string* text : {&which.id, &which.principal, &which.name, &which.meta}) writer.Text(*text);
+    WriteEntry(which, &writer);
     return writer.Take();
   };
   if (absl::Status status = folder_->Replace(EntryPath(entry.id), encode(entry)); !status.ok()) return status;
@@ -95,11 +84,21 @@ absl::Status FolderCatalog::Put(const SessionEntry& entry) {
       return undone.ok() ? status : undone;
     }
   }
-  const std::string marker = MarkerPath(entry.principal, entry.id);
+  return PutMarker(entry.principal, entry.id);
+}
+
+absl::Status FolderCatalog::PutMarker(const std::string& principal, const std::string& id) {
+  const std::string marker = MarkerPath(principal, id);
   if (folder_->Exists(marker)) return absl::OkStatus();
   absl::Status status = folder_->MakeFolder(marker.substr(0, marker.rfind('/')));
   if (status.ok()) status = folder_->PutNew(marker, "", nullptr);
   return absl::IsAlreadyExists(status) ? absl::OkStatus() : status;
+}
+
+void FolderCatalog::DropMarker(const std::string& principal, const std::string& id) {
+  folder_->Remove(MarkerPath(principal, id)).IgnoreError();
+  // Who enters it again at this moment may have found the marker in place.
+  if (folder_->Exists(EntryPath(id))) PutMarker(principal, id).IgnoreError();
 }
 
 absl::StatusOr<FolderCatalog::Claim> FolderCatalog::LastClaim(const std::string& principal, const std::string& name) {
@@ -180,16 +179,16 @@ absl::Status FolderCatalog::KeepName(const SessionEntry& entry, int64_t claim) {
 }
 
 absl::StatusOr<SessionEntry> FolderCatalog::Find(std::string_view principal, std::string_view ref) {
-  if (IsId(ref)) {
+  if (IsSessionId(ref)) {
     auto entry = Read(std::string(ref));
     if (entry.ok() || !absl::IsNotFound(entry.status())) return entry;
   }
   const auto claim = LastClaim(std::string(principal), std::string(ref));
   if (!claim.ok()) return claim.status();
-  if (claim->number == 0) return NoSuch(ref);
+  if (claim->number == 0) return NoSuchSession(ref);
   auto entry = Read(claim->id);
-  if (absl::IsNotFound(entry.status())) return NoSuch(ref);
-  if (entry.ok() && (entry->name != ref || entry->principal != principal)) return NoSuch(ref);
+  if (absl::IsNotFound(entry.status())) return NoSuchSession(ref);
+  if (entry.ok() && (entry->name != ref || entry->principal != principal)) return NoSuchSession(ref);
   return entry;
 }
 
@@ -205,9 +204,13 @@ absl::StatusOr<std::vector<SessionEntry>> FolderCatalog::List(const std::string*
     if (!ids.ok()) return ids.status();
     for (const std::string& id : *ids) {
       if (static_cast<int64_t>(found.size()) >= limit) return found;
-      if (id <= after || !IsId(id)) continue;
+      if (id <= after || !IsSessionId(id)) continue;
       auto entry = Read(id);
-      if (absl::IsNotFound(entry.status())) continue;  // removed since, or not entered yet
+      if (absl::IsNotFound(entry.status())) {
+        // The marker comes after the entry: whoever removed the session died before it was through.
+        if (principal != nullptr) DropMarker(*principal, id);
+        continue;
+      }
       if (!entry.ok()) return entry.status();
       if (principal != nullptr && entry->principal != *principal) continue;
       found.push_back(*std::move(entry));

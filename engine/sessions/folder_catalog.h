@@ -30,15 +30,18 @@ class FolderCatalog {
   absl::StatusOr<SessionEntry> Read(const std::string& id);
   absl::StatusOr<SessionEntry> Find(std::string_view principal, std::string_view ref);
   absl::StatusOr<std::vector<SessionEntry>> List(const std::string* principal, std::string_view after, int64_t limit);
+  // By their markers: a removal that was cut short counts until the principal's sessions are listed.
   absl::StatusOr<int64_t> Count(std::string_view principal);
   // With everything in the session's folder.
   absl::Status Remove(const SessionEntry& entry);
 
-  static bool IsId(std::string_view id);
   static std::string SessionPath(const std::string& id);
-  static absl::Status NoSuch(std::string_view ref);
 
  private:
+  // That the session is one of the principal's.
+  absl::Status PutMarker(const std::string& principal, const std::string& id);
+  void DropMarker(const std::string& principal, const std::string& id);
+
   // Of the last claim of a name: its number and session; 0 if nobody ever did.
   struct Claim {
     int64_t number = 0;

@@ -6,7 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/sessions/byte_coding.h"
-#include "engine/sessions/local_entry.h"
+#include "engine/sessions/entry_coding.h"
 
 namespace statehouse {
 namespace {
@@ -43,13 +43,9 @@ bool Parse(std::string_view payload, NumberedRecord* parsed) {
   return from.finished();
 }
 
-absl::Status NoSuch(std::string_view id) {
-  return absl::NotFoundError(absl::StrCat("no session \"", std::string(id), "\""));
-}
-
 }  // namespace
 
-bool ParseHead(std::string_view payload, SessionEntry* entry, int64_t* first, int64_t* last) {
+bool LocalArchive::ParseHead(std::string_view payload, SessionEntry* entry, int64_t* first, int64_t* last) {
   ByteReader from(payload);
   const bool is_ours = from.Text() == "session file, format 1";
   *entry = ReadEntry(&from);
@@ -65,7 +61,7 @@ std::string LocalArchive::PathOf(std::string_view id) const {
 absl::StatusOr<SessionEntry> LocalArchive::EntryOf(std::string_view id) {
   std::lock_guard<std::mutex> lock(mu_);
   const SessionEntry* const entry = entries_.FindId(id);
-  if (entry == nullptr) return NoSuch(id);
+  if (entry == nullptr) return NoSuchSession(id);
   return *entry;
 }
 
@@ -255,11 +251,13 @@ absl::Status LocalArchive::Compact(std::string_view id, int64_t number, int64_t,
 
 absl::Status LocalArchive::Sync() {
   std::vector<std::pair<std::string, std::shared_ptr<SessionFile>>> waiting;
+  std::vector<std::string> distrusted;
   {
     std::lock_guard<std::mutex> lock(mu_);
     for (const std::string& id : unsynced_) {
       if (const auto found = open_.find(id); found != open_.end()) waiting.emplace_back(id, found->second);
     }
+    distrusted.assign(distrusted_.begin(), distrusted_.end());
   }
   absl::Status first = absl::OkStatus();
   for (const auto& [id, file] : waiting) {
@@ -275,15 +273,27 @@ absl::Status LocalArchive::Sync() {
     }
     if (first.ok()) first = status;
   }
+  // A sync that failed once is not made good by one that succeeds: what stands there has to be written again.
+  for (const std::string& id : distrusted) {
+    const absl::Status status = WriteAnew(id);
+    if (first.ok()) first = status;
+  }
   return first;
 }
 
-absl::StatusOr<SessionLease> LocalArchive::Acquire(std::string_view, const std::string& owner, absl::Duration) {
-  return SessionLease{.owner = owner, .fence = 0, .expires = absl::InfiniteFuture()};
+absl::Status LocalArchive::WriteAnew(const std::string& id) {
+  if (absl::IsNotFound(EntryOf(id).status())) return absl::OkStatus();  // removed meanwhile
+  const std::shared_ptr<SessionFile> file = FileOf(id);
+  std::lock_guard<std::mutex> lock(file->mu);
+  const auto contents = ReadFile(id);
+  absl::Status status = contents.status();
+  if (status.ok()) status = OpenFile(id, file.get(), *contents);
+  if (!status.ok() && !absl::IsNotFound(status)) return absl::UnavailableError(std::string(status.message()));
+  if (status.ok() && !contents->exists) {  // it never came to be
+    std::lock_guard<std::mutex> table(mu_);
+    distrusted_.erase(id);
+  }
+  return absl::OkStatus();
 }
-
-absl::StatusOr<SessionLease> LocalArchive::GetLease(std::string_view) { return SessionLease{}; }
-
-absl::StatusOr<SessionLease> LocalArchive::Break(std::string_view) { return SessionLease{}; }
 
 }  // namespace statehouse

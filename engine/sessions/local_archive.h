@@ -19,14 +19,13 @@
 #include <string_view>
 #include <vector>
 
-#include "engine/sessions/memory_archive.h"
-#include "engine/sessions/session_archive.h"
+#include "engine/sessions/one_server_archive.h"
 #include "engine/state/file_layer.h"
 #include "engine/state/journal.h"
 
 namespace statehouse {
 
-class LocalArchive final : public SessionArchive {
+class LocalArchive final : public OneServerArchive {
  public:
   // FAILED_PRECONDITION: another server uses the folder. `files` must outlive the archive. `max_open_files`: sessions
   // whose files are kept open, beside those in use.
@@ -36,21 +35,11 @@ class LocalArchive final : public SessionArchive {
   const std::string& repairs() const { return repairs_; }
 
   absl::Status PutEntry(const SessionEntry& entry) override;
-  absl::StatusOr<SessionEntry> FindEntry(std::string_view principal, std::string_view ref) override;
-  absl::StatusOr<std::vector<SessionEntry>> ListEntries(const std::string* principal_filter, std::string_view after,
-                                                        int64_t limit) override;
-  absl::StatusOr<int64_t> CountEntries(std::string_view principal) override;
   absl::Status Remove(std::string_view id, int64_t fence) override;
   absl::Status Append(std::string_view id, int64_t number, int64_t fence, std::string_view record, bool sync) override;
   absl::StatusOr<Records> Read(std::string_view id) override;
   absl::Status Compact(std::string_view id, int64_t number, int64_t fence, std::string_view record) override;
   absl::Status Sync() override;
-  absl::StatusOr<SessionLease> Acquire(std::string_view id, const std::string& owner, absl::Duration ttl) override;
-  absl::Status Renew(std::string_view, const SessionLease&, absl::Duration) override { return absl::OkStatus(); }
-  absl::Status Release(std::string_view, const SessionLease&) override { return absl::OkStatus(); }
-  absl::StatusOr<SessionLease> GetLease(std::string_view id) override;
-  absl::StatusOr<SessionLease> Break(std::string_view id) override;
-  bool is_shared() const override { return false; }
 
  private:
   // A session's file.
@@ -82,6 +71,8 @@ class LocalArchive final : public SessionArchive {
   absl::Status RewriteCatalog();
 
   // --- sessions' files ---
+  // The first payload of a session's file: its entry as of then, and which records were written whole with it.
+  static bool ParseHead(std::string_view payload, SessionEntry* entry, int64_t* first, int64_t* last);
   std::string PathOf(std::string_view id) const;
   absl::StatusOr<SessionEntry> EntryOf(std::string_view id);
   std::shared_ptr<SessionFile> FileOf(std::string_view id);
@@ -91,6 +82,8 @@ class LocalArchive final : public SessionArchive {
   // A file with these records, of which the last is `last`, in the place of what was there.
   absl::Status WriteFile(const SessionEntry& entry, int64_t first, const std::vector<std::string>& records,
                          SessionFile* file);
+  // Of a file that is not trusted. UNAVAILABLE: it still is not.
+  absl::Status WriteAnew(const std::string& id);
   // After an error that leaves it open what stands in the file.
   absl::Status Distrust(std::string_view id, SessionFile* file, const absl::Status& status);
 
@@ -105,9 +98,7 @@ class LocalArchive final : public SessionArchive {
   std::unique_ptr<Journal> catalog_;  // null: it must be written anew first
   int64_t catalog_live_bytes_ = 0;    // when it was written anew last
 
-  std::mutex mu_;
   // Guarded by mu_.
-  EntryTable entries_;
   std::map<std::string, std::shared_ptr<SessionFile>, std::less<>> open_;
   std::set<std::string, std::less<>> distrusted_;  // ids whose files must be written anew before they are added to
   std::set<std::string, std::less<>> unsynced_;

@@ -4,8 +4,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/sessions/byte_coding.h"
+#include "engine/sessions/entry_coding.h"
 #include "engine/sessions/local_archive.h"
-#include "engine/sessions/local_entry.h"
 
 namespace statehouse {
 namespace {
@@ -173,24 +173,6 @@ absl::Status LocalArchive::PutEntry(const SessionEntry& entry) {
   // What fails here is tried again with the next entry.
   if (catalog_->size() > 2 * catalog_live_bytes_ + kSlackBytes) (void)RewriteCatalog();
   return absl::OkStatus();
-}
-
-absl::StatusOr<SessionEntry> LocalArchive::FindEntry(std::string_view principal, std::string_view ref) {
-  std::lock_guard<std::mutex> lock(mu_);
-  const SessionEntry* const entry = entries_.Find(principal, ref);
-  if (entry == nullptr) return absl::NotFoundError(absl::StrCat("no session \"", std::string(ref), "\""));
-  return *entry;
-}
-
-absl::StatusOr<std::vector<SessionEntry>> LocalArchive::ListEntries(const std::string* principal_filter,
-                                                                    std::string_view after, int64_t limit) {
-  std::lock_guard<std::mutex> lock(mu_);
-  return entries_.List(principal_filter, after, limit);
-}
-
-absl::StatusOr<int64_t> LocalArchive::CountEntries(std::string_view principal) {
-  std::lock_guard<std::mutex> lock(mu_);
-  return entries_.Count(principal);
 }
 
 absl::Status LocalArchive::Remove(std::string_view id, int64_t) {

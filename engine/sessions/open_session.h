@@ -6,8 +6,11 @@
 #include <mutex>
 #include <set>
 #include <string>
+#include <string_view>
 #include <utility>
 
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "engine/sessions/session_archive.h"
 #include "engine/sessions/session_record.h"
@@ -31,11 +34,17 @@ struct OpenSession {
   int64_t record_bytes = 0;  // of all that are kept
   bool is_read = false;      // entry, meta and content are what the archive says, or said when nobody else could append
   bool is_deleted = false;
-  bool is_busy = false;  // a turn is under way
-  SessionLease lease;    // held if the owner is not empty
+  bool is_busy = false;    // a turn is under way
+  SessionLease lease;      // held if the owner is not empty
+  absl::Time lease_asked;  // by this machine's clock: lease.left counts from then at the latest
   bool has_unsynced = false;
   std::atomic<bool> has_stale_entry{false};  // the summary in the archive trails; also read under the store's mutex
   std::set<std::string> durable_keys;        // of checkpoints, known to survive a crash
 };
+
+// One message for what is not there and what is not theirs.
+inline absl::Status NoneOfYours(std::string_view ref) {
+  return absl::NotFoundError(absl::StrCat("session: you have none with the id or name \"", std::string(ref), "\""));
+}
 
 }  // namespace statehouse

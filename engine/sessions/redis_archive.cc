@@ -1,5 +1,6 @@
 #include "engine/sessions/redis_archive.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -94,13 +95,14 @@ local fence = redis.call('INCR', KEYS[3])
 redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
 local time = redis.call('TIME')
 return {'ok', fence, time[1], time[2]})";
-// ARGV: fence, owner, time to live in ms.
+// ARGV: fence, owner, time to live in ms. Answers fence and time.
 constexpr char kRenew[] = R"(
 if redis.call('EXISTS', KEYS[1]) == 0 then return {'none'} end
 local newest = redis.call('GET', KEYS[3]) or '0'
 if newest ~= ARGV[1] then return {'lost', newest, redis.call('GET', KEYS[2]) or ''} end
 redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
-return {'ok'})";
+local time = redis.call('TIME')
+return {'ok', newest, time[1], time[2]})";
 // ARGV: fence.
 constexpr char kRelease[] = R"(
 if redis.call('GET', KEYS[3]) == ARGV[1] then redis.call('DEL', KEYS[2]) end
@@ -125,10 +127,6 @@ std::vector<std::string> KeysOf(std::string_view id_view) {
           absl::StrCat("statehouse:head:", id)};
 }
 
-absl::Status NoSuch(std::string_view ref) {
-  return absl::NotFoundError(absl::StrCat("no session \"", std::string(ref), "\""));
-}
-
 absl::Status Strange(const std::string& where) {
   return absl::InternalError(absl::StrCat(where, " gave an answer that is none of this script's"));
 }
@@ -146,7 +144,7 @@ absl::Status Verdict(const RedisReply& reply, const std::string& where, std::str
                      int64_t expected_last) {
   const std::string& word = reply.TextAt(0);
   if (word == "ok") return absl::OkStatus();
-  if (word == "none") return NoSuch(id);
+  if (word == "none") return NoSuchSession(id);
   if (word == "held") return LeaseHeld(reply.TextAt(1), absl::Milliseconds(reply.NumberAt(2)));
   if (word == "lost") return LeaseLost(fence, reply.TextAt(2), reply.NumberAt(1));
   if (word == "over") {
@@ -154,6 +152,27 @@ absl::Status Verdict(const RedisReply& reply, const std::string& where, std::str
   }
   if (word == "last") return NotTheLast(expected_last, reply.NumberAt(1));
   return Strange(where);
+}
+
+// The lease that a script gave or renewed for `ttl`; it answered with fence and time.
+absl::StatusOr<SessionLease> Granted(const absl::StatusOr<RedisReply>& reply, const std::string& where,
+                                     std::string_view id, const SessionLease& asked, absl::Duration ttl) {
+  if (!reply.ok()) return reply.status();
+  if (absl::Status status = Verdict(*reply, where, id, asked.fence, 0); !status.ok()) return status;
+  return SessionLease{
+      .owner = asked.owner, .fence = reply->NumberAt(1), .expires = TimeAt(*reply, 2) + ttl, .left = ttl};
+}
+
+// What kLease says of it.
+absl::StatusOr<SessionLease> LeaseOf(const absl::StatusOr<RedisReply>& reply, const std::string& where,
+                                     std::string_view id) {
+  if (!reply.ok()) return reply.status();
+  if (absl::Status status = Verdict(*reply, where, id, 0, 0); !status.ok()) return status;
+  const absl::Duration left = absl::Milliseconds(reply->NumberAt(2));
+  return SessionLease{.owner = reply->TextAt(1),
+                      .fence = reply->NumberAt(3),
+                      .expires = TimeAt(*reply, 4) + left,
+                      .left = std::max(absl::ZeroDuration(), left)};
 }
 
 }  // namespace
@@ -225,15 +244,13 @@ absl::Status RedisArchive::Compact(std::string_view id, int64_t number, int64_t 
 }
 
 absl::StatusOr<SessionLease> RedisArchive::Acquire(std::string_view id, const std::string& owner, absl::Duration ttl) {
-  const auto reply = client_->Script(kAcquire, KeysOf(id), {owner, Milliseconds(ttl)});
-  if (!reply.ok()) return reply.status();
-  if (absl::Status status = Verdict(*reply, client_->where(), id, 0, 0); !status.ok()) return status;
-  return SessionLease{.owner = owner, .fence = reply->NumberAt(1), .expires = TimeAt(*reply, 2) + ttl};
+  return Granted(client_->Script(kAcquire, KeysOf(id), {owner, Milliseconds(ttl)}), client_->where(), id,
+                 {.owner = owner, .fence = 0, .expires = {}, .left = {}}, ttl);
 }
 
-absl::Status RedisArchive::Renew(std::string_view id, const SessionLease& lease, absl::Duration ttl) {
-  const auto reply = client_->Script(kRenew, KeysOf(id), {absl::StrCat(lease.fence), lease.owner, Milliseconds(ttl)});
-  return reply.ok() ? Verdict(*reply, client_->where(), id, lease.fence, 0) : reply.status();
+absl::StatusOr<SessionLease> RedisArchive::Renew(std::string_view id, const SessionLease& lease, absl::Duration ttl) {
+  return Granted(client_->Script(kRenew, KeysOf(id), {absl::StrCat(lease.fence), lease.owner, Milliseconds(ttl)}),
+                 client_->where(), id, lease, ttl);
 }
 
 absl::Status RedisArchive::Release(std::string_view id, const SessionLease& lease) {
@@ -241,21 +258,11 @@ absl::Status RedisArchive::Release(std::string_view id, const SessionLease& leas
 }
 
 absl::StatusOr<SessionLease> RedisArchive::GetLease(std::string_view id) {
-  const auto reply = client_->Script(kLease, KeysOf(id), {"0"});
-  if (!reply.ok()) return reply.status();
-  if (absl::Status status = Verdict(*reply, client_->where(), id, 0, 0); !status.ok()) return status;
-  return SessionLease{.owner = reply->TextAt(1),
-                      .fence = reply->NumberAt(3),
-                      .expires = TimeAt(*reply, 4) + absl::Milliseconds(reply->NumberAt(2))};
+  return LeaseOf(client_->Script(kLease, KeysOf(id), {"0"}), client_->where(), id);
 }
 
 absl::StatusOr<SessionLease> RedisArchive::Break(std::string_view id) {
-  const auto reply = client_->Script(kLease, KeysOf(id), {"1"});
-  if (!reply.ok()) return reply.status();
-  if (absl::Status status = Verdict(*reply, client_->where(), id, 0, 0); !status.ok()) return status;
-  return SessionLease{.owner = reply->TextAt(1),
-                      .fence = reply->NumberAt(3),
-                      .expires = TimeAt(*reply, 4) + absl::Milliseconds(reply->NumberAt(2))};
+  return LeaseOf(client_->Script(kLease, KeysOf(id), {"1"}), client_->where(), id);
 }
 
 }  // namespace statehouse

@@ -36,7 +36,7 @@ class RedisArchive final : public SessionArchive {
   absl::Status Sync() override { return absl::OkStatus(); }
 
   absl::StatusOr<SessionLease> Acquire(std::string_view id, const std::string& owner, absl::Duration ttl) override;
-  absl::Status Renew(std::string_view id, const SessionLease& lease, absl::Duration ttl) override;
+  absl::StatusOr<SessionLease> Renew(std::string_view id, const SessionLease& lease, absl::Duration ttl) override;
   absl::Status Release(std::string_view id, const SessionLease& lease) override;
   absl::StatusOr<SessionLease> GetLease(std::string_view id) override;
   absl::StatusOr<SessionLease> Break(std::string_view id) override;

@@ -1,6 +1,7 @@
 #include "engine/sessions/session.h"
 
 #include <algorithm>
+#include <iterator>
 #include <optional>
 #include <utility>
 #include <variant>
@@ -168,6 +169,13 @@ std::vector<TurnSpan> SpansOf(const SessionContent& content) {
   for (const KeptTurn& turn : content.turns)
     spans.push_back({turn.input_begin, turn.answer_begin, turn.end, turn.seed});
   return spans;
+}
+
+std::vector<Checkpoint> SharedOf(std::span<const Checkpoint> checkpoints) {
+  std::vector<Checkpoint> shared;
+  std::copy_if(checkpoints.begin(), checkpoints.end(), std::back_inserter(shared),
+               [](const Checkpoint& checkpoint) { return checkpoint.shared; });
+  return shared;
 }
 
 std::vector<Checkpoint> Dropped(std::span<const Checkpoint> before, std::span<const Checkpoint> after) {

@@ -43,6 +43,8 @@ std::vector<int64_t> SpacedPositions(int64_t from, int64_t prompt_size, int64_t 
 // The turn that was committed under the key; null: none.
 const KeptTurn* FindTurn(const SessionContent& content, std::string_view key);
 std::vector<TurnSpan> SpansOf(const SessionContent& content);
+// Those that another session may refer to.
+std::vector<Checkpoint> SharedOf(std::span<const Checkpoint> checkpoints);
 // Keys of `before` that are not in `after`.
 std::vector<Checkpoint> Dropped(std::span<const Checkpoint> before, std::span<const Checkpoint> after);
 

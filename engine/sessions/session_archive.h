@@ -12,6 +12,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -25,17 +26,24 @@ namespace statehouse {
 
 // What can be listed and found without reading a session's records.
 struct SessionEntry {
-  std::string id;         // 32 hexadecimal digits
+  std::string id;         // IsSessionId()
   std::string principal;  // who owns it
   std::string name;       // unique per principal; empty: none
   std::string meta;       // opaque here: labels, ttl, pin, durability, times
 };
 
 struct SessionLease {
-  std::string owner;   // a server's --replica-id; empty: nobody holds it
-  int64_t fence = 0;   // grows with every lease of that session
-  absl::Time expires;  // on the archive's clock
+  std::string owner;    // a server's --replica-id; empty: nobody holds it
+  int64_t fence = 0;    // grows with every lease of that session
+  absl::Time expires;   // on the archive's clock
+  absl::Duration left;  // until then, when the archive said so
 };
+
+// 32 hexadecimal digits, a … f in lower case.
+bool IsSessionId(std::string_view text);
+std::string NewSessionId();
+// NOT_FOUND, as archives word it.
+absl::Status NoSuchSession(std::string_view ref);
 
 class SessionArchive {
  public:
@@ -50,6 +58,7 @@ class SessionArchive {
   // means all principals.
   virtual absl::StatusOr<std::vector<SessionEntry>> ListEntries(const std::string* principal_filter,
                                                                 std::string_view after, int64_t limit) = 0;
+  // At once. A server that died while it removed one may leave it in the count until the principal's are listed.
   virtual absl::StatusOr<int64_t> CountEntries(std::string_view principal) = 0;
   // Entry, records and lease. OK if it is missing.
   virtual absl::Status Remove(std::string_view id, int64_t fence) = 0;
@@ -72,7 +81,8 @@ class SessionArchive {
   // --- leases; an archive of one server grants all of them at once ---
   // ABORTED with a retry hint: `owner` is not the holder, and the lease has not run out.
   virtual absl::StatusOr<SessionLease> Acquire(std::string_view id, const std::string& owner, absl::Duration ttl) = 0;
-  virtual absl::Status Renew(std::string_view id, const SessionLease& lease, absl::Duration ttl) = 0;
+  // The same lease, from now on for `ttl`. ABORTED: it is not the newest, or nobody holds one.
+  virtual absl::StatusOr<SessionLease> Renew(std::string_view id, const SessionLease& lease, absl::Duration ttl) = 0;
   virtual absl::Status Release(std::string_view id, const SessionLease& lease) = 0;
   virtual absl::StatusOr<SessionLease> GetLease(std::string_view id) = 0;
   // Whoever holds it can no longer append. Returns what it was.
@@ -80,5 +90,10 @@ class SessionArchive {
   // Do several servers use it?
   virtual bool is_shared() const = 0;
 };
+
+// All entries, or those of a principal, by id, until `visit` says false or fails. Read page by page: what is entered or
+// removed meanwhile may be seen or not.
+absl::Status ForEachEntry(SessionArchive* archive, const std::string* principal_filter,
+                          const std::function<absl::StatusOr<bool>(const SessionEntry&)>& visit);
 
 }  // namespace statehouse

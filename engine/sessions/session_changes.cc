@@ -11,16 +11,10 @@
 namespace statehouse {
 namespace {
 
+constexpr int kMaxForkTries = 3;
+
 absl::Status BadPosition(int64_t position, int64_t num_tokens) {
   return InvalidField("position", absl::StrCat(position), absl::StrCat("a position in [0, ", num_tokens, "]"));
-}
-
-std::vector<Checkpoint> SharedOf(const std::vector<Checkpoint>& checkpoints) {
-  std::vector<Checkpoint> shared;
-  for (const Checkpoint& checkpoint : checkpoints) {
-    if (checkpoint.shared) shared.push_back(checkpoint);
-  }
-  return shared;
 }
 
 }  // namespace
@@ -48,7 +42,7 @@ absl::StatusOr<SnapshotVault::Removed> SessionStore::Delete(std::string_view pri
     return held.status();
   }
   // The session is gone. Nobody changes it any more, so it can be read without its lock.
-  if (removed.ok()) (void)DropFamilyKeys(*session, SharedOf(session->content.checkpoints), &*removed);
+  if (removed.ok()) (void)DropFamilyKeys(*session, &*removed);
   return removed;
 }
 
@@ -56,30 +50,45 @@ absl::StatusOr<SessionInfo> SessionStore::Fork(std::string_view principal, std::
                                                std::optional<int64_t> position, const SessionSpec& spec) {
   SessionContent content;
   std::string family;
+  const SessionArchive* from = nullptr;
   {
     const auto held = Hold(principal, ref, Access::kRead);
     if (!held.ok()) return held.status();
     OpenSession* const source = held->session.get();
-    const int64_t at = position.value_or(source->content.num_tokens());
-    if (at < 0 || at > source->content.num_tokens()) return BadPosition(at, source->content.num_tokens());
+    from = source->archive;
     family = source->meta.family;
-    content = CutTo(source->content, at);
-    // A turn's outcome belongs to the session that its key was sent for.
-    for (KeptTurn& turn : content.turns) turn.key.clear();
-    bool is_marked = true;
-    for (Checkpoint& checkpoint : content.checkpoints) {
-      is_marked = is_marked && checkpoint.shared;
-      checkpoint.shared = true;
-    }
-    if (!is_marked) {
-      for (Checkpoint& checkpoint : source->content.checkpoints) checkpoint.shared = true;
-      source->meta.forked_at = source->num_records;
-      if (absl::Status status = PutEntry(source); !status.ok()) return status;
+    for (int attempt = 1;; ++attempt) {
+      const int64_t number = source->num_records;
+      const int64_t at = position.value_or(source->content.num_tokens());
+      if (at < 0 || at > source->content.num_tokens()) return BadPosition(at, source->content.num_tokens());
+      content = CutTo(source->content, at);
+      if (absl::Status status = ShareCheckpoints(source, &content.checkpoints); !status.ok()) return status;
+      // Where another server may have appended before it could see the mark, what it left is taken instead.
+      if (!from->is_shared() || !source->lease.owner.empty()) break;
+      if (absl::Status status = ReadRecords(source); !status.ok()) return status;
+      if (source->num_records == number || attempt == kMaxForkTries) break;
     }
   }
+  // A turn's outcome belongs to the session that its key was sent for.
+  for (KeptTurn& turn : content.turns) turn.key.clear();
   SessionSpec forked = spec;
   if (forked.principal.empty()) forked.principal = std::string(principal);
+  const SessionArchive* const to = ArchiveFor(DurabilityOf(spec));
+  if (to != from) KeepFor(to, content.checkpoints);
   return Insert(forked, std::move(content), family);
+}
+
+absl::Status SessionStore::ShareCheckpoints(OpenSession* source, std::vector<Checkpoint>* checkpoints) {
+  bool is_marked = true;
+  for (Checkpoint& checkpoint : *checkpoints) {
+    is_marked = is_marked && checkpoint.shared;
+    checkpoint.shared = true;
+  }
+  if (is_marked) return absl::OkStatus();
+  for (Checkpoint& checkpoint : source->content.checkpoints) checkpoint.shared = true;
+  return ChangeEntry(source, [source](SessionEntry*, SessionMeta* meta) {
+    meta->forked_at = std::max(meta->forked_at, source->num_records);
+  });
 }
 
 absl::StatusOr<RewindCost> SessionStore::Rewind(std::string_view principal, std::string_view ref, int64_t position,
@@ -113,22 +122,7 @@ absl::Status SessionStore::MoveTo(OpenSession* session, Durability durability) {
   SessionArchive* const to = ArchiveFor(durability);
   const SessionMeta old_meta = session->meta;
   session->meta.durability = durability;
-  if (from == to) {
-    if (durability == Durability::kSync && session->has_unsynced) {
-      if (absl::Status status = to->Sync(); !status.ok()) return status;
-      session->has_unsynced = false;
-    }
-    absl::Status status = PutEntry(session);
-    if (!status.ok()) session->meta = old_meta;
-    return status;
-  }
-  if (options_.vault != nullptr) {
-    for (const Checkpoint& checkpoint : session->content.checkpoints) {
-      auto fetched = options_.vault->Fetch(checkpoint.key, /*allow_other_numeric=*/true);
-      // One that cannot be moved costs a replay.
-      if (fetched.ok()) (void)options_.vault->Keep(checkpoint.key, fetched->snapshot, to != &memory_);
-    }
-  }
+  KeepFor(to, session->content.checkpoints);
   const int64_t old_records = std::exchange(session->num_records, 0);
   const int64_t old_bytes = std::exchange(session->record_bytes, 0);
   const auto undo = [&] {
@@ -199,15 +193,26 @@ absl::StatusOr<SessionInfo> SessionStore::ChangeTo(OpenSession* session, const S
   if (spec.name != session->entry.name) {
     if (absl::Status status = CheckName(spec.principal, spec.name); !status.ok()) return status;
   }
+  const auto apply = [&change, &spec](SessionEntry* entry, SessionMeta* meta) {
+    entry->name = change.name.value_or(entry->name);
+    meta->labels = change.labels.value_or(meta->labels);
+    meta->ttl = change.ttl.value_or(meta->ttl);
+    meta->pinned = change.pinned.value_or(meta->pinned);
+    meta->shared = change.shared.value_or(meta->shared);
+    meta->durability = spec.durability;
+  };
+  if (ArchiveFor(spec.durability) == session->archive) {
+    if (spec.durability == Durability::kSync && session->has_unsynced) {
+      if (absl::Status status = session->archive->Sync(); !status.ok()) return status;
+      session->has_unsynced = false;
+    }
+    if (absl::Status status = ChangeEntry(session, apply); !status.ok()) return status;
+    return InfoOf(session);
+  }
   const SessionEntry old_entry = session->entry;
   const SessionMeta old_meta = session->meta;
-  session->entry.name = spec.name;
-  session->meta.labels = spec.labels;
-  session->meta.ttl = spec.ttl;
-  session->meta.pinned = spec.pinned;
-  session->meta.shared = spec.shared;
-  absl::Status status = spec.durability == old_meta.durability ? PutEntry(session) : MoveTo(session, spec.durability);
-  if (!status.ok()) {
+  apply(&session->entry, &session->meta);
+  if (absl::Status status = MoveTo(session, spec.durability); !status.ok()) {
     session->entry = old_entry;
     session->meta = old_meta;
     return status;
@@ -233,6 +238,7 @@ absl::StatusOr<SessionImage> SessionStore::Export(std::string_view principal, st
   Turn turn(this, nullptr);
   turn.prompt_ = image.tokens;
   if (absl::Status status = FetchStart(request, std::move(checkpoints), &turn); !status.ok()) return status;
+  SayIfContinued(&turn);
   image.snapshot = turn.from_;
   image.exactness = turn.exactness_;
   image.numeric_difference = turn.numeric_difference_;
@@ -264,10 +270,8 @@ absl::StatusOr<SessionInfo> SessionStore::Adopt(const SessionSpec& spec, const S
       return InvalidField("snapshot", "one of other tokens", "a snapshot of the session's beginning");
     }
     content.checkpoints = {NewCheckpoint(*image.snapshot)};
-    const Durability durability =
-        spec.durability == Durability::kDefault ? options_.default_durability : spec.durability;
-    absl::Status status =
-        options_.vault->Keep(content.checkpoints[0].key, image.snapshot, ArchiveFor(durability) != &memory_);
+    const bool durable = ArchiveFor(DurabilityOf(spec)) != &memory_;
+    absl::Status status = options_.vault->Keep(content.checkpoints[0].key, image.snapshot, durable);
     if (!status.ok()) return status;
   }
   const std::string key = keeps ? content.checkpoints[0].key : "";

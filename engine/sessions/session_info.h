@@ -91,9 +91,11 @@ struct SessionImage {
 };
 
 struct SessionTotals {
-  int64_t open = 0;     // sessions in memory
-  int64_t busy = 0;     // turns under way here
-  int64_t damaged = 0;  // sessions found damaged so far
+  int64_t open = 0;                 // sessions in memory
+  int64_t busy = 0;                 // turns under way here
+  int64_t damaged = 0;              // sessions found damaged so far
+  int64_t upkeep_failures = 0;      // of what goes on beside turns: writing behind, leases, summaries, ends of lives
+  std::string last_upkeep_failure;  // "writing behind: …"; empty: none yet
 };
 
 struct SessionPage {

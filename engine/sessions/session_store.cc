@@ -13,11 +13,6 @@
 namespace statehouse {
 namespace {
 
-// One message for what is not there and what is not theirs.
-absl::Status NoSuch(std::string_view ref) {
-  return absl::NotFoundError(absl::StrCat("session: you have none with the id or name \"", std::string(ref), "\""));
-}
-
 absl::Status Damaged(const std::string& id, std::string_view what) {
   return absl::DataLossError(absl::StrCat("session ", id, ": its records are damaged (", std::string(what),
                                           "); it is not used, and can only be deleted"));
@@ -57,20 +52,18 @@ absl::StatusOr<std::unique_ptr<SessionStore>> SessionStore::Open(const SessionSt
   }
   std::unique_ptr<SessionStore> store(new SessionStore(options));
   if (options.archive != nullptr && options.max_bytes_per_principal > 0) {
-    std::string after;
-    for (bool more = true; more;) {
-      const auto entries = options.archive->ListEntries(nullptr, after, 1000);
-      if (!entries.ok()) return entries.status();
-      more = !entries->empty();
-      for (const SessionEntry& entry : *entries) {
-        if (const auto meta = ParseMeta(entry.meta); meta.ok()) {
-          store->bytes_[entry.principal][entry.id] = meta->snapshot_bytes;
-        }
-        after = entry.id;
+    absl::Status status = ForEachEntry(options.archive, nullptr, [&](const SessionEntry& entry) {
+      if (const auto meta = ParseMeta(entry.meta); meta.ok()) {
+        store->bytes_[entry.principal][entry.id] = meta->snapshot_bytes;
       }
-    }
+      return true;
+    });
+    if (!status.ok()) return status;
   }
-  if (options.upkeep_thread) store->upkeep_ = std::thread([raw = store.get()] { raw->RunUpkeep(); });
+  if (options.upkeep_thread) {
+    store->upkeep_ = std::thread([raw = store.get()] { raw->RunUpkeep(); });
+    store->housekeeping_ = std::thread([raw = store.get()] { raw->RunHousekeeping(); });
+  }
   return store;
 }
 
@@ -81,6 +74,7 @@ SessionStore::~SessionStore() {
   }
   stop_.notify_all();
   if (upkeep_.joinable()) upkeep_.join();
+  if (housekeeping_.joinable()) housekeeping_.join();
   // A last attempt: nobody is left to hear of a failure, and what was promised is written already.
   (void)Upkeep();
   (void)WriteSummaries(/*all=*/true);
@@ -95,22 +89,26 @@ SessionArchive* SessionStore::ArchiveFor(Durability durability) {
   return durability == Durability::kMemory || options_.archive == nullptr ? &memory_ : options_.archive;
 }
 
+Durability SessionStore::DurabilityOf(const SessionSpec& spec) const {
+  return spec.durability == Durability::kDefault ? options_.default_durability : spec.durability;
+}
+
 absl::StatusOr<SessionStore::Found> SessionStore::FindEntry(std::string_view principal, std::string_view ref,
                                                             Access access) {
   for (SessionArchive* const archive : archives()) {
     auto entry = archive->FindEntry(principal, ref);
     if (absl::IsNotFound(entry.status())) continue;
     if (!entry.ok()) return entry.status();
-    if (entry->principal != principal) {
+    if (entry->principal != principal && access != Access::kOperate) {
       const auto meta = ParseMeta(entry->meta);
-      if (!meta.ok() || !meta->shared) return NoSuch(ref);
+      if (!meta.ok() || !meta->shared) return NoneOfYours(ref);
       if (access == Access::kAppend) {
         return absl::PermissionDeniedError("session: it belongs to somebody else and is shared for reading; fork it");
       }
     }
     return Found{.archive = archive, .entry = *std::move(entry)};
   }
-  return NoSuch(ref);
+  return NoneOfYours(ref);
 }
 
 std::shared_ptr<OpenSession> SessionStore::Opened(const Found& found) {
@@ -177,7 +175,7 @@ void SessionStore::Close(const std::string& id) {
 absl::Status SessionStore::ReadRecords(OpenSession* session) {
   session->is_read = false;
   auto entry = session->archive->FindEntry(session->entry.principal, session->id);
-  if (!entry.ok()) return absl::IsNotFound(entry.status()) ? NoSuch(session->id) : entry.status();
+  if (!entry.ok()) return absl::IsNotFound(entry.status()) ? NoneOfYours(session->id) : entry.status();
   const auto damaged = [&](std::string_view what) {
     std::lock_guard<std::mutex> lock(mu_);
     damaged_[session->id] = std::string(what);
@@ -188,7 +186,7 @@ absl::Status SessionStore::ReadRecords(OpenSession* session) {
     return absl::IsDataLoss(meta.status()) ? damaged(std::string(meta.status().message())) : meta.status();
   auto kept = session->archive->Read(session->id);
   if (absl::IsDataLoss(kept.status())) return damaged(std::string(kept.status().message()));
-  if (!kept.ok()) return absl::IsNotFound(kept.status()) ? NoSuch(session->id) : kept.status();
+  if (!kept.ok()) return absl::IsNotFound(kept.status()) ? NoneOfYours(session->id) : kept.status();
 
   SessionContent content;
   int64_t number = kept->first - 1;
@@ -210,7 +208,7 @@ absl::Status SessionStore::ReadRecords(OpenSession* session) {
       if (absl::Status status = session->archive->Remove(session->id, 0); !status.ok()) return status;
       session->is_deleted = true;
     }
-    return NoSuch(session->id);
+    return NoneOfYours(session->id);
   }
   if (meta->forked_at > 0 && number <= meta->forked_at) {
     for (Checkpoint& checkpoint : content.checkpoints) checkpoint.shared = true;
@@ -235,7 +233,7 @@ absl::Status SessionStore::ReadRecords(OpenSession* session) {
 }
 
 absl::Status SessionStore::Refresh(OpenSession* session) {
-  if (session->is_deleted) return NoSuch(session->id);
+  if (session->is_deleted) return NoneOfYours(session->id);
   const bool may_be_stale = session->archive->is_shared() && session->lease.owner.empty();
   return session->is_read && !may_be_stale ? absl::OkStatus() : ReadRecords(session);
 }
@@ -247,7 +245,7 @@ absl::StatusOr<SessionStore::Held> SessionStore::Hold(std::string_view principal
   held.session = Opened(*found);
   held.lock = std::unique_lock<std::mutex>(held.session->mu);
   if (absl::Status status = Refresh(held.session.get()); !status.ok()) {
-    return absl::IsNotFound(status) ? NoSuch(ref) : status;
+    return absl::IsNotFound(status) ? NoneOfYours(ref) : status;
   }
   return held;
 }
@@ -258,7 +256,7 @@ absl::StatusOr<SessionStore::Held> SessionStore::HoldToAppend(std::string_view p
   Held held;
   held.session = Opened(*found);
   held.lock = std::unique_lock<std::mutex>(held.session->mu);
-  if (held.session->is_deleted) return NoSuch(ref);
+  if (held.session->is_deleted) return NoneOfYours(ref);
   if (held.session->is_busy) {
     return Busy("session: a turn is under way; cancel it or wait for its end", absl::Seconds(1));
   }
@@ -266,13 +264,14 @@ absl::StatusOr<SessionStore::Held> SessionStore::HoldToAppend(std::string_view p
   if (status.ok()) status = Refresh(held.session.get());
   if (!status.ok()) {
     ReleaseLease(held.session.get());
-    return absl::IsNotFound(status) ? NoSuch(ref) : status;
+    return absl::IsNotFound(status) ? NoneOfYours(ref) : status;
   }
   return held;
 }
 
 absl::Status SessionStore::AcquireLease(OpenSession* session) {
   if (!session->archive->is_shared()) return absl::OkStatus();
+  session->lease_asked = absl::Now();
   auto lease = session->archive->Acquire(session->id, options_.replica_id, options_.lease);
   if (!lease.ok()) return lease.status();
   session->lease = *std::move(lease);
@@ -309,6 +308,7 @@ SessionInfo SessionStore::InfoOf(OpenSession* session) {
   if (info.turns > 0) info.last_turn = std::max(info.last_turn, session->content.turns.back().at);
   info.busy = session->is_busy;
   info.lease = session->lease;
+  info.lease.left = std::max(absl::ZeroDuration(), session->lease.left - (absl::Now() - session->lease_asked));
   return info;
 }
 
@@ -349,6 +349,8 @@ SessionTotals SessionStore::totals() {
   totals.open = static_cast<int64_t>(open_.size());
   totals.busy = busy_;
   totals.damaged = static_cast<int64_t>(damaged_.size());
+  totals.upkeep_failures = upkeep_failures_;
+  totals.last_upkeep_failure = last_upkeep_failure_;
   return totals;
 }
 

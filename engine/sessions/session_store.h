@@ -17,6 +17,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -53,11 +54,14 @@ struct SessionStoreOptions {
   SnapshotVault* vault = nullptr;     // must outlive the store; null: no snapshots, every turn computes all
   std::string replica_id = "local";   // owner of leases
   absl::Duration lease = absl::Seconds(30);
+  bool is_batch_invariant = true;  // the model's: else restored and repeated work is kContinued, not kExact
   Durability default_durability = Durability::kDefault;  // kDefault: kSync with an archive, else kMemory
   absl::Duration async_lag = absl::Seconds(1);           // of durability `async`
   int64_t max_replay_tokens = 65536;  // with `sync`: the most that has no durable snapshot when a turn is acknowledged
   int64_t max_open_sessions = 1024;   // in memory; those in use stay beyond it
   bool upkeep_thread = true;          // false: the caller calls Upkeep() now and then (tests)
+  // Hears of what failed beside turns, at most once a minute; from any thread, and with no lock held.
+  std::function<void(const std::string& what)> on_upkeep_failure = {};
 };
 
 class SessionStore {
@@ -100,8 +104,9 @@ class SessionStore {
   absl::StatusOr<SessionInfo> Adopt(const SessionSpec& spec, const SessionImage& image);
 
   // --- for operators ---
-  // Whoever holds the session's lease can no longer append. Returns who it was; empty: nobody.
-  absl::StatusOr<std::string> BreakLease(std::string_view principal, std::string_view ref);
+  // Whoever holds the session's lease can no longer append. Returns who it was; empty: nobody. With `of_anyone` also of
+  // another principal's session, by its id.
+  absl::StatusOr<std::string> BreakLease(std::string_view principal, std::string_view ref, bool of_anyone = false);
   // Reads everything that is stored of one session (empty ref: of all of the principal's). Changes nothing.
   absl::StatusOr<SessionReport> Check(std::string_view principal, std::string_view ref);
   // Expire(), and removes snapshots that no session of any principal refers to and that are older than an hour.
@@ -110,10 +115,10 @@ class SessionStore {
   absl::StatusOr<int64_t> Expire();
   SessionTotals totals();
 
-  // Writes what is written behind, renews leases: what the upkeep thread does.
+  // Writes what is written behind, renews leases: what the upkeep thread does, a few times per lag and lease.
   absl::Status Upkeep();
   // Entries that trail behind their records: of all sessions in memory, or of some of them, going on where it stopped.
-  // The upkeep thread does so every 10 seconds.
+  // The housekeeping thread does so every 10 seconds.
   absl::Status WriteSummaries(bool all);
   // No further turns (UNAVAILABLE); waits for those under way, writes everything that is written behind, moves the
   // snapshots of open sessions to where they survive this machine, and gives leases back. DEADLINE_EXCEEDED says what
@@ -122,7 +127,7 @@ class SessionStore {
 
  private:
   friend class Turn;
-  enum class Access { kRead, kAppend };
+  enum class Access { kRead, kAppend, kOperate };  // the last: whoever's it is
   struct Found {
     SessionArchive* archive = nullptr;
     SessionEntry entry;
@@ -133,6 +138,7 @@ class SessionStore {
   // --- finding and opening (session_store.cc) ---
   std::vector<SessionArchive*> archives();
   SessionArchive* ArchiveFor(Durability durability);
+  Durability DurabilityOf(const SessionSpec& spec) const;
   absl::StatusOr<Found> FindEntry(std::string_view principal, std::string_view ref, Access access);
   // In the table of open sessions; its content may not have been read. May write the entry of one that leaves.
   std::shared_ptr<OpenSession> Opened(const Found& found);
@@ -170,6 +176,16 @@ class SessionStore {
   absl::StatusOr<SessionInfo> Insert(const SessionSpec& spec, SessionContent content, const std::string& family);
   absl::Status Append(OpenSession* session, SessionRecord record);
   absl::Status PutEntry(OpenSession* session);
+  // Puts the entry with what `change` makes of it. Where servers share the archive, it is read just before, so that
+  // what others changed stays; what one changes between that and the writing is lost, since entries have no fence.
+  absl::Status ChangeEntry(OpenSession* session, const std::function<void(SessionEntry*, SessionMeta*)>& change);
+  // Marks those of a fork and those of its source as shared. Two servers that share the archive see the mark too.
+  absl::Status ShareCheckpoints(OpenSession* source, std::vector<Checkpoint>* checkpoints);
+  // Reads the entry again where servers share the archive. Did one of them fork the session since? Its checkpoints are
+  // marked as shared then, which PutEntry() makes last.
+  absl::StatusOr<bool> RefreshEntry(OpenSession* session);
+  // Makes snapshots as durable as sessions of the archive ask for. One that cannot be had costs a replay.
+  void KeepFor(const SessionArchive* archive, const std::vector<Checkpoint>& checkpoints);
   // Snapshots that the last record no longer names.
   void DropKeys(OpenSession* session, const std::vector<Checkpoint>& before);
   void CompactIfWorthwhile(OpenSession* session);
@@ -177,32 +193,46 @@ class SessionStore {
   absl::StatusOr<SessionInfo> ChangeTo(OpenSession* session, const SessionChange& change);
   absl::Status MoveTo(OpenSession* session, Durability durability);
   absl::StatusOr<SnapshotVault::Removed> Remove(OpenSession* session);
-  absl::Status DropFamilyKeys(const OpenSession& session, const std::vector<Checkpoint>& shared,
-                              SnapshotVault::Removed* removed);
+  // Of the session that was removed, those shared snapshots that no relative refers to.
+  absl::Status DropFamilyKeys(const OpenSession& session, SnapshotVault::Removed* removed);
   void CountBytes(const OpenSession& session, int64_t bytes);
 
-  // --- turns (session_turn.cc) ---
+  // --- turns (session_turn.cc, and session_commit.cc from Keep() on) ---
   absl::StatusOr<std::unique_ptr<Turn>> Begin(const TurnRequest& request, bool is_rebuild);
   absl::Status TakeTurn(const TurnRequest& request, OpenSession* session, Turn* turn);
   absl::Status PrepareTurn(const TurnRequest& request, OpenSession* session, Turn* turn);
   absl::StatusOr<bool> FindEarlier(const TurnRequest& request, const OpenSession& session, Turn* turn);
   absl::Status FetchStart(const TurnRequest& request, std::vector<Checkpoint> usable, Turn* turn);
+  // What follows on earlier work, on arithmetic that does not repeat itself to the bit.
+  void SayIfContinued(Turn* turn) const;
   std::vector<Checkpoint> Keep(const OpenSession& session, const Turn& turn, int64_t num_tokens,
                                std::span<const std::shared_ptr<const Snapshot>> snapshots,
                                std::vector<std::string>* new_keys);
   // Of which snapshots one has to be durable before a turn that ends at `head` is acknowledged, the oldest first: it is
-  // the likeliest to be written already. Empty: nothing to wait for.
-  std::vector<std::string> KeysToWaitFor(const OpenSession& session, const std::vector<Checkpoint>& checkpoints,
-                                         int64_t head) const;
-  // REQUIRES: session->mu is not held. `durable` is the one that is written then.
-  absl::Status WaitForDurableSnapshot(const std::vector<std::string>& keys, bool shared, absl::Time deadline,
-                                      std::string* durable);
+  // the likeliest to be written already. Empty: nothing to wait for. RESOURCE_EXHAUSTED: one has to, and there is none.
+  absl::StatusOr<std::vector<std::string>> KeysToWaitFor(const OpenSession& session,
+                                                         const std::vector<Checkpoint>& checkpoints,
+                                                         int64_t head) const;
+  // Returns the key of one that is written. REQUIRES: session->mu is not held.
+  absl::StatusOr<std::string> WaitForDurableSnapshot(const std::vector<std::string>& keys, bool shared,
+                                                     absl::Time deadline);
   absl::StatusOr<TurnOutcome> Commit(Turn* turn, TurnOutcome outcome,
                                      std::span<const std::shared_ptr<const Snapshot>> snapshots);
   void EndTurn(OpenSession* session);
 
   // --- upkeep (session_upkeep.cc) ---
   void RunUpkeep();
+  // Summaries and ends of lives may take long where there are many sessions: they hold up no lease.
+  void RunHousekeeping();
+  // Runs `work` every `period` until the store goes.
+  void Repeat(absl::Duration period, const std::function<void()>& work);
+  void NoteUpkeep(const char* what, const absl::Status& status);
+  absl::Status RenewLeases();
+  // Was it over, and is it gone?
+  bool ExpireOne(const SessionEntry& entry);
+  // What the entries say counts for quotas, but for sessions that are open here.
+  using BytesByOwner = std::map<std::string, std::map<std::string, int64_t>, std::less<>>;
+  void TakeBytes(BytesByOwner seen);
   std::vector<std::shared_ptr<OpenSession>> OpenSessions();
   // If its entry trails and no turn is under way. REQUIRES: session->mu is held.
   absl::Status WriteSummary(OpenSession* session);
@@ -224,11 +254,15 @@ class SessionStore {
   bool stopping_ = false;
   std::condition_variable turn_ended_;
   std::condition_variable stop_;
-  std::map<std::string, std::map<std::string, int64_t>, std::less<>> bytes_;  // of snapshots, by principal and id
-  std::map<std::string, std::string> damaged_;                                // ids and what is wrong
-  std::string summaries_after_;  // the last id that WriteSummaries() came to
+  BytesByOwner bytes_;                          // of snapshots, by principal and id
+  std::map<std::string, std::string> damaged_;  // ids and what is wrong
+  std::string summaries_after_;                 // the last id that WriteSummaries() came to
+  int64_t upkeep_failures_ = 0;
+  std::string last_upkeep_failure_;
+  absl::Time next_warning_ = absl::InfinitePast();
   std::atomic<bool> has_unsynced_{false};
   std::thread upkeep_;
+  std::thread housekeeping_;
 };
 
 }  // namespace statehouse

@@ -1,8 +1,7 @@
-// Turns: who may append now, what a turn starts from, and what becomes of its outcome.
+// Turns: who may append now, and what a turn starts from. session_commit.cc is what becomes of its outcome.
 #include "engine/sessions/session_turn.h"
 
 #include <algorithm>
-#include <map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -17,10 +16,7 @@ namespace {
 constexpr size_t kMaxKeyBytes = 128;
 constexpr size_t kMaxDigestBytes = 64;
 constexpr size_t kMaxSamplingBytes = size_t{64} << 10;
-constexpr size_t kMaxDetailBytes = size_t{4} << 10;
 constexpr absl::Duration kBusyRetry = absl::Seconds(1);
-// The longest that the end of a turn waits for a snapshot to become durable.
-constexpr absl::Duration kMaxDurableWait = absl::Seconds(60);
 
 absl::Status AtMost(const char* field, size_t bytes, size_t most) {
   if (bytes <= most) return absl::OkStatus();
@@ -42,15 +38,6 @@ bool IsSameInput(const TurnRequest& request, const std::string& digest, std::spa
   if (!request.digest.empty() || !digest.empty()) return request.digest == digest;
   return request.make_input != nullptr ||
          std::equal(input.begin(), input.end(), request.input.begin(), request.input.end());
-}
-
-// A fork that was made meanwhile shares snapshots that `after` still takes for the session's own.
-void TakeMarks(const std::vector<Checkpoint>& now, std::vector<Checkpoint>* after) {
-  for (Checkpoint& checkpoint : *after) {
-    checkpoint.shared = checkpoint.shared || std::any_of(now.begin(), now.end(), [&checkpoint](const auto& other) {
-                          return other.shared && other.key == checkpoint.key;
-                        });
-  }
 }
 
 absl::Status UnderWay() {
@@ -136,7 +123,7 @@ absl::StatusOr<bool> SessionStore::FindEarlier(const TurnRequest& request, const
   if (!IsSameInput(request, begun.digest, begun.input)) return AnotherInput();
   turn->begun_ = begun;
   turn->seed_ = begun.seed;
-  turn->is_recorded_ = true;
+  turn->is_recorded_ = turn->is_retry_ = true;
   return false;
 }
 
@@ -158,7 +145,7 @@ absl::StatusOr<std::unique_ptr<Turn>> SessionStore::Begin(const TurnRequest& req
   turn->deadline_ = request.deadline;
   absl::Status status = PrepareTurn(request, turn->session_.get(), turn.get());
   if (absl::IsNotFound(status)) {
-    return absl::NotFoundError(absl::StrCat("session: you have none with the id or name \"", request.ref, "\""));
+    return NoneOfYours(request.ref);
   }
   if (!status.ok() || turn->repeated_.has_value()) {
     if (!status.ok()) return status;
@@ -172,6 +159,7 @@ absl::StatusOr<std::unique_ptr<Turn>> SessionStore::Begin(const TurnRequest& req
   }
   status = FetchStart(request, std::move(usable), turn.get());
   if (!status.ok()) return status;
+  SayIfContinued(turn.get());
   return turn;
 }
 
@@ -220,7 +208,7 @@ absl::Status SessionStore::PrepareTurn(const TurnRequest& request, OpenSession* 
 
   std::vector<int32_t> input(request.input.begin(), request.input.end());
   if (turn->is_recorded_) {
-    input = turn->begun_.input;
+    input = std::exchange(turn->begun_.input, {});
   } else if (request.make_input != nullptr) {
     auto made = request.make_input(turn->prompt_);
     if (!made.ok()) return made.status();
@@ -239,10 +227,18 @@ absl::Status SessionStore::PrepareTurn(const TurnRequest& request, OpenSession* 
   if (request.idempotency_key.empty()) return absl::OkStatus();  // nobody can ask for it again
   lock.lock();
   status = Append(session, turn->begun_);
+  turn->begun_.input.clear();
   turn->is_recorded_ = status.ok();
   // Turns that begin and never end would make the records grow without end too.
   if (status.ok()) CompactIfWorthwhile(session);
   return status;
+}
+
+void SessionStore::SayIfContinued(Turn* turn) const {
+  const bool follows = turn->from_ != nullptr || turn->position_before_ > 0 || turn->is_retry_;
+  if (options_.is_batch_invariant || !follows) return;
+  turn->exactness_ = Exactness::kContinued;
+  absl::StrAppend(&turn->numeric_difference_, turn->numeric_difference_.empty() ? "" : "; ", kNotBatchInvariant);
 }
 
 absl::Status SessionStore::FetchStart(const TurnRequest& request, std::vector<Checkpoint> usable, Turn* turn) {
@@ -282,113 +278,6 @@ absl::Status SessionStore::FetchStart(const TurnRequest& request, std::vector<Ch
     turn->why_not_nearer_ = absl::StrCat(why, "; ", usable.front().position - start, " tokens are computed again");
   }
   return absl::OkStatus();
-}
-
-// No lock is held: the session is busy, and a slow tier stops no reader, no renewal of its lease, nobody else.
-absl::Status SessionStore::WaitForDurableSnapshot(const std::vector<std::string>& keys, bool shared,
-                                                  absl::Time deadline, std::string* durable) {
-  const absl::Time until = std::min(deadline, absl::Now() + kMaxDurableWait);
-  absl::Status status = absl::OkStatus();
-  for (const std::string& key : keys) {
-    status = options_.vault->Flush(key, shared, until);
-    if (absl::IsFailedPrecondition(status)) return absl::OkStatus();  // no tier survives: nothing to wait for
-    if (status.ok()) {
-      *durable = key;
-      return status;
-    }
-  }
-  return status;
-}
-
-std::vector<std::string> SessionStore::KeysToWaitFor(const OpenSession& session,
-                                                     const std::vector<Checkpoint>& checkpoints, int64_t head) const {
-  if (session.meta.durability != Durability::kSync || head <= options_.max_replay_tokens) return {};
-  std::vector<std::string> keys;
-  for (const Checkpoint& checkpoint : checkpoints) {
-    if (head - checkpoint.position > options_.max_replay_tokens) continue;
-    if (session.durable_keys.contains(checkpoint.key)) return {};
-    keys.push_back(checkpoint.key);
-  }
-  return keys;
-}
-
-// Of `snapshots`, what is worth keeping beside the session's own goes to the vault. All that there are then; `new_keys`
-// are those that the vault was given.
-std::vector<Checkpoint> SessionStore::Keep(const OpenSession& session, const Turn& turn, int64_t num_tokens,
-                                           std::span<const std::shared_ptr<const Snapshot>> snapshots,
-                                           std::vector<std::string>* new_keys) {
-  std::map<std::string, std::shared_ptr<const Snapshot>> by_key;
-  std::vector<Checkpoint> more;
-  for (const auto& snapshot : snapshots) {
-    if (options_.vault == nullptr || snapshot == nullptr || snapshot->position() > num_tokens) continue;
-    more.push_back(NewCheckpoint(*snapshot));
-    by_key[more.back().key] = snapshot;
-  }
-  const std::vector<Checkpoint> none;
-  std::vector<Checkpoint> all =
-      Merge(turn.is_rebuild_ ? none : session.content.checkpoints, more, options_.chunk, options_.max_snapshots);
-  std::erase_if(all, [&](const Checkpoint& checkpoint) {
-    const auto found = by_key.find(checkpoint.key);
-    if (found == by_key.end()) return false;
-    // One that the vault does not take costs a replay; the vault counts it.
-    const bool is_kept = options_.vault->Keep(checkpoint.key, found->second, session.archive != &memory_).ok();
-    if (is_kept) new_keys->push_back(checkpoint.key);
-    return !is_kept;
-  });
-  return all;
-}
-
-absl::StatusOr<TurnOutcome> SessionStore::Commit(Turn* turn, TurnOutcome outcome,
-                                                 std::span<const std::shared_ptr<const Snapshot>> snapshots) {
-  if (absl::Status status = AtMost("detail", outcome.detail.size(), kMaxDetailBytes); !status.ok()) return status;
-  OpenSession* const session = turn->session_.get();
-  outcome.position_before = turn->position_before_;
-  outcome.answer_begin = static_cast<int64_t>(turn->prompt_.size());
-  outcome.num_tokens = outcome.answer_begin + static_cast<int64_t>(outcome.tokens.size());
-  std::unique_lock<std::mutex> lock(session->mu);
-  std::vector<std::string> new_keys;
-  std::vector<Checkpoint> after = Keep(*session, *turn, outcome.num_tokens, snapshots, &new_keys);
-  absl::Status status = absl::OkStatus();
-  if (const std::vector<std::string> keys = KeysToWaitFor(*session, after, outcome.num_tokens); !keys.empty()) {
-    const bool is_shared = session->archive->is_shared();
-    std::string durable;
-    lock.unlock();
-    status = WaitForDurableSnapshot(keys, is_shared, turn->deadline_, &durable);
-    lock.lock();
-    if (!durable.empty()) session->durable_keys.insert(durable);
-    TakeMarks(session->content.checkpoints, &after);
-  }
-  const std::vector<Checkpoint> before = session->content.checkpoints;
-  if (status.ok() && turn->is_rebuild_) {
-    status = Append(session, CheckpointsChanged{.checkpoints = after});
-  } else if (status.ok()) {
-    TurnCommitted record;
-    record.as_begun = turn->is_recorded_;
-    if (!record.as_begun) record.input.assign(turn->input().begin(), turn->input().end());
-    record.answer = outcome.tokens;
-    record.turn = {.input_begin = outcome.position_before,
-                   .answer_begin = outcome.answer_begin,
-                   .end = outcome.num_tokens,
-                   .seed = outcome.seed,
-                   .key = turn->begun_.key,
-                   .digest = turn->begun_.digest,
-                   .detail = outcome.detail,
-                   .at = clock_->Now()};
-    record.checkpoints = after;
-    status = Append(session, std::move(record));
-  }
-  if (!status.ok()) {
-    for (const std::string& key : new_keys) {
-      session->durable_keys.erase(key);
-      SnapshotVault::Removed removed;
-      // Where it is not known whether the record stands, it may name them.
-      if (!absl::IsUnavailable(status)) (void)options_.vault->Drop(key, &removed);
-    }
-    return status;
-  }
-  DropKeys(session, before);
-  CompactIfWorthwhile(session);
-  return outcome;
 }
 
 }  // namespace statehouse

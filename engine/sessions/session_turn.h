@@ -96,6 +96,7 @@ class Turn {
   uint64_t seed_ = 0;
   TurnBegun begun_;           // for the record; its input only until it is written
   bool is_recorded_ = false;  // begun_ is the session's last record of a beginning
+  bool is_retry_ = false;     // of a turn that began before and never ended
   bool is_rebuild_ = false;
   bool is_open_ = false;
   absl::Time deadline_ = absl::InfiniteFuture();

@@ -17,6 +17,7 @@ constexpr absl::Duration kSummaryPeriod = absl::Seconds(10);
 constexpr int64_t kSummariesAtATime = 64;
 constexpr absl::Duration kExpirePeriod = absl::Minutes(1);
 constexpr absl::Duration kSharedExpirePeriod = absl::Minutes(10);  // all entries cross a network
+constexpr absl::Duration kWarningPeriod = absl::Minutes(1);
 // What is younger may be about to be named by a record.
 constexpr absl::Duration kGarbageAge = absl::Hours(1);
 
@@ -29,27 +30,44 @@ std::vector<std::shared_ptr<OpenSession>> SessionStore::OpenSessions() {
   return sessions;
 }
 
-void SessionStore::RunUpkeep() {
-  const absl::Duration period = std::max(absl::Milliseconds(5), std::min(options_.async_lag / 2, options_.lease / 3));
-  const bool is_shared = options_.archive != nullptr && options_.archive->is_shared();
-  const absl::Duration expire_period = is_shared ? kSharedExpirePeriod : kExpirePeriod;
-  absl::Time next_summary = absl::Now() + kSummaryPeriod;
-  absl::Time next_expiry = absl::Now() + expire_period;
+void SessionStore::Repeat(absl::Duration period, const std::function<void()>& work) {
   std::unique_lock<std::mutex> lock(mu_);
   while (!stop_.wait_for(lock, absl::ToChronoNanoseconds(period), [this] { return stopping_; })) {
     lock.unlock();
     // What fails is tried again; who needs it to have happened is told by their own call.
-    (void)Upkeep();
-    if (absl::Now() >= next_summary) {
-      (void)WriteSummaries(/*all=*/false);
-      next_summary = absl::Now() + kSummaryPeriod;
-    }
-    if (absl::Now() >= next_expiry) {
-      (void)Expire();
-      next_expiry = absl::Now() + expire_period;
-    }
+    work();
     lock.lock();
   }
+}
+
+void SessionStore::RunUpkeep() {
+  const absl::Duration period = std::max(absl::Milliseconds(5), std::min(options_.async_lag / 2, options_.lease / 3));
+  Repeat(period, [this] { (void)Upkeep(); });
+}
+
+void SessionStore::RunHousekeeping() {
+  const bool is_shared = options_.archive != nullptr && options_.archive->is_shared();
+  const absl::Duration expire_period = is_shared ? kSharedExpirePeriod : kExpirePeriod;
+  absl::Time next_expiry = absl::Now() + expire_period;
+  Repeat(kSummaryPeriod, [&] {
+    NoteUpkeep("summaries", WriteSummaries(/*all=*/false));
+    if (absl::Now() < next_expiry) return;
+    NoteUpkeep("ends of lives", Expire().status());
+    next_expiry = absl::Now() + expire_period;
+  });
+}
+
+void SessionStore::NoteUpkeep(const char* what, const absl::Status& status) {
+  if (status.ok()) return;
+  const std::string text = absl::StrCat(what, ": ", std::string(status.message()));
+  {
+    std::lock_guard<std::mutex> lock(mu_);
+    ++upkeep_failures_;
+    last_upkeep_failure_ = text;
+    if (absl::Now() < next_warning_) return;
+    next_warning_ = absl::Now() + kWarningPeriod;
+  }
+  if (options_.on_upkeep_failure != nullptr) options_.on_upkeep_failure(text);
 }
 
 absl::Status SessionStore::Upkeep() {
@@ -57,16 +75,30 @@ absl::Status SessionStore::Upkeep() {
   if (has_unsynced_.exchange(false)) {
     status = options_.archive->Sync();
     if (!status.ok()) has_unsynced_.store(true);
+    NoteUpkeep("writing behind", status);
   }
-  if (options_.archive == nullptr || !options_.archive->is_shared()) return status;
+  const absl::Status renewed = RenewLeases();
+  return status.ok() ? renewed : status;
+}
+
+absl::Status SessionStore::RenewLeases() {
+  absl::Status first = absl::OkStatus();
+  if (options_.archive == nullptr || !options_.archive->is_shared()) return first;
   for (const auto& session : OpenSessions()) {
     // One that is in use now has its turn at the next call: it must not keep the others from theirs.
     std::unique_lock<std::mutex> lock(session->mu, std::try_to_lock);
     if (!lock.owns_lock() || !session->is_busy || session->lease.owner.empty()) continue;
-    absl::Status renewed = options_.archive->Renew(session->id, session->lease, options_.lease);
-    if (status.ok()) status = renewed;
+    const absl::Time asked = absl::Now();
+    auto renewed = options_.archive->Renew(session->id, session->lease, options_.lease);
+    NoteUpkeep("a lease", renewed.status());
+    if (renewed.ok()) {
+      session->lease = *std::move(renewed);
+      session->lease_asked = asked;
+    } else if (first.ok()) {
+      first = renewed.status();
+    }
   }
-  return status;
+  return first;
 }
 
 absl::Status SessionStore::WriteSummaries(bool all) {
@@ -100,47 +132,58 @@ absl::Status SessionStore::WriteSummary(OpenSession* session) {
   if (session->is_deleted || session->is_busy || !session->is_read || !session->has_stale_entry) {
     return absl::OkStatus();
   }
-  // Where others change entries too, a lease keeps them from doing so between reading and writing.
+  // Where others append too, a lease keeps them from doing so between reading and writing.
   absl::Status status = AcquireLease(session);
   if (status.ok()) status = PutEntry(session);
   ReleaseLease(session);
-  return status;
+  // One that another server has now, or has removed, is its business.
+  return absl::IsAborted(status) || absl::IsNotFound(status) ? absl::OkStatus() : status;
 }
 
 absl::StatusOr<int64_t> SessionStore::Expire() {
   int64_t expired = 0;
+  BytesByOwner seen;
   for (SessionArchive* const archive : archives()) {
-    std::string after;
-    for (bool more = true; more;) {
-      const auto entries = archive->ListEntries(nullptr, after, kPage);
-      if (!entries.ok()) return entries.status();
-      more = !entries->empty();
-      for (const SessionEntry& entry : *entries) {
-        after = entry.id;
-        // What an entry says of the last turn may trail behind the records, and never runs ahead of them.
-        const auto meta = ParseMeta(entry.meta);
-        if (!meta.ok() || meta->pinned || clock_->Now() - meta->last_turn < meta->ttl) continue;
-        auto held = HoldToAppend(entry.principal, entry.id);
-        if (!held.ok()) continue;  // in use, or damaged: an operator decides
-        OpenSession* const session = held->session.get();
-        const SessionInfo info = InfoOf(session);
-        if (info.spec.pinned || clock_->Now() - info.last_turn < info.spec.ttl) {
-          ReleaseLease(session);
-          continue;
-        }
-        auto removed = Remove(session);
-        ReleaseLease(session);
-        const std::shared_ptr<OpenSession> gone = held->session;
-        held->lock.unlock();
-        if (!removed.ok()) continue;
-        ++expired;
-        std::vector<Checkpoint> shared = gone->content.checkpoints;
-        std::erase_if(shared, [](const auto& checkpoint) { return !checkpoint.shared; });
-        (void)DropFamilyKeys(*gone, shared, &*removed);
-      }
+    const auto visit = [&](const SessionEntry& entry) -> absl::StatusOr<bool> {
+      const auto meta = ParseMeta(entry.meta);
+      if (!meta.ok()) return true;
+      seen[entry.principal][entry.id] = meta->snapshot_bytes;
+      // What an entry says of the last turn may trail behind the records, and never runs ahead of them.
+      if (!meta->pinned && clock_->Now() - meta->last_turn >= meta->ttl && ExpireOne(entry)) ++expired;
+      return true;
+    };
+    if (absl::Status status = ForEachEntry(archive, nullptr, visit); !status.ok()) return status;
+  }
+  TakeBytes(std::move(seen));
+  return expired;
+}
+
+bool SessionStore::ExpireOne(const SessionEntry& entry) {
+  auto held = HoldToAppend(entry.principal, entry.id);
+  if (!held.ok()) return false;  // in use, or damaged: an operator decides
+  OpenSession* const session = held->session.get();
+  const SessionInfo info = InfoOf(session);
+  if (info.spec.pinned || clock_->Now() - info.last_turn < info.spec.ttl) {
+    ReleaseLease(session);
+    return false;
+  }
+  auto removed = Remove(session);
+  ReleaseLease(session);
+  held->lock.unlock();
+  if (!removed.ok()) return false;
+  (void)DropFamilyKeys(*session, &*removed);  // what stays is left to CollectGarbage()
+  return true;
+}
+
+void SessionStore::TakeBytes(BytesByOwner seen) {
+  if (options_.max_bytes_per_principal <= 0) return;
+  std::lock_guard<std::mutex> lock(mu_);
+  for (const auto& [principal, sessions] : bytes_) {
+    for (const auto& [id, bytes] : sessions) {
+      if (open_.contains(id)) seen[principal][id] = bytes;
     }
   }
-  return expired;
+  bytes_ = std::move(seen);
 }
 
 absl::StatusOr<GarbageReport> SessionStore::CollectGarbage() {
@@ -151,20 +194,15 @@ absl::StatusOr<GarbageReport> SessionStore::CollectGarbage() {
   if (options_.vault == nullptr) return report;
   std::set<std::string> named;
   for (SessionArchive* const archive : archives()) {
-    std::string after;
-    for (bool more = true; more;) {
-      const auto entries = archive->ListEntries(nullptr, after, kPage);
-      if (!entries.ok()) return entries.status();
-      more = !entries->empty();
-      for (const SessionEntry& entry : *entries) {
-        after = entry.id;
-        const auto held = Hold(entry.principal, entry.id, Access::kRead);
-        if (absl::IsNotFound(held.status()) || absl::IsDataLoss(held.status())) continue;
-        // One that cannot be read now, or not by this server, may name any.
-        if (!held.ok()) return held.status();
-        for (const Checkpoint& checkpoint : held->session->content.checkpoints) named.insert(checkpoint.key);
-      }
-    }
+    const auto visit = [&](const SessionEntry& entry) -> absl::StatusOr<bool> {
+      const auto held = Hold(entry.principal, entry.id, Access::kRead);
+      if (absl::IsNotFound(held.status()) || absl::IsDataLoss(held.status())) return true;
+      // One that cannot be read now, or not by this server, may name any.
+      if (!held.ok()) return held.status();
+      for (const Checkpoint& checkpoint : held->session->content.checkpoints) named.insert(checkpoint.key);
+      return true;
+    };
+    if (absl::Status status = ForEachEntry(archive, nullptr, visit); !status.ok()) return status;
   }
   for (const Tier tier : {Tier::kDisk, Tier::kStore}) {
     std::string after;
@@ -241,22 +279,17 @@ absl::StatusOr<SessionReport> SessionStore::Check(std::string_view principal, st
   }
   const std::string owner(principal);
   for (SessionArchive* const archive : archives()) {
-    std::string after;
-    for (bool more = true; more;) {
-      const auto entries = archive->ListEntries(&owner, after, kPage);
-      if (!entries.ok()) return entries.status();
-      more = !entries->empty();
-      for (const SessionEntry& entry : *entries) {
-        after = entry.id;
-        if (absl::Status status = CheckOne(entry, archive, &report); !status.ok()) return status;
-      }
-    }
+    const auto visit = [&](const SessionEntry& entry) -> absl::StatusOr<bool> {
+      if (absl::Status status = CheckOne(entry, archive, &report); !status.ok()) return status;
+      return true;
+    };
+    if (absl::Status status = ForEachEntry(archive, &owner, visit); !status.ok()) return status;
   }
   return report;
 }
 
-absl::StatusOr<std::string> SessionStore::BreakLease(std::string_view principal, std::string_view ref) {
-  const auto found = FindEntry(principal, ref, Access::kAppend);
+absl::StatusOr<std::string> SessionStore::BreakLease(std::string_view principal, std::string_view ref, bool of_anyone) {
+  const auto found = FindEntry(principal, ref, of_anyone ? Access::kOperate : Access::kAppend);
   if (!found.ok()) return found.status();
   const auto lease = found->archive->Break(found->entry.id);
   if (!lease.ok()) return lease.status();

@@ -15,19 +15,13 @@ namespace {
 constexpr size_t kMaxNameBytes = 128;
 constexpr size_t kMaxLabels = 64;
 constexpr size_t kMaxLabelBytes = 256;
-constexpr size_t kIdBytes = 32;
 // Records that a compaction would not make shorter by as much are left.
 constexpr int64_t kSlackBytes = 4096;
-
-bool LooksLikeAnId(const std::string& name) {
-  return name.size() == kIdBytes &&
-         std::all_of(name.begin(), name.end(), [](unsigned char c) { return absl::ascii_isxdigit(c); });
-}
 
 }  // namespace
 
 absl::Status SessionStore::CheckSpec(const SessionSpec& spec) const {
-  if (spec.name.size() > kMaxNameBytes || LooksLikeAnId(spec.name)) {
+  if (spec.name.size() > kMaxNameBytes || IsSessionId(absl::AsciiStrToLower(spec.name))) {
     return InvalidField("session.name", absl::StrCat("a name of ", spec.name.size(), " bytes"),
                         absl::StrCat("at most ", kMaxNameBytes, " bytes, and not 32 hexadecimal digits"));
   }
@@ -67,11 +61,22 @@ absl::Status SessionStore::CheckName(std::string_view principal, const std::stri
 
 absl::Status SessionStore::CheckQuota(std::string_view principal, int64_t more_sessions, int64_t more_bytes) {
   if (options_.max_sessions_per_principal > 0 && more_sessions > 0) {
+    const std::string owner(principal);
     int64_t sessions = 0;
     for (SessionArchive* const archive : archives()) {
-      const auto count = archive->CountEntries(principal);
+      const auto count = archive->CountEntries(owner);
       if (!count.ok()) return count.status();
       sessions += *count;
+    }
+    if (sessions + more_sessions > options_.max_sessions_per_principal) {  // before a refusal, exactly
+      sessions = 0;
+      for (SessionArchive* const archive : archives()) {
+        const auto visit = [&sessions](const SessionEntry&) {
+          ++sessions;
+          return true;
+        };
+        if (absl::Status status = ForEachEntry(archive, &owner, visit); !status.ok()) return status;
+      }
     }
     if (sessions + more_sessions > options_.max_sessions_per_principal) {
       return absl::ResourceExhaustedError(absl::StrCat("sessions: you have ", sessions, " of ",
@@ -111,10 +116,10 @@ absl::StatusOr<SessionInfo> SessionStore::Insert(const SessionSpec& spec, Sessio
   if (absl::Status status = CheckName(spec.principal, spec.name); !status.ok()) return status;
   if (absl::Status status = CheckQuota(spec.principal, 1, content.snapshot_bytes()); !status.ok()) return status;
 
-  auto session = std::make_shared<OpenSession>(SnapshotVault::NewKey());
+  auto session = std::make_shared<OpenSession>(NewSessionId());
   std::lock_guard<std::mutex> lock(session->mu);
   SessionMeta& meta = session->meta;
-  meta.durability = spec.durability == Durability::kDefault ? options_.default_durability : spec.durability;
+  meta.durability = DurabilityOf(spec);
   session->archive = ArchiveFor(meta.durability);
   session->entry = {.id = session->id, .principal = spec.principal, .name = spec.name, .meta = ""};
   meta.labels = spec.labels;
@@ -147,7 +152,8 @@ absl::StatusOr<SessionInfo> SessionStore::Insert(const SessionSpec& spec, Sessio
 
 absl::Status SessionStore::PutEntry(OpenSession* session) {
   SessionMeta& meta = session->meta;
-  if (session->is_read) {
+  // What another server wrote meanwhile says more.
+  if (session->is_read && session->num_records >= meta.num_records) {
     // What the summary promises must survive a crash before it does.
     bool is_durable = true;
     if (session->has_unsynced) is_durable = session->archive->Sync().ok();
@@ -163,6 +169,36 @@ absl::Status SessionStore::PutEntry(OpenSession* session) {
   session->entry.meta = EncodeMeta(meta);
   absl::Status status = session->archive->PutEntry(session->entry);
   if (status.ok()) session->has_stale_entry = false;
+  return status;
+}
+
+absl::StatusOr<bool> SessionStore::RefreshEntry(OpenSession* session) {
+  if (!session->archive->is_shared()) return false;
+  auto entry = session->archive->FindEntry(session->entry.principal, session->id);
+  if (!entry.ok()) return absl::IsNotFound(entry.status()) ? NoneOfYours(session->id) : entry.status();
+  auto meta = ParseMeta(entry->meta);
+  if (!meta.ok()) return meta.status();
+  const bool was_forked = meta->forked_at > session->meta.forked_at;
+  session->entry = *std::move(entry);
+  session->meta = *std::move(meta);
+  if (was_forked) {
+    for (Checkpoint& checkpoint : session->content.checkpoints) checkpoint.shared = true;
+    session->meta.forked_at = std::max(session->meta.forked_at, session->num_records);
+  }
+  return was_forked;
+}
+
+absl::Status SessionStore::ChangeEntry(OpenSession* session,
+                                       const std::function<void(SessionEntry*, SessionMeta*)>& change) {
+  if (absl::Status status = RefreshEntry(session).status(); !status.ok()) return status;
+  const SessionEntry old_entry = session->entry;
+  const SessionMeta old_meta = session->meta;
+  change(&session->entry, &session->meta);
+  absl::Status status = PutEntry(session);
+  if (!status.ok()) {
+    session->entry = old_entry;
+    session->meta = old_meta;
+  }
   return status;
 }
 
@@ -205,11 +241,27 @@ absl::Status SessionStore::Append(OpenSession* session, SessionRecord record) {
 }
 
 void SessionStore::DropKeys(OpenSession* session, const std::vector<Checkpoint>& before) {
-  for (const Checkpoint& checkpoint : Dropped(before, session->content.checkpoints)) {
-    session->durable_keys.erase(checkpoint.key);
-    // What a fork may share, and what cannot be dropped now, is left to CollectGarbage().
+  const std::vector<Checkpoint> dropped = Dropped(before, session->content.checkpoints);
+  for (const Checkpoint& checkpoint : dropped) session->durable_keys.erase(checkpoint.key);
+  if (options_.vault == nullptr || before.empty()) return;
+  // What a fork may share, and what cannot be dropped now, is left to CollectGarbage().
+  const auto was_forked = RefreshEntry(session);
+  if (!was_forked.ok()) return;
+  if (*was_forked) {
+    (void)PutEntry(session);  // if it fails, and a later turn drops what the fork shares, that one computes it again
+    return;
+  }
+  for (const Checkpoint& checkpoint : dropped) {
     SnapshotVault::Removed removed;
-    if (!checkpoint.shared && options_.vault != nullptr) (void)options_.vault->Drop(checkpoint.key, &removed);
+    if (!checkpoint.shared) (void)options_.vault->Drop(checkpoint.key, &removed);
+  }
+}
+
+void SessionStore::KeepFor(const SessionArchive* archive, const std::vector<Checkpoint>& checkpoints) {
+  if (options_.vault == nullptr) return;
+  for (const Checkpoint& checkpoint : checkpoints) {
+    auto fetched = options_.vault->Fetch(checkpoint.key, /*allow_other_numeric=*/true);
+    if (fetched.ok()) (void)options_.vault->Keep(checkpoint.key, fetched->snapshot, archive != &memory_);
   }
 }
 
@@ -249,28 +301,22 @@ absl::StatusOr<SnapshotVault::Removed> SessionStore::Remove(OpenSession* session
   return removed;
 }
 
-absl::Status SessionStore::DropFamilyKeys(const OpenSession& session, const std::vector<Checkpoint>& shared,
-                                          SnapshotVault::Removed* removed) {
-  if (shared.empty() || options_.vault == nullptr) return absl::OkStatus();
-  std::vector<Checkpoint> orphans = shared;
+absl::Status SessionStore::DropFamilyKeys(const OpenSession& session, SnapshotVault::Removed* removed) {
+  std::vector<Checkpoint> orphans = SharedOf(session.content.checkpoints);
+  if (orphans.empty() || options_.vault == nullptr) return absl::OkStatus();
   for (SessionArchive* const archive : archives()) {
-    std::string after;
-    for (bool more = true; more && !orphans.empty();) {
-      const auto entries = archive->ListEntries(nullptr, after, 1000);
-      if (!entries.ok()) return entries.status();
-      more = !entries->empty();
-      for (const SessionEntry& entry : *entries) {
-        after = entry.id;
-        const auto meta = ParseMeta(entry.meta);
-        if (!meta.ok() || meta->family != session.meta.family) continue;
-        const std::shared_ptr<OpenSession> relative = Opened({.archive = archive, .entry = entry});
-        std::lock_guard<std::mutex> lock(relative->mu);
-        absl::Status status = Refresh(relative.get());
-        if (absl::IsNotFound(status)) continue;
-        if (!status.ok()) return status;
-        orphans = Dropped(orphans, relative->content.checkpoints);
-      }
-    }
+    const auto visit = [&](const SessionEntry& entry) -> absl::StatusOr<bool> {
+      const auto meta = ParseMeta(entry.meta);
+      if (!meta.ok() || meta->family != session.meta.family) return true;
+      const std::shared_ptr<OpenSession> relative = Opened({.archive = archive, .entry = entry});
+      std::lock_guard<std::mutex> lock(relative->mu);
+      absl::Status status = Refresh(relative.get());
+      if (absl::IsNotFound(status)) return true;
+      if (!status.ok()) return status;
+      orphans = Dropped(orphans, relative->content.checkpoints);
+      return !orphans.empty();
+    };
+    if (absl::Status status = ForEachEntry(archive, nullptr, visit); !status.ok()) return status;
   }
   for (const Checkpoint& checkpoint : orphans) (void)options_.vault->Drop(checkpoint.key, removed);
   return absl::OkStatus();

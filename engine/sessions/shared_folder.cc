@@ -11,11 +11,12 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
-#include <random>
+#include <span>
 #include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/state/posix_file.h"
 
 namespace statehouse {
 namespace {
@@ -25,46 +26,11 @@ namespace fs = std::filesystem;
 constexpr char kTemporary[] = "incoming";
 constexpr absl::Duration kAbandonedAfter = absl::Hours(24);
 
-absl::Status FolderError(const std::string& path, const char* what, int error) {
-  const std::string text = absl::StrCat(path, ": ", what, ": ", std::strerror(error));
-  switch (error) {
-    case ENOENT:
-      return absl::NotFoundError(text);
-    case EEXIST:
-    case ENOTEMPTY:
-      return absl::AlreadyExistsError(text);
-    case ENOSPC:
-    case EDQUOT:
-    case EFBIG:
-    case EMLINK:
-      return absl::ResourceExhaustedError(absl::StrCat(text, "; free some space"));
-    default:
-      return absl::UnavailableError(text);
-  }
+absl::Status Failed(const std::string& path, const char* what, int error) {
+  return FileError(path, what, error, absl::StatusCode::kUnavailable);
 }
 
-class Descriptor {
- public:
-  explicit Descriptor(int number) : number_(number) {}
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  ~Descriptor() {
-    if (number_ >= 0) close(number_);
-  }
-  int number() const { return number_; }
-  bool is_open() const { return number_ >= 0; }
-
- private:
-  const int number_;
-};
-
-absl::Status SyncParent(const std::string& full) {
-  const std::string parent = fs::path(full).parent_path();
-  const Descriptor folder(open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!folder.is_open()) return FolderError(parent, "cannot be opened", errno);
-  if (fsync(folder.number()) != 0) return FolderError(parent, "cannot be synced", errno);
-  return absl::OkStatus();
-}
+absl::Status SyncParent(const std::string& full) { return SyncFolderOf(full, absl::StatusCode::kUnavailable); }
 
 // After something was put in place: from there on no error may say that it was not, not even one that says that the
 // folder has gone since.
@@ -84,16 +50,11 @@ std::string Framed(std::string_view contents) {
 
 }  // namespace
 
-std::string SharedFolder::NewNonce() {
-  std::random_device device;
-  return absl::StrCat(absl::Hex(device(), absl::kZeroPad8), absl::Hex(device(), absl::kZeroPad8));
-}
-
 absl::StatusOr<std::unique_ptr<SharedFolder>> SharedFolder::Open(const std::string& path) {
   std::unique_ptr<SharedFolder> folder(new SharedFolder(path));
   std::error_code error;
   fs::create_directories(path, error);
-  if (error) return FolderError(path, "cannot be made", error.value());
+  if (error) return Failed(path, "cannot be made", error.value());
   if (absl::Status status = folder->MakeFolder(kTemporary); !status.ok()) return status;
   if (const auto now = folder->Now(); !now.ok()) return now.status();  // can it be written?
   folder->Sweep();
@@ -120,16 +81,12 @@ void SharedFolder::Sweep() {
 absl::StatusOr<absl::Time> SharedFolder::WriteFile(const std::string& full, std::string_view contents) {
   const std::string framed = Framed(contents);
   const Descriptor file(open(full.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-  if (!file.is_open()) return FolderError(full, "cannot be made", errno);
-  for (size_t done = 0; done < framed.size();) {
-    const ssize_t written = write(file.number(), framed.data() + done, framed.size() - done);
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return FolderError(full, "cannot be written", errno);
-    done += static_cast<size_t>(written);
-  }
-  if (fsync(file.number()) != 0) return FolderError(full, "cannot be synced", errno);
+  if (!file.is_open()) return Failed(full, "cannot be made", errno);
+  absl::Status status = WriteAll(file, full, std::as_bytes(std::span(framed)), absl::StatusCode::kUnavailable);
+  if (!status.ok()) return status;
+  if (fsync(file.number()) != 0) return Failed(full, "cannot be synced", errno);
   struct stat info;
-  if (fstat(file.number(), &info) != 0) return FolderError(full, "cannot be measured", errno);
+  if (fstat(file.number(), &info) != 0) return Failed(full, "cannot be measured", errno);
   return absl::TimeFromTimespec(info.st_mtim);
 }
 
@@ -140,7 +97,7 @@ absl::Status SharedFolder::PutNew(const std::string& path, std::string_view cont
   absl::Status status = now.status();
   if (status.ok() && may != nullptr) status = may(*now);
   if (status.ok() && link(temporary.c_str(), Full(path).c_str()) != 0) {
-    status = FolderError(Full(path), "cannot be put in place", errno);
+    status = Failed(Full(path), "cannot be put in place", errno);
     // A network file system may have done it and lost the answer; the file itself knows.
     struct stat info;
     if (stat(temporary.c_str(), &info) == 0 && info.st_nlink == 2) status = absl::OkStatus();
@@ -153,7 +110,7 @@ absl::Status SharedFolder::Replace(const std::string& path, std::string_view con
   const std::string temporary = NewTemporary();
   absl::Status status = WriteFile(temporary, contents).status();
   if (status.ok() && rename(temporary.c_str(), Full(path).c_str()) != 0) {
-    status = FolderError(Full(path), "cannot be put in place", errno);
+    status = Failed(Full(path), "cannot be put in place", errno);
   }
   if (!status.ok()) unlink(temporary.c_str());
   return status.ok() ? SyncPut(Full(path)) : status;
@@ -161,13 +118,13 @@ absl::Status SharedFolder::Replace(const std::string& path, std::string_view con
 
 absl::Status SharedFolder::PutNewFolder(const std::string& path, const std::string& file, std::string_view contents) {
   const std::string temporary = NewTemporary();
-  if (mkdir(temporary.c_str(), 0700) != 0) return FolderError(temporary, "cannot be made", errno);
+  if (mkdir(temporary.c_str(), 0700) != 0) return Failed(temporary, "cannot be made", errno);
   const std::string inside = absl::StrCat(temporary, "/", file);
   absl::Status status = WriteFile(inside, contents).status();
   if (status.ok()) status = SyncParent(inside);
   // Fails if there is a folder already, since that one holds a file.
   if (status.ok() && rename(temporary.c_str(), Full(path).c_str()) != 0) {
-    status = FolderError(Full(path), "cannot be put in place", errno);
+    status = Failed(Full(path), "cannot be put in place", errno);
   }
   if (status.ok()) return SyncPut(Full(path));
   unlink(inside.c_str());
@@ -178,13 +135,13 @@ absl::Status SharedFolder::PutNewFolder(const std::string& path, const std::stri
 absl::StatusOr<std::string> SharedFolder::Read(const std::string& path) {
   const std::string full = Full(path);
   const Descriptor file(open(full.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!file.is_open()) return FolderError(full, "cannot be opened", errno);
+  if (!file.is_open()) return Failed(full, "cannot be opened", errno);
   std::string framed;
   char part[1 << 16];
   while (true) {
     const ssize_t count = read(file.number(), part, sizeof(part));
     if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return FolderError(full, "cannot be read", errno == ESTALE ? ENOENT : errno);
+    if (count < 0) return Failed(full, "cannot be read", errno == ESTALE ? ENOENT : errno);
     if (count == 0) break;
     framed.append(part, static_cast<size_t>(count));
   }
@@ -200,24 +157,24 @@ absl::StatusOr<std::string> SharedFolder::Read(const std::string& path) {
 
 absl::StatusOr<absl::Time> SharedFolder::ModifiedAt(const std::string& path) {
   struct stat info;
-  if (stat(Full(path).c_str(), &info) != 0) return FolderError(Full(path), "cannot be measured", errno);
+  if (stat(Full(path).c_str(), &info) != 0) return Failed(Full(path), "cannot be measured", errno);
   return absl::TimeFromTimespec(info.st_mtim);
 }
 
 absl::Status SharedFolder::Touch(const std::string& path) {
   if (utimensat(AT_FDCWD, Full(path).c_str(), nullptr, 0) == 0) return absl::OkStatus();
-  return FolderError(Full(path), "cannot be touched", errno);
+  return Failed(Full(path), "cannot be touched", errno);
 }
 
 absl::StatusOr<absl::Time> SharedFolder::Now() {
   const std::string temporary = NewTemporary();
   const Descriptor file(open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-  if (!file.is_open()) return FolderError(temporary, "cannot be made", errno);
+  if (!file.is_open()) return Failed(temporary, "cannot be made", errno);
   struct stat info;
   const bool measured = fstat(file.number(), &info) == 0;
   const int error = errno;
   unlink(temporary.c_str());
-  if (!measured) return FolderError(temporary, "cannot be measured", error);
+  if (!measured) return Failed(temporary, "cannot be measured", error);
   return absl::TimeFromTimespec(info.st_mtim);
 }
 
@@ -231,7 +188,7 @@ absl::StatusOr<std::vector<std::string>> SharedFolder::List(const std::string& p
   for (; !error && entries != fs::directory_iterator(); entries.increment(error)) {
     names.push_back(entries->path().filename());
   }
-  if (error) return FolderError(Full(path), "cannot be listed", error.value());
+  if (error) return Failed(Full(path), "cannot be listed", error.value());
   std::sort(names.begin(), names.end());
   return names;
 }
@@ -241,14 +198,14 @@ absl::Status SharedFolder::MakeFolder(const std::string& path) {
   if (const size_t slash = path.rfind('/'); slash != std::string::npos) {
     if (absl::Status status = MakeFolder(path.substr(0, slash)); !status.ok()) return status;
   }
-  if (mkdir(Full(path).c_str(), 0700) != 0 && errno != EEXIST) return FolderError(Full(path), "cannot be made", errno);
+  if (mkdir(Full(path).c_str(), 0700) != 0 && errno != EEXIST) return Failed(Full(path), "cannot be made", errno);
   return SyncParent(Full(path));
 }
 
 absl::Status SharedFolder::Remove(const std::string& path) {
   const std::string temporary = NewTemporary();
   if (rename(Full(path).c_str(), temporary.c_str()) != 0) {
-    return errno == ENOENT ? absl::OkStatus() : FolderError(Full(path), "cannot be moved away", errno);
+    return errno == ENOENT ? absl::OkStatus() : Failed(Full(path), "cannot be moved away", errno);
   }
   const absl::Status synced = SyncParent(Full(path));
   std::error_code error;

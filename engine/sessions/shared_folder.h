@@ -16,6 +16,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "engine/random_id.h"
 
 namespace statehouse {
 
@@ -54,9 +55,8 @@ class SharedFolder {
   // Writes a synced file and returns the time there.
   absl::StatusOr<absl::Time> WriteFile(const std::string& full, std::string_view contents);
 
-  static std::string NewNonce();
   const std::string root_;
-  const std::string nonce_ = NewNonce();
+  const std::string nonce_ = RandomHex(16);
   std::atomic<int64_t> num_temporaries_{0};
 };
 

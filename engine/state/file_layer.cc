@@ -7,12 +7,12 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 #include <filesystem>
 #include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/state/posix_file.h"
 
 namespace statehouse {
 namespace {
@@ -21,51 +21,15 @@ namespace fs = std::filesystem;
 
 constexpr char kTemporary[] = ".tmp";
 
-absl::Status FileError(const std::string& path, const char* what, int error) {
-  const std::string text = absl::StrCat(path, ": ", what, ": ", std::strerror(error));
-  switch (error) {
-    case ENOSPC:
-    case EDQUOT:
-    case EFBIG:
-      return absl::ResourceExhaustedError(absl::StrCat(text, "; free some space"));
-    case ENOENT:
-      return absl::NotFoundError(text);
-    default:
-      return absl::InternalError(text);
-  }
+absl::Status Failed(const std::string& path, const char* what, int error) {
+  return FileError(path, what, error, absl::StatusCode::kInternal);
 }
 
-// Owns a descriptor.
-class Descriptor {
- public:
-  explicit Descriptor(int number) : number_(number) {}
-  ~Descriptor() {
-    if (number_ >= 0) close(number_);
-  }
-  Descriptor(Descriptor&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
-  int number() const { return number_; }
-  bool is_open() const { return number_ >= 0; }
-
- private:
-  int number_;
-};
-
-absl::Status WriteAll(int descriptor, const std::string& path, std::span<const std::byte> bytes) {
-  while (!bytes.empty()) {
-    const ssize_t written = write(descriptor, bytes.data(), bytes.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return FileError(path, "cannot be written", errno);
-    bytes = bytes.subspan(static_cast<size_t>(written));
-  }
-  return absl::OkStatus();
+absl::Status WriteTo(const Descriptor& file, const std::string& path, std::span<const std::byte> bytes) {
+  return WriteAll(file, path, bytes, absl::StatusCode::kInternal);
 }
 
-absl::Status SyncFolder(const std::string& folder) {
-  const Descriptor descriptor(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!descriptor.is_open()) return FileError(folder, "cannot be opened", errno);
-  if (fsync(descriptor.number()) != 0) return FileError(folder, "cannot be synced", errno);
-  return absl::OkStatus();
-}
+absl::Status SyncParent(const std::string& path) { return SyncFolderOf(path, absl::StatusCode::kInternal); }
 
 class PosixAppendFile final : public AppendFile {
  public:
@@ -74,18 +38,18 @@ class PosixAppendFile final : public AppendFile {
 
   int64_t size() const override { return size_; }
   absl::Status Append(std::span<const std::byte> bytes) override {
-    absl::Status status = WriteAll(descriptor_.number(), path_, bytes);
+    absl::Status status = WriteTo(descriptor_, path_, bytes);
     struct stat info;
     if (fstat(descriptor_.number(), &info) == 0) size_ = info.st_size;
     return status;
   }
   absl::Status Truncate(int64_t size) override {
-    if (ftruncate(descriptor_.number(), size) != 0) return FileError(path_, "cannot be cut", errno);
+    if (ftruncate(descriptor_.number(), size) != 0) return Failed(path_, "cannot be cut", errno);
     size_ = size;
     return absl::OkStatus();
   }
   absl::Status Sync() override {
-    if (fdatasync(descriptor_.number()) != 0) return FileError(path_, "cannot be synced", errno);
+    if (fdatasync(descriptor_.number()) != 0) return Failed(path_, "cannot be synced", errno);
     return absl::OkStatus();
   }
 
@@ -108,7 +72,7 @@ class PosixSource final : public ByteSource {
       const ssize_t count = pread(descriptor_.number(), scratch.data() + done, scratch.size() - done,
                                   static_cast<off_t>(offset + static_cast<int64_t>(done)));
       if (count < 0 && errno == EINTR) continue;
-      if (count < 0) return FileError(path_, "cannot be read", errno);
+      if (count < 0) return Failed(path_, "cannot be read", errno);
       if (count == 0) return absl::DataLossError(absl::StrCat(path_, ": it was cut off while it was read"));
       done += static_cast<size_t>(count);
     }
@@ -134,11 +98,11 @@ class PosixFileLayer final : public FileLayer {
   absl::StatusOr<std::unique_ptr<AppendFile>> OpenAppend(const std::string& path) override {
     const bool is_new = access(path.c_str(), F_OK) != 0;
     Descriptor descriptor(open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
-    if (!descriptor.is_open()) return FileError(path, "cannot be opened", errno);
+    if (!descriptor.is_open()) return Failed(path, "cannot be opened", errno);
     struct stat info;
-    if (fstat(descriptor.number(), &info) != 0) return FileError(path, "cannot be measured", errno);
+    if (fstat(descriptor.number(), &info) != 0) return Failed(path, "cannot be measured", errno);
     if (is_new) {
-      if (absl::Status status = SyncFolder(fs::path(path).parent_path()); !status.ok()) return status;
+      if (absl::Status status = SyncParent(path); !status.ok()) return status;
     }
     return std::make_unique<PosixAppendFile>(path, std::move(descriptor), info.st_size);
   }
@@ -147,26 +111,26 @@ class PosixFileLayer final : public FileLayer {
     const std::string temporary = path + kTemporary;
     absl::Status status = WriteTemporary(temporary, write);
     if (status.ok() && rename(temporary.c_str(), path.c_str()) != 0) {
-      status = FileError(path, "cannot be put in place", errno);
+      status = Failed(path, "cannot be put in place", errno);
     }
     if (!status.ok()) {
       unlink(temporary.c_str());
       return status;
     }
-    return SyncFolder(fs::path(path).parent_path());
+    return SyncParent(path);
   }
 
   absl::StatusOr<std::vector<std::byte>> Read(const std::string& path) override {
     const Descriptor descriptor(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!descriptor.is_open()) return FileError(path, "cannot be opened", errno);
+    if (!descriptor.is_open()) return Failed(path, "cannot be opened", errno);
     struct stat info;
-    if (fstat(descriptor.number(), &info) != 0) return FileError(path, "cannot be measured", errno);
+    if (fstat(descriptor.number(), &info) != 0) return Failed(path, "cannot be measured", errno);
     std::vector<std::byte> bytes(static_cast<size_t>(info.st_size));
     size_t done = 0;
     while (done < bytes.size()) {
       const ssize_t count = read(descriptor.number(), bytes.data() + done, bytes.size() - done);
       if (count < 0 && errno == EINTR) continue;
-      if (count < 0) return FileError(path, "cannot be read", errno);
+      if (count < 0) return Failed(path, "cannot be read", errno);
       if (count == 0) break;
       done += static_cast<size_t>(count);
     }
@@ -176,15 +140,15 @@ class PosixFileLayer final : public FileLayer {
 
   absl::StatusOr<std::unique_ptr<ByteSource>> OpenRead(const std::string& path) override {
     Descriptor descriptor(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!descriptor.is_open()) return FileError(path, "cannot be opened", errno);
+    if (!descriptor.is_open()) return Failed(path, "cannot be opened", errno);
     struct stat info;
-    if (fstat(descriptor.number(), &info) != 0) return FileError(path, "cannot be measured", errno);
+    if (fstat(descriptor.number(), &info) != 0) return Failed(path, "cannot be measured", errno);
     return std::make_unique<PosixSource>(path, std::move(descriptor), info.st_size);
   }
 
   absl::StatusOr<FileInfo> Stat(const std::string& path) override {
     struct stat info;
-    if (stat(path.c_str(), &info) != 0) return FileError(path, "cannot be measured", errno);
+    if (stat(path.c_str(), &info) != 0) return Failed(path, "cannot be measured", errno);
     return FileInfo{
         .bytes = info.st_size, .modified = absl::TimeFromTimespec(info.st_mtim), .is_folder = S_ISDIR(info.st_mode)};
   }
@@ -197,30 +161,33 @@ class PosixFileLayer final : public FileLayer {
     for (; !error && entries != fs::directory_iterator(); entries.increment(error)) {
       if (entries->path().extension() != kTemporary) names.push_back(entries->path().filename());
     }
-    if (error) return FileError(folder, "cannot be listed", error.value());
+    if (error) return Failed(folder, "cannot be listed", error.value());
     std::sort(names.begin(), names.end());
     return names;
   }
 
   absl::Status MakeFolder(const std::string& folder) override {
     const fs::path path(folder);
-    if (path.empty() || fs::is_directory(path)) return absl::OkStatus();
-    const std::string parent = path.has_parent_path() ? path.parent_path().string() : ".";
-    if (absl::Status status = MakeFolder(parent); !status.ok()) return status;
-    if (mkdir(folder.c_str(), 0700) != 0 && errno != EEXIST) return FileError(folder, "cannot be made", errno);
-    return SyncFolder(parent);
+    if (path.empty()) return absl::OkStatus();
+    std::error_code error;  // of a folder that cannot be looked at: it cannot be made either, and mkdir() says why
+    if (fs::is_directory(path, error)) return absl::OkStatus();
+    if (path.has_parent_path() && path.parent_path() != path) {
+      if (absl::Status status = MakeFolder(path.parent_path()); !status.ok()) return status;
+    }
+    if (mkdir(folder.c_str(), 0700) != 0 && errno != EEXIST) return Failed(folder, "cannot be made", errno);
+    return SyncParent(folder);
   }
 
   absl::Status Rename(const std::string& from, const std::string& to) override {
-    if (rename(from.c_str(), to.c_str()) != 0) return FileError(from, "cannot be renamed", errno);
-    return SyncFolder(fs::path(to).parent_path());
+    if (rename(from.c_str(), to.c_str()) != 0) return Failed(from, "cannot be renamed", errno);
+    return SyncParent(to);
   }
 
   absl::StatusOr<std::unique_ptr<FileLock>> Lock(const std::string& path) override {
     Descriptor descriptor(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-    if (!descriptor.is_open()) return FileError(path, "cannot be opened", errno);
+    if (!descriptor.is_open()) return Failed(path, "cannot be opened", errno);
     if (flock(descriptor.number(), LOCK_EX | LOCK_NB) != 0) {
-      if (errno != EWOULDBLOCK) return FileError(path, "cannot be locked", errno);
+      if (errno != EWOULDBLOCK) return Failed(path, "cannot be locked", errno);
       char holder[16] = {};
       const bool is_known = pread(descriptor.number(), holder, sizeof(holder) - 1, 0) > 0;
       return absl::FailedPreconditionError(absl::StrCat(path, ": ",
@@ -230,7 +197,7 @@ class PosixFileLayer final : public FileLayer {
     // For the message above; the lock does not depend on it.
     const std::string holder = absl::StrCat(getpid());
     if (ftruncate(descriptor.number(), 0) != 0 || pwrite(descriptor.number(), holder.data(), holder.size(), 0) < 0) {
-      return FileError(path, "cannot be written", errno);
+      return Failed(path, "cannot be written", errno);
     }
     return std::make_unique<PosixFileLock>(std::move(descriptor));
   }
@@ -238,18 +205,18 @@ class PosixFileLayer final : public FileLayer {
   absl::Status Remove(const std::string& path) override {
     std::error_code error;
     fs::remove_all(path, error);
-    if (error) return FileError(path, "cannot be removed", error.value());
-    return SyncFolder(fs::path(path).parent_path());
+    if (error) return Failed(path, "cannot be removed", error.value());
+    return SyncParent(path);
   }
 
  private:
   static absl::Status WriteTemporary(const std::string& temporary,
                                      const std::function<absl::Status(const ByteSink&)>& write) {
     const Descriptor descriptor(open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
-    if (!descriptor.is_open()) return FileError(temporary, "cannot be made", errno);
+    if (!descriptor.is_open()) return Failed(temporary, "cannot be made", errno);
     absl::Status status =
-        write([&](std::span<const std::byte> bytes) { return WriteAll(descriptor.number(), temporary, bytes); });
-    if (status.ok() && fsync(descriptor.number()) != 0) status = FileError(temporary, "cannot be synced", errno);
+        write([&](std::span<const std::byte> bytes) { return WriteTo(descriptor, temporary, bytes); });
+    if (status.ok() && fsync(descriptor.number()) != 0) status = Failed(temporary, "cannot be synced", errno);
     return status;
   }
 };

@@ -40,6 +40,7 @@ Fingerprint Fingerprint::Of(const Model& model, uint64_t tokenizer) {
   made.numeric.device = model.device();
   made.numeric.arithmetic = model.arithmetic();
   made.numeric.weights = WeightName(model.weight_type());
+  made.numeric.is_batch_invariant = model.is_batch_invariant();
   return made;
 }
 
@@ -80,6 +81,11 @@ std::string NumericDifference(const NumericMode& snapshot, const NumericMode& he
   check("weights", snapshot.weights, here.weights);
   check("state", snapshot.state, here.state);
   return difference;
+}
+
+absl::Status OtherNumericMode(const std::string& snapshot, const std::string& difference) {
+  return absl::FailedPreconditionError(absl::StrCat(snapshot, ": the snapshot is not of this numeric mode (",
+                                                    difference, "); allow that to go on, with bits that may differ"));
 }
 
 }  // namespace statehouse

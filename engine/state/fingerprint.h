@@ -31,6 +31,9 @@ struct NumericMode {
   std::string arithmetic = "f32-fma";  // instruction class: equal bits within one
   std::string weights;                 // "f32", "bf16", "int8"
   std::string state = "f32";
+  // Model::is_batch_invariant(): if not, what is restored or computed again goes on, and not provably with the same
+  // bits, also in one and the same mode. Files leave it out: `arithmetic` tells the modes apart.
+  bool is_batch_invariant = true;
 };
 
 struct Fingerprint {
@@ -49,5 +52,10 @@ const char* ExactnessName(Exactness exactness);  // "exact", "continued"
 absl::Status CheckIdentity(const Identity& snapshot, const Identity& here);
 // Empty if the modes are the same, else "weights bf16, here f32; …".
 std::string NumericDifference(const NumericMode& snapshot, const NumericMode& here);
+// What is said of a sequence that goes on where is_batch_invariant is false.
+inline constexpr char kNotBatchInvariant[] =
+    "the arithmetic here depends on what is computed beside it; the server can be started with --deterministic";
+// FAILED_PRECONDITION: going on from it was not allowed, since the bits may differ. `snapshot` names it.
+absl::Status OtherNumericMode(const std::string& snapshot, const std::string& difference);
 
 }  // namespace statehouse

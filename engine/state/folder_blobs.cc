@@ -1,7 +1,6 @@
 #include "engine/state/folder_blobs.h"
 
 #include <algorithm>
-#include <random>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -85,11 +84,6 @@ absl::Status CheckBlobKey(const std::string& key) {
   if (good) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("\"", key, "\" is no key of a blob: 1 to ", BlobStore::kMaxKeyBytes,
                                                  " bytes of [a-z0-9/_.-] are allowed, without \"..\""));
-}
-
-std::string FolderBlobs::NewIncomingName() {
-  std::random_device device;
-  return absl::StrCat(absl::Hex(device(), absl::kZeroPad8), absl::Hex(device(), absl::kZeroPad8));
 }
 
 absl::StatusOr<std::unique_ptr<FolderBlobs>> FolderBlobs::Open(FileLayer* files, const std::string& folder,

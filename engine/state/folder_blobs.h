@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "engine/random_id.h"
 #include "engine/state/blob_store.h"
 #include "engine/state/file_layer.h"
 
@@ -44,8 +45,7 @@ class FolderBlobs final : public BlobStore {
   std::unique_ptr<FileLock> lock_;  // null if it is shared
   const std::string folder_;
   const std::string name_;
-  static std::string NewIncomingName();
-  const std::string incoming_ = NewIncomingName();  // of this object alone, also among servers
+  const std::string incoming_ = RandomHex(16);  // of this object alone, also among servers
   std::atomic<int64_t> num_incoming_{0};
 };
 

@@ -10,11 +10,7 @@ void HostPool::Add(const std::string& key, Item item, bool held, Freed* freed) {
   Place place{.item = std::move(item), .bytes = 0, .held = held, .turn = {}};
   place.bytes = place.item.snapshot->bytes();
   bytes_ += place.bytes;
-  if (held) {
-    held_bytes_ += place.bytes;
-  } else {
-    place.turn = order_.insert(order_.end(), key);
-  }
+  if (!held) place.turn = order_.insert(order_.end(), key);
   places_.emplace(key, std::move(place));
   Trim(freed);
 }
@@ -24,7 +20,6 @@ void HostPool::LetGo(const std::string& key, Freed* freed) {
   if (found == places_.end() || !found->second.held) return;
   found->second.held = false;
   found->second.turn = order_.insert(order_.end(), key);
-  held_bytes_ -= found->second.bytes;
   Trim(freed);
 }
 
@@ -48,11 +43,7 @@ int64_t HostPool::Remove(const std::string& key, Freed* freed) {
 int64_t HostPool::Erase(Places::iterator place, Freed* freed) {
   const int64_t bytes = place->second.bytes;
   bytes_ -= bytes;
-  if (place->second.held) {
-    held_bytes_ -= bytes;
-  } else {
-    order_.erase(place->second.turn);
-  }
+  if (!place->second.held) order_.erase(place->second.turn);
   freed->push_back(std::move(place->second.item.snapshot));
   places_.erase(place);
   return bytes;

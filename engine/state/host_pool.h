@@ -37,7 +37,6 @@ class HostPool {
   int64_t Remove(const std::string& key, Freed* freed);
 
   int64_t bytes() const { return bytes_; }
-  int64_t held_bytes() const { return held_bytes_; }
   int64_t size() const { return static_cast<int64_t>(places_.size()); }
 
  private:
@@ -54,7 +53,6 @@ class HostPool {
 
   const int64_t budget_bytes_;
   int64_t bytes_ = 0;
-  int64_t held_bytes_ = 0;
   Places places_;
   std::list<std::string> order_;  // those that may leave, next one first
 };

@@ -70,14 +70,6 @@ absl::StatusOr<std::unique_ptr<Journal>> Journal::OpenAt(FileLayer* files, const
   return std::unique_ptr<Journal>(new Journal(path, *std::move(file)));
 }
 
-absl::StatusOr<std::unique_ptr<Journal>> Journal::Open(FileLayer* files, const std::string& path,
-                                                       std::vector<std::string>* records) {
-  auto contents = Read(files, path);
-  if (!contents.ok()) return contents.status();
-  *records = std::move(contents->records);
-  return OpenAt(files, path, contents->whole_bytes);
-}
-
 absl::Status Journal::Append(std::string_view record, bool sync) {
   if (!broken_.ok()) return broken_;
   if (static_cast<int64_t>(record.size()) > kMaxRecordBytes) {

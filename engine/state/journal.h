@@ -35,9 +35,6 @@ class Journal {
                                                          int64_t whole_bytes);
   // A record as it stands in the file.
   static std::string Frame(std::string_view record);
-  // Opens or makes it. `*records`: all that were written, in order.
-  static absl::StatusOr<std::unique_ptr<Journal>> Open(FileLayer* files, const std::string& path,
-                                                       std::vector<std::string>* records);
 
   // All or nothing: after RESOURCE_EXHAUSTED (disk full) the journal is as before. With `sync` an OK record survives a
   // crash. After any other error the journal refuses everything: its file must be opened again.

@@ -79,13 +79,15 @@ std::string PrefixReport::Explanation() const {
                                                   : absl::StrCat("restored ", cached_tokens, " of ", prompt_tokens,
                                                                  " tokens from ", PlaceName(tier));
   const std::string why = WhyNotMore(*this);
-  return why.empty() ? restored : absl::StrCat(restored, "; ", why);
+  const std::string bits = exactness == Exactness::kExact ? "" : absl::StrCat("; continued: ", kNotBatchInvariant);
+  return absl::StrCat(restored, why.empty() ? "" : "; ", why, bits);
 }
 
 PrefixCache::PrefixCache(const PrefixCacheOptions& options, const Model& model)
     : options_(options),
       shape_{model.retention(), model.config().num_layers},
       vocab_size_(model.config().vocab_size),
+      is_batch_invariant_(model.is_batch_invariant()),
       index_({.budget_bytes = options.memory_bytes - options.memory_bytes / 3,
               .efficiency_weight = options.efficiency_weight,
               .flops = FlopsOf(model),
@@ -190,6 +192,10 @@ std::shared_ptr<const Snapshot> PrefixCache::Restore(const std::string& key, std
   }
 }
 
+bool PrefixCache::IsBelowMemory(const PrefixWish& wish, std::span<const int32_t> prompt) {
+  return options_.vault != nullptr && !index_.Find(KeyOf(wish), prompt).lower.empty();
+}
+
 std::unique_ptr<PrefixCache::Use> PrefixCache::Begin(const PrefixWish& wish, Request* request) {
   std::unique_ptr<Use> use(new Use(this));
   use->key_ = KeyOf(wish);
@@ -197,6 +203,7 @@ std::unique_ptr<PrefixCache::Use> PrefixCache::Begin(const PrefixWish& wish, Req
   const int64_t size = static_cast<int64_t>(request->prompt.size());
   PrefixReport& report = use->report_;
   request->from = Restore(use->key_, request->prompt, &report);
+  if (request->from != nullptr && !is_batch_invariant_) report.exactness = Exactness::kContinued;
   if (report.tier != Tier::kNone) hits_[static_cast<size_t>(report.tier)].fetch_add(1, std::memory_order_relaxed);
   misses_[static_cast<size_t>(report.miss)].fetch_add(1, std::memory_order_relaxed);
   queried_tokens_.fetch_add(size, std::memory_order_relaxed);

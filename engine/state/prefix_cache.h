@@ -7,9 +7,10 @@
 //   use->Keep(answer);                                                                // seals what was filled
 //
 // Only requests of one principal and one salt share anything; whoever asks with another finds what an unknown prompt
-// finds. Results are the same bits as without it. Memory: what is kept takes two thirds of the budget at most,
-// snapshots that are being taken the rest; where those do not fit they are not ordered, and counted. Thread-safety:
-// every method may be called from any thread, a Use's by one at a time. Never call one from the engine thread.
+// finds. Results are the same bits as without it, if the model is batch-invariant; if not, the report says so. Memory:
+// what is kept takes two thirds of the budget at most, snapshots that are being taken a third (one that is alone as
+// much as could be kept); where those do not fit they are not ordered, and counted. Thread-safety: every method may be
+// called from any thread, a Use's by one at a time. Never call one from the engine thread.
 #pragma once
 
 #include <array>
@@ -50,6 +51,7 @@ struct PrefixReport {
   int64_t cached_tokens = 0;
   int64_t matched_tokens = 0;  // seen before, restorable or not
   Tier tier = Tier::kNone;     // where the snapshot was
+  Exactness exactness = Exactness::kExact;
   MissReason miss = MissReason::kBypassed;
   std::string why_bypassed;  // completes "not looked up: …"
 
@@ -75,6 +77,8 @@ class PrefixCache {
   // Takes what it put into the vault out again: nobody would find it. REQUIRES: no Use is left.
   ~PrefixCache();
 
+  // Would Begin() have to ask a tier below memory now? Does not block.
+  bool IsBelowMemory(const PrefixWish& wish, std::span<const int32_t> prompt);
   // Looks the prompt up, sets request->from and request->snapshots, and remembers the prompt. Blocks on the disk or the
   // network if what it finds lies there; a tier that does not give it is a miss that says so. REQUIRES: both are empty,
   // and request->num_prompt_logprobs is -1.
@@ -104,6 +108,7 @@ class PrefixCache {
   const PrefixCacheOptions options_;
   const SlotShape shape_;
   const int64_t vocab_size_;
+  const bool is_batch_invariant_;
   PrefixIndex index_;
   std::atomic<int64_t> taking_bytes_{0};
   std::atomic<int64_t> queried_tokens_{0};

@@ -4,11 +4,11 @@
 #include <xxhash.h>
 
 #include <algorithm>
-#include <random>
 #include <utility>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "engine/random_id.h"
 #include "engine/state/folder_blobs.h"  // CheckBlobKey
 
 namespace statehouse {
@@ -22,11 +22,6 @@ std::string HeadKey(const std::string& key) { return absl::StrCat("statehouse:bl
 std::string PartPrefix(const std::string& key) { return absl::StrCat("statehouse:part:", key, ":"); }
 std::string PartKey(const std::string& key, const std::string& nonce, int64_t part) {
   return absl::StrCat(PartPrefix(key), nonce, ":", part);
-}
-
-std::string NewNonce() {
-  std::random_device device;
-  return absl::StrCat(absl::Hex(device(), absl::kZeroPad8), absl::Hex(device(), absl::kZeroPad8));
 }
 
 // KEYS: head, index. ARGV: key, nonce, parts, bytes, checksum, prefix of parts.
@@ -136,7 +131,7 @@ class RedisBlobs::PartWriter {
   RedisClient* const client_;
   const std::string& key_;
   const size_t part_bytes_;
-  const std::string nonce_ = NewNonce();
+  const std::string nonce_ = RandomHex(16);
   XXH3_state_t* const hash_;
   std::string part_;
   int64_t num_parts_ = 0;

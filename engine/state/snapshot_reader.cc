@@ -149,11 +149,7 @@ absl::StatusOr<LoadedSnapshot> ReadSnapshot(const ByteSource& file, const std::s
                     "the state was stored as ", StateEncodingName(loaded.encoding));
   }
   if (!loaded.numeric_difference.empty()) {
-    if (!allow_other_numeric) {
-      return absl::FailedPreconditionError(absl::StrCat(name, ": the snapshot is not of this numeric mode (",
-                                                        loaded.numeric_difference,
-                                                        "); allow that to go on, with bits that may differ"));
-    }
+    if (!allow_other_numeric) return OtherNumericMode(name, loaded.numeric_difference);
     loaded.exactness = Exactness::kContinued;
   }
   auto contents = ReadContents(file, name, shape, here.identity.vocab_size, &*footer);

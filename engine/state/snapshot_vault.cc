@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <mutex>
-#include <random>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/random_id.h"
 #include "engine/state/host_pool.h"
 #include "engine/state/snapshot_file.h"
 #include "engine/state/vault_tier.h"
@@ -13,12 +13,10 @@
 namespace statehouse {
 namespace {
 
-constexpr size_t kKeyBytes = 32;
+constexpr size_t kKeyDigits = 32;
 
 absl::Status CheckKey(const std::string& key) {
-  const size_t digits = SnapshotVault::IsPrefixKey(key) ? 1 : 0;
-  const bool good = key.size() == kKeyBytes && key.find_first_not_of("0123456789abcdef", digits) == std::string::npos;
-  if (good) return absl::OkStatus();
+  if (SnapshotVault::IsKey(key)) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat("\"", key, "\" is no key of a snapshot: 32 hexadecimal digits, or p and 31"));
 }
@@ -43,7 +41,7 @@ class TieredVault final : public SnapshotVault, public VaultTier::Source {
  public:
   TieredVault(const SnapshotVaultOptions& options, const Fingerprint& here, const SlotShape& shape, BlobStore* disk,
               BlobStore* store)
-      : here_(here), shape_(shape), file_options_{.zstd_level = options.compression}, pool_(options.host_bytes) {
+      : here_(here), shape_(shape), pool_(options.host_bytes) {
     VaultTier::Options tier;
     tier.max_queued_bytes = options.max_queued_bytes > 0 ? options.max_queued_bytes : options.host_bytes;
     tier.num_movers = options.num_movers;
@@ -77,8 +75,8 @@ class TieredVault final : public SnapshotVault, public VaultTier::Source {
     Add(key, {.snapshot = std::move(snapshot), .exactness = Exactness::kExact, .numeric_difference = ""}, moves);
     if (!moves) return absl::OkStatus();
     bool queued = false;
-    if (disk_ != nullptr) queued = disk_->Enqueue(key, bytes, false);
-    if (store != nullptr) queued = store->Enqueue(key, bytes, false) || queued;
+    if (disk_ != nullptr) queued = disk_->Enqueue(key, bytes);
+    if (store != nullptr) queued = store->Enqueue(key, bytes) || queued;
     // Held for a move only: not if there is none, nor if it has been there before.
     if (!queued || (disk_ != nullptr && disk_->Has(key)) || (store != nullptr && store->Has(key))) LetGo(key);
     return absl::OkStatus();
@@ -105,17 +103,16 @@ class TieredVault final : public SnapshotVault, public VaultTier::Source {
       if (!shared) return absl::OkStatus();
       bytes = elsewhere->bytes;
     }
-    target->Enqueue(key, bytes, true);
-    return target->Await(key, deadline);
+    return target->MoveNow(key, bytes, deadline);
   }
+
+  bool CanFlush(bool shared) const override { return store_ != nullptr || (!shared && disk_ != nullptr); }
 
   absl::StatusOr<Fetched> Fetch(const std::string& key, bool allow_other_numeric) override {
     if (absl::Status status = CheckKey(key); !status.ok()) return status;
     if (const HostPool::Item item = UseInPool(key); item.snapshot != nullptr) {
       if (item.exactness != Exactness::kExact && !allow_other_numeric) {
-        return absl::FailedPreconditionError(absl::StrCat("the snapshot was made in another numeric mode (",
-                                                          item.numeric_difference,
-                                                          "); allow that to go on, with bits that may differ"));
+        return OtherNumericMode(NameOf(Tier::kHost, key), item.numeric_difference);
       }
       return Fetched{item.snapshot, Tier::kHost, item.exactness, item.numeric_difference};
     }
@@ -248,9 +245,8 @@ class TieredVault final : public SnapshotVault, public VaultTier::Source {
   absl::StatusOr<VaultTier::Writer> OpenForMove(const std::string& key, Tier to) override {
     const HostPool::Item item = InPool(key);
     if (item.snapshot != nullptr && item.exactness == Exactness::kExact) {
-      return VaultTier::Writer([this, snapshot = item.snapshot](const ByteSink& sink) {
-        return WriteSnapshot(*snapshot, here_, sink, file_options_);
-      });
+      return VaultTier::Writer(
+          [this, snapshot = item.snapshot](const ByteSink& sink) { return WriteSnapshot(*snapshot, here_, sink); });
     }
     // A copy of the file: host memory has it no more, or has it from a machine of another numeric mode.
     VaultTier* const from = to == Tier::kStore ? disk_.get() : StoreFor(key);
@@ -266,7 +262,6 @@ class TieredVault final : public SnapshotVault, public VaultTier::Source {
 
   const Fingerprint here_;
   const SlotShape shape_;
-  const SnapshotFileOptions file_options_;
   mutable std::mutex mutex_;
   HostPool pool_;
   int64_t host_hits_ = 0;
@@ -276,12 +271,11 @@ class TieredVault final : public SnapshotVault, public VaultTier::Source {
 
 }  // namespace
 
-std::string SnapshotVault::NewKey() {
-  std::random_device device;
-  std::string key;
-  for (int part = 0; part < 4; ++part) absl::StrAppend(&key, absl::Hex(device(), absl::kZeroPad8));
-  return key;
+bool SnapshotVault::IsKey(const std::string& text) {
+  return IsPrefixKey(text) ? IsHex(std::string_view(text).substr(1), kKeyDigits - 1) : IsHex(text, kKeyDigits);
 }
+
+std::string SnapshotVault::NewKey() { return RandomHex(kKeyDigits); }
 
 std::string SnapshotVault::NewPrefixKey() {
   std::string key = NewKey();

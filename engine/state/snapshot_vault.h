@@ -29,11 +29,10 @@ const char* TierName(Tier tier);  // "none", "device", "host", "disk", "store"
 struct SnapshotVaultOptions {
   int64_t host_bytes = 0;  // --snapshot-host-memory; snapshots that wait to be moved are kept beyond it
   int64_t disk_bytes = 0;  // --snapshot-disk-space; 0: no bound
-  // Snapshots that wait to be moved, per tier; 0: as host_bytes. Beyond it Keep() still works, but the snapshot is only
-  // in host memory until Flush() asks for it.
+  // Snapshots that wait to be moved, per tier; 0: as host_bytes. One beyond it is in host memory only, and as long as
+  // that has room: where all of it is held by those that wait, not at all.
   int64_t max_queued_bytes = 0;
   int num_movers = 1;                                    // per tier
-  int compression = 0;                                   // zstd level of files; 0: none
   absl::Duration fetch_timeout = absl::Seconds(10);      // of the shared store
   absl::Duration first_pause = absl::Milliseconds(100);  // of a tier that failed; doubles up to the longest
   absl::Duration longest_pause = absl::Seconds(30);
@@ -68,9 +67,11 @@ class SnapshotVault {
   // below (under a NewPrefixKey() to disk only); without it leaves with host memory.
   virtual absl::Status Keep(const std::string& key, std::shared_ptr<const Snapshot> snapshot, bool durable) = 0;
   // Blocks until it survives this process (on disk or in the store; `shared`: in the store), or the deadline.
-  // NOT_FOUND: in no tier. RESOURCE_EXHAUSTED: full. UNAVAILABLE: not in time. FAILED_PRECONDITION: there is no such
-  // tier.
+  // NOT_FOUND: in no tier. RESOURCE_EXHAUSTED: full. DATA_LOSS: the only copy is damaged. UNAVAILABLE: not in time.
+  // FAILED_PRECONDITION: there is no such tier.
   virtual absl::Status Flush(const std::string& key, bool shared, absl::Time deadline) = 0;
+  // Is there a tier that survives this process (`shared`: a store)?
+  virtual bool CanFlush(bool shared) const = 0;
   // Blocks on disk or network. NOT_FOUND: in no tier. DATA_LOSS: damaged, now in quarantine. UNAVAILABLE: its tier is
   // left alone or too slow. FAILED_PRECONDITION: another identity by field, or another numeric mode that is not
   // allowed.
@@ -89,6 +90,7 @@ class SnapshotVault {
   virtual absl::StatusOr<std::vector<BlobInfo>> List(Tier tier, const std::string& after, int64_t limit) = 0;
   virtual std::array<TierTotals, kNumTiers> totals() const = 0;
 
+  static bool IsKey(const std::string& text);
   // Random: 32 hexadecimal digits.
   static std::string NewKey();
   // "p" and 31 digits: of a cache that ends with its process. Such a snapshot makes room on disk for others.

@@ -11,12 +11,14 @@ namespace statehouse {
 namespace {
 
 constexpr char kFolder[] = "snapshots/";
-constexpr size_t kKeyBytes = 32;
 constexpr int kNumTimedCalls = 4;
 constexpr int64_t kSurveyPage = 4096;
 
-// Two digits make a folder, so that none grows too long.
-std::string BlobKeyOf(const std::string& key) { return absl::StrCat(kFolder, key.substr(0, 2), "/", key); }
+// Empty: something else lies there.
+std::string KeyOf(const std::string& blob) {
+  std::string key = blob.substr(blob.rfind('/') + 1);
+  return SnapshotVault::IsKey(key) && VaultTier::BlobKeyOf(key) == blob ? key : "";
+}
 
 // Does the status tell of the store rather than of the value?
 bool IsStoreFailure(const absl::Status& status) {
@@ -45,6 +47,9 @@ VaultTier::VaultTier(const Options& options, BlobStore* blobs, Source* source, c
 
 VaultTier::~VaultTier() { Stop(); }
 
+// Two digits make a folder, so that none grows too long.
+std::string VaultTier::BlobKeyOf(const std::string& key) { return absl::StrCat(kFolder, key.substr(0, 2), "/", key); }
+
 void VaultTier::Stop() {
   {
     const std::lock_guard lock(mutex_);
@@ -56,8 +61,12 @@ void VaultTier::Stop() {
   movers_.clear();
 }
 
-bool VaultTier::Enqueue(const std::string& key, int64_t bytes, bool urgent) {
+bool VaultTier::Enqueue(const std::string& key, int64_t bytes) {
   const std::lock_guard lock(mutex_);
+  return PutInLine(key, bytes, /*urgent=*/false);
+}
+
+bool VaultTier::PutInLine(const std::string& key, int64_t bytes, bool urgent) {
   if (known_.contains(key) || under_way_.contains(key)) return true;
   const auto waits = std::find_if(queue_.begin(), queue_.end(), [&key](const Move& move) { return move.key == key; });
   if (waits != queue_.end()) {
@@ -67,18 +76,19 @@ bool VaultTier::Enqueue(const std::string& key, int64_t bytes, bool urgent) {
       ++skipped_;
       return false;
     }
-    queue_.insert(urgent ? queue_.begin() : queue_.end(), Move{.key = key, .bytes = bytes});
+    queue_.insert(urgent ? queue_.begin() : queue_.end(), Move{.key = key, .bytes = bytes, .why = {}});
     queued_bytes_ += bytes;
   }
   work_.notify_one();
   return true;
 }
 
-absl::Status VaultTier::Await(const std::string& key, absl::Time deadline) {
+absl::Status VaultTier::MoveNow(const std::string& key, int64_t bytes, absl::Time deadline) {
   std::unique_lock lock(mutex_);
   Waiter waiter;
   waiter.key = &key;
-  waiters_.push_back(&waiter);
+  waiters_.push_back(&waiter);  // before it is in line, or its end might come too early to be noticed
+  PutInLine(key, bytes, /*urgent=*/true);
   const auto is_moving = [&] {
     return under_way_.contains(key) ||
            std::any_of(queue_.begin(), queue_.end(), [&key](const Move& move) { return move.key == key; });
@@ -98,6 +108,10 @@ absl::Status VaultTier::Await(const std::string& key, absl::Time deadline) {
   std::erase(waiters_, &waiter);
   if (waiter.is_done) return waiter.outcome;
   if (stopping_) return absl::UnavailableError("the vault is being closed");
+  const auto waits = std::find_if(queue_.begin(), queue_.end(), [&key](const Move& move) { return move.key == key; });
+  if (waits != queue_.end() && waits->not_before > absl::InfinitePast()) {
+    return absl::UnavailableError(absl::StrCat("the snapshot cannot be read to be moved: ", waits->why.message()));
+  }
   const absl::Time now = absl::Now();
   const BackOff& cause = health_.why().ok() ? room_ : health_;
   if (cause.why().ok()) {
@@ -198,16 +212,25 @@ absl::Status VaultTier::Quarantine(const std::string& key) {
 }
 
 absl::StatusOr<std::vector<BlobInfo>> VaultTier::List(const std::string& after, int64_t limit) {
-  auto list = std::make_shared<std::vector<BlobInfo>>();
-  const std::string blob_after = after.size() == kKeyBytes ? BlobKeyOf(after) : "";
-  const absl::Status status = Call([blobs = blobs_, blob_after, limit, list] {
-    auto got = blobs->List(kFolder, blob_after, limit);
-    if (got.ok()) *list = *std::move(got);
-    return got.status();
-  });
-  if (!status.ok()) return status;
-  for (BlobInfo& info : *list) info.key = info.key.substr(info.key.rfind('/') + 1);
-  return std::move(*list);
+  std::vector<BlobInfo> found;
+  std::string blob_after = after.empty() ? "" : BlobKeyOf(after);
+  while (static_cast<int64_t>(found.size()) < limit) {
+    auto page = std::make_shared<std::vector<BlobInfo>>();
+    const int64_t left = limit - static_cast<int64_t>(found.size());
+    const absl::Status status = Call([blobs = blobs_, blob_after, left, page] {
+      auto got = blobs->List(kFolder, blob_after, left);
+      if (got.ok()) *page = *std::move(got);
+      return got.status();
+    });
+    if (!status.ok()) return status;
+    if (page->empty()) break;
+    blob_after = page->back().key;
+    for (BlobInfo& info : *page) {
+      info.key = KeyOf(info.key);
+      if (!info.key.empty()) found.push_back(std::move(info));
+    }
+  }
+  return found;
 }
 
 void VaultTier::CountHit() {
@@ -243,7 +266,7 @@ absl::Status VaultTier::Call(std::function<absl::Status()> call) {
   return Described(status);
 }
 
-// Names the tier; whatever hinders the store itself is UNAVAILABLE to the vault's callers.
+// Whatever hinders the store itself is UNAVAILABLE to the vault's callers.
 absl::Status VaultTier::Described(const absl::Status& status) const {
   if (status.ok()) return status;
   const auto code = IsStoreFailure(status) ? absl::StatusCode::kUnavailable : status.code();
@@ -273,7 +296,9 @@ void VaultTier::Survey() {
       Note(page.status());
       return;
     }
-    for (const BlobInfo& info : *page) Learn(info.key.substr(info.key.rfind('/') + 1), info.bytes);
+    for (const BlobInfo& info : *page) {
+      if (const std::string key = KeyOf(info.key); !key.empty()) Learn(key, info.bytes);
+    }
     if (static_cast<int64_t>(page->size()) < kSurveyPage) {
       surveyed_ = true;
       return;

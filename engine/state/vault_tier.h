@@ -2,11 +2,12 @@
 // the back-off while it is slow, dead or full. Thread-safety: any thread; those that say so block.
 #pragma once
 
-#include <array>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -54,11 +55,14 @@ class VaultTier {
   // Waits for moves under way; those that wait are dropped. Reading goes on.
   void Stop();
 
-  // False if too many bytes wait already; an urgent one goes first, and always.
-  bool Enqueue(const std::string& key, int64_t bytes, bool urgent);
-  // Blocks until an enqueued snapshot is here. NOT_FOUND (nothing to move), RESOURCE_EXHAUSTED, UNAVAILABLE (deadline,
-  // or a back-off that outlasts it).
-  absl::Status Await(const std::string& key, absl::Time deadline);
+  // Where a snapshot lies in the store.
+  static std::string BlobKeyOf(const std::string& key);
+
+  // False if too many bytes wait already.
+  bool Enqueue(const std::string& key, int64_t bytes);
+  // Puts it first in line, however many wait, and blocks until it is here. NOT_FOUND (nothing to move),
+  // RESOURCE_EXHAUSTED, DATA_LOSS (what it is read from), UNAVAILABLE (deadline, or a back-off that outlasts it).
+  absl::Status MoveNow(const std::string& key, int64_t bytes, absl::Time deadline);
   // As far as is known.
   bool Has(const std::string& key) const;
   // Is everything in it known?
@@ -72,7 +76,7 @@ class VaultTier {
   // Also takes back a move. `*bytes`: what it was; -1 if it was not there.
   absl::Status Remove(const std::string& key, int64_t* bytes);
   absl::Status Quarantine(const std::string& key);
-  // Keys as the vault has them.
+  // Keys as the vault has them; what else lies there is left out.
   absl::StatusOr<std::vector<BlobInfo>> List(const std::string& after, int64_t limit);
 
   void CountHit();
@@ -87,6 +91,8 @@ class VaultTier {
     std::string key;
     int64_t bytes = 0;
     int tries = 0;
+    absl::Time not_before = absl::InfinitePast();  // while what it is read from does not answer
+    absl::Status why;                              // of the last try
   };
   struct Waiter {
     const std::string* key = nullptr;
@@ -101,13 +107,20 @@ class VaultTier {
   void Note(const absl::Status& status);  // mutex_ held
   void Survey();
   void RunMovers();
+  bool PutInLine(const std::string& key, int64_t bytes, bool urgent);  // mutex_ held
   // Writes a file and returns its size.
-  absl::StatusOr<int64_t> WriteOne(const Move& move);
+  absl::StatusOr<int64_t> WriteOne(const Move& move, const Writer& writer);
   absl::Status MakeRoom(int64_t bytes);
-  void Finish(Move move, const absl::StatusOr<int64_t>& written, bool* ended, bool* undo);  // mutex_ held
-  void Learn(const std::string& key, int64_t bytes);                                        // mutex_ held
-  int64_t Forget(const std::string& key);                                                   // mutex_ held
-  absl::Time NextTry() const;                                                               // mutex_ held
+  struct Ending {
+    bool ended = false;  // it will not be tried again
+    bool undo = false;   // it is there, and was dropped meanwhile
+  };
+  // `is_here`: it was this tier that failed, if it failed. For all from here on, mutex_ is held.
+  Ending Finish(Move move, const absl::StatusOr<int64_t>& written, bool is_here);
+  void Learn(const std::string& key, int64_t bytes);
+  int64_t Forget(const std::string& key);
+  absl::Time NextTry() const;
+  // Names the tier. Takes no lock.
   absl::Status Described(const absl::Status& status) const;
 
   const Options options_;

@@ -19,48 +19,51 @@ constexpr int64_t kRoomShare = 20;
 void VaultTier::RunMovers() {
   std::unique_lock lock(mutex_);
   while (!stopping_) {
-    if (queue_.empty()) {
-      work_.wait(lock);
+    const absl::Time now = absl::Now();
+    const auto due =
+        std::find_if(queue_.begin(), queue_.end(), [now](const Move& move) { return move.not_before <= now; });
+    if (due == queue_.end() || NextTry() > now) {
+      absl::Time next = absl::InfiniteFuture();
+      for (const Move& move : queue_) next = std::min(next, std::max(move.not_before, NextTry()));
+      if (next == absl::InfiniteFuture()) {
+        work_.wait(lock);
+      } else {
+        work_.wait_until(lock, absl::ToChronoTime(next));
+      }
       continue;
     }
-    if (const absl::Time next = NextTry(); next > absl::Now()) {
-      work_.wait_until(lock, absl::ToChronoTime(next));
-      continue;
-    }
-    Move move = std::move(queue_.front());
-    queue_.pop_front();
+    Move move = std::move(*due);
+    queue_.erase(due);
     queued_bytes_ -= move.bytes;
     const std::string key = move.key;
     under_way_[key] = true;
     lock.unlock();
-    const absl::StatusOr<int64_t> written = WriteOne(move);
+    const auto writer = source_->OpenForMove(key, options_.tier);
+    const absl::StatusOr<int64_t> written = writer.ok() ? WriteOne(move, *writer) : writer.status();
     lock.lock();
-    bool ended = false;
-    bool undo = false;
-    Finish(std::move(move), written, &ended, &undo);
+    const Ending ending = Finish(std::move(move), written, writer.ok());
     progress_.notify_all();
-    if (!ended && !undo) continue;
+    if (!ending.ended && !ending.undo) continue;
     lock.unlock();
     int64_t bytes = 0;
-    if (undo) Remove(key, &bytes).IgnoreError();  // what stays is garbage that no session refers to
-    if (ended) source_->MoveEnded(key, options_.tier);
+    if (ending.undo) Remove(key, &bytes).IgnoreError();  // what stays is garbage that no session refers to
+    if (ending.ended) source_->MoveEnded(key, options_.tier);
     lock.lock();
   }
 }
 
-absl::StatusOr<int64_t> VaultTier::WriteOne(const Move& move) {
-  auto writer = source_->OpenForMove(move.key, options_.tier);
-  if (!writer.ok()) return writer.status();
+absl::StatusOr<int64_t> VaultTier::WriteOne(const Move& move, const Writer& writer) {
   if (absl::Status status = MakeRoom(move.bytes); !status.ok()) return status;
   int64_t bytes = 0;
-  const std::string blob = absl::StrCat("snapshots/", move.key.substr(0, 2), "/", move.key);
-  const absl::Status status = blobs_->Put(blob, [&](const ByteSink& sink) {
+  const absl::Status status = blobs_->Put(BlobKeyOf(move.key), [&](const ByteSink& sink) {
     bytes = 0;
-    return (*writer)([&](std::span<const std::byte> part) {
+    return writer([&](std::span<const std::byte> part) {
       bytes += static_cast<int64_t>(part.size());
       return sink(part);
     });
   });
+  // Of the store's own folders: the snapshot is here to be written.
+  if (absl::IsNotFound(status)) return absl::UnavailableError(status.message());
   if (!status.ok()) return status;
   return bytes;
 }
@@ -92,7 +95,7 @@ absl::Status VaultTier::MakeRoom(int64_t bytes) {
                                                    "more space, or delete sessions"));
 }
 
-void VaultTier::Finish(Move move, const absl::StatusOr<int64_t>& written, bool* ended, bool* undo) {
+VaultTier::Ending VaultTier::Finish(Move move, const absl::StatusOr<int64_t>& written, bool is_here) {
   const auto state = under_way_.find(move.key);
   const bool wanted = state->second;
   under_way_.erase(state);
@@ -100,31 +103,36 @@ void VaultTier::Finish(Move move, const absl::StatusOr<int64_t>& written, bool* 
     health_.Succeeded();
     room_.Succeeded();
     Learn(move.key, *written);
-    *ended = true;
-    *undo = !wanted;
-    return;
+    return {.ended = true, .undo = !wanted};
   }
-  absl::Status status = written.status();
-  const bool is_gone = absl::IsNotFound(status);
-  if (!is_gone) {
-    Note(status);
-    if (absl::IsResourceExhausted(status)) {
-      ++errors_;
-      room_.Failed(absl::Now(), status);
-    }
+  const absl::Status& status = written.status();
+  const bool is_full = is_here && absl::IsResourceExhausted(status);
+  // Nothing is left to move, or no further try would find anything else.
+  const bool is_hopeless = absl::IsNotFound(status) || absl::IsDataLoss(status) || absl::IsInvalidArgument(status) ||
+                           absl::IsFailedPrecondition(status);
+  if (is_here) Note(status);
+  if (is_full) {
+    ++errors_;
+    room_.Failed(absl::Now(), status);
   }
+  const bool ended = is_hopeless || !wanted || ++move.tries >= kMaxTries;
   for (Waiter* waiter : waiters_) {
-    if (*waiter->key != move.key || !(is_gone || absl::IsResourceExhausted(status))) continue;
+    if (*waiter->key != move.key || !wanted || !(ended || is_full)) continue;
     waiter->is_done = true;
-    waiter->outcome = Described(status);
+    waiter->outcome = is_here ? Described(status) : status;
   }
-  if (is_gone || !wanted || ++move.tries >= kMaxTries) {
-    *ended = true;
-    return;
+  if (ended) return {.ended = true};
+  if (!is_here) {
+    const absl::Duration pause = options_.first_pause * static_cast<double>(int64_t{1} << move.tries);
+    move.not_before = absl::Now() + std::min(options_.longest_pause, pause);
+    move.why = status;
+  } else {
+    move.not_before = absl::InfinitePast();
   }
   // Behind the others: one that cannot be written must not hold them up.
   queued_bytes_ += move.bytes;
   queue_.push_back(std::move(move));
+  return {};
 }
 
 }  // namespace statehouse

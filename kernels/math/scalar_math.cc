@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/sampling/choice_math.h"
+
 namespace statehouse::kernels {
 namespace {
 
@@ -83,21 +85,8 @@ double Log(double x) {
   if (!(x > 0)) return x == 0 ? -std::numeric_limits<double>::infinity() : std::numeric_limits<double>::quiet_NaN();
   if (!std::isfinite(x)) return x;
   int exponent = 0;
-  double m = std::frexp(x, &exponent);  // exact; m in [0.5, 1)
-  if (m < 0.70710678118654752) {
-    m *= 2;
-    --exponent;
-  }
-  // log m = 2 atanh(s) with s = (m-1)/(m+1), |s| <= 0.1716: s^23/23 is below 1e-18 of s.
-  const double f = m - 1.0;
-  const double s = f / (m + 1.0);
-  const double s2 = s * s;
-  double sum = 1.0 / 23;
-  for (int odd = 21; odd >= 3; odd -= 2) sum = sum * s2 + 1.0 / odd;
-  // 2s = f - s·f, which keeps the leading term exact.
-  const double tail = s * (2 * s2 * sum - f);
-  const double n = exponent;
-  return n * kLn2Hi + (f + (tail + n * kLn2Lo));
+  const double m = std::frexp(x, &exponent);  // exact; m in [0.5, 1)
+  return LogOfParts(m, exponent);
 }
 
 double Pow(double base, double exponent) {

@@ -16,9 +16,13 @@
 namespace statehouse {
 namespace {
 
-bool IsStoredAsBf16(const WeightFiles& files) {
-  const auto found = files.tensors().find("model.embed_tokens.weight");
-  return found != files.tensors().end() && found->second.view.dtype == "BF16";
+// A matrix that bf16 cannot hold as it is stored; null if there is none.
+const std::pair<const std::string, WeightFiles::Tensor>* FirstMatrixBeyondBf16(const WeightFiles& files) {
+  for (const auto& named : files.tensors()) {
+    const TensorView& view = named.second.view;
+    if (view.shape.size() == 2 && view.dtype != "BF16") return &named;
+  }
+  return nullptr;
 }
 
 absl::Status CheckRoom(const ModelConfig& config, bool is_bf16) {
@@ -31,6 +35,19 @@ absl::Status CheckRoom(const ModelConfig& config, bool is_bf16) {
 }
 
 }  // namespace
+
+bool ComputesInBf16(const LoadOptions& options, const WeightFiles* files) {
+  using DType = LoadOptions::DType;
+  if (options.dtype != DType::kAuto) return options.dtype == DType::kBF16;
+  if (files == nullptr) return true;
+  const auto* const beyond = FirstMatrixBeyondBf16(*files);
+  if (beyond != nullptr && options.on_warning) {
+    options.on_warning(absl::StrCat("--dtype auto: the GPU computes in float32, because tensor ", beyond->first,
+                                    " is stored as ", beyond->second.view.dtype,
+                                    "; --dtype bf16 is faster and rounds it"));
+  }
+  return beyond == nullptr;
+}
 
 absl::StatusOr<std::unique_ptr<Model>> LoadCudaModel(const std::filesystem::path& checkpoint_dir,
                                                      const ModelConfig& config, const kernels::RetentionLayout& layout,
@@ -46,13 +63,19 @@ absl::StatusOr<std::unique_ptr<Model>> LoadCudaModel(const std::filesystem::path
     files.emplace(*std::move(opened));
   }
   CudaModelOptions made;
-  made.is_bf16 = options.dtype == DType::kBF16 ||
-                 (options.dtype == DType::kAuto && (!files.has_value() || IsStoredAsBf16(*files)));
+  made.is_bf16 = ComputesInBf16(options, files.has_value() ? &*files : nullptr);
   made.deterministic = options.deterministic;
   made.memory_utilization = options.gpu_memory_utilization;
+  made.on_warning = options.on_warning;
   absl::StatusOr<kernels::DeviceProperties> device = kernels::GetDeviceProperties(gpu);
   if (!device.ok()) return device.status();
   made.device = *std::move(device);
+  if (made.is_bf16 && !made.deterministic && !made.HasRoomForWideKernel(layout) && options.on_warning) {
+    options.on_warning(absl::StrCat("prompts are answered without tensor cores: ", made.device.name, " gives a block ",
+                                    made.device.max_shared_bytes_per_block,
+                                    " bytes of shared memory, and retention's kernel on them needs ",
+                                    kernels::WideKernelSharedBytes(layout)));
+  }
   auto model = CudaTransformer::Make(config, layout, made);
   if (!model.ok()) return model.status();
   if (absl::Status status = CheckRoom(config, made.is_bf16); !status.ok()) return status;

@@ -17,8 +17,8 @@ constexpr int64_t kStagingFloats = int64_t{4} << 20;  // 16 MB: copies of that s
 absl::StatusOr<std::unique_ptr<SlotMemory>> CudaSlotMemory::Allocate(int64_t slot_bytes, int64_t num_slots,
                                                                      int device_idx, cudaStream_t stream) {
   std::unique_ptr<CudaSlotMemory> made(new CudaSlotMemory(slot_bytes, device_idx, stream));
-  // The engine thread is not the one that loaded the model.
-  absl::Status status = kernels::CudaStatus(cudaSetDevice(device_idx), "cudaSetDevice");
+  made->UseDevice();
+  absl::Status status = made->status_;
   if (status.ok()) status = made->slots_.Allocate(static_cast<size_t>(slot_bytes) * num_slots);
   if (absl::IsResourceExhausted(status)) {
     return absl::ResourceExhaustedError(absl::StrCat("state memory: ", num_slots, " slots of ", slot_bytes,
@@ -39,14 +39,17 @@ void CudaSlotMemory::Note(cudaError_t result, const char* call) {
 }
 
 void CudaSlotMemory::Zero(float* to, int64_t floats) {
+  UseDevice();
   Note(cudaMemsetAsync(to, 0, floats * sizeof(float), stream_), "cudaMemsetAsync of a slot");
 }
 
 void CudaSlotMemory::Copy(const float* from, float* to, int64_t floats) {
+  UseDevice();
   Note(cudaMemcpyAsync(to, from, floats * sizeof(float), cudaMemcpyDeviceToDevice, stream_), "copy between slots");
 }
 
 void CudaSlotMemory::Write(const float* host, float* to, int64_t floats) {
+  UseDevice();
   for (int64_t done = 0; done < floats; done += kStagingFloats) {
     const int64_t count = std::min(kStagingFloats, floats - done);
     std::memcpy(staging_.as<float>(), host + done, count * sizeof(float));
@@ -57,6 +60,7 @@ void CudaSlotMemory::Write(const float* host, float* to, int64_t floats) {
 }
 
 void CudaSlotMemory::Read(const float* from, float* host, int64_t floats) {
+  UseDevice();
   for (int64_t done = 0; done < floats; done += kStagingFloats) {
     const int64_t count = std::min(kStagingFloats, floats - done);
     Note(cudaMemcpyAsync(staging_.as<float>(), from + done, count * sizeof(float), cudaMemcpyDeviceToHost, stream_),

@@ -33,6 +33,8 @@ class CudaSlotMemory final : public SlotMemory {
   CudaSlotMemory(int64_t slot_bytes, int device_idx, cudaStream_t stream)
       : slot_bytes_(slot_bytes), device_idx_(device_idx), stream_(stream) {}
   void Note(cudaError_t result, const char* call);
+  // The caller's thread may have another device current.
+  void UseDevice() { Note(cudaSetDevice(device_idx_), "cudaSetDevice"); }
 
   const int64_t slot_bytes_;
   const int device_idx_;

@@ -2,16 +2,12 @@
 
 #include <algorithm>
 #include <cstring>
-#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "kernels/activation/cuda/activation.h"
 #include "kernels/cuda/status.h"
-#include "kernels/embedding/cuda/embedding.h"
-#include "kernels/norm/cuda/norm.h"
-#include "kernels/rope/cuda/heads.h"
 #include "kernels/rope/rope.h"
+#include "kernels/sampling/cuda/choose.h"
 #include "models/cuda/cuda_slot_memory.h"
 #include "models/identity_hash.h"
 
@@ -27,13 +23,14 @@ constexpr size_t kMostGraphs = 256;
 
 }  // namespace
 
-bool CudaTransformer::StepKey::operator<(const StepKey& other) const {
-  const auto fields = [](const StepKey& key) {
-    const kernels::SlotWave& wave = key.wave;
-    return std::tuple(key.num_rows, key.num_logits, wave.num_tiles, wave.tile_queries, wave.few, wave.num_folds,
-                      wave.state_parts, wave.tail_parts, wave.part_rows);
-  };
-  return fields(*this) < fields(other);
+kernels::SlotRetentionMode CudaModelOptions::retention_mode(const kernels::RetentionLayout& layout) const {
+  using Mode = kernels::SlotRetentionMode;
+  if (deterministic) return Mode::kDeterministic;
+  return is_bf16 && HasRoomForWideKernel(layout) ? Mode::kFastBf16 : Mode::kFast;
+}
+
+bool CudaModelOptions::HasRoomForWideKernel(const kernels::RetentionLayout& layout) const {
+  return kernels::WideKernelSharedBytes(layout) <= device.max_shared_bytes_per_block;
 }
 
 absl::StatusOr<std::unique_ptr<CudaTransformer>> CudaTransformer::Make(const ModelConfig& config,
@@ -53,7 +50,7 @@ absl::StatusOr<std::unique_ptr<CudaTransformer>> CudaTransformer::Make(const Mod
   auto matmul = kernels::CudaMatMul::Make(options.deterministic ? MatMulMode::kDeterministic : MatMulMode::kFast,
                                           options.is_bf16, stream->get());
   if (!matmul.ok()) return matmul.status();
-  auto retention = kernels::SlotRetention::Make(layout, options.retention_mode());
+  auto retention = kernels::SlotRetention::Make(layout, options.retention_mode(layout));
   if (!retention.ok()) return retention.status();
   std::unique_ptr<CudaTransformer> made(
       new CudaTransformer(config, layout, options, *std::move(stream), *std::move(matmul), *std::move(retention)));
@@ -105,42 +102,54 @@ std::string CudaTransformer::device_name() const {
   return absl::StrCat(options_.device.name, " (cuda:", options_.device.index, ")");
 }
 
+absl::Status CudaTransformer::UseDevice() const {
+  return CudaStatus(cudaSetDevice(options_.device.index), "cudaSetDevice");
+}
+
 absl::StatusOr<std::unique_ptr<SlotMemory>> CudaTransformer::AllocateSlots(int64_t slot_bytes, int64_t num_slots) {
   return CudaSlotMemory::Allocate(slot_bytes, num_slots, options_.device.index, stream_.get());
 }
 
-std::optional<int64_t> CudaTransformer::BytesForSlots(int64_t max_rows, int64_t max_logit_rows) const {
+absl::StatusOr<std::optional<int64_t>> CudaTransformer::BytesForSlots(int64_t max_rows, int64_t max_logit_rows) const {
   size_t free_bytes = 0, total_bytes = 0;
-  cudaSetDevice(options_.device.index);
-  if (cudaMemGetInfo(&free_bytes, &total_bytes) != cudaSuccess) return 0;
+  if (absl::Status status = UseDevice(); !status.ok()) return status;
+  const absl::Status status = CudaStatus(cudaMemGetInfo(&free_bytes, &total_bytes), "cudaMemGetInfo");
+  if (!status.ok()) return status;
   const double kept = (1.0 - options_.memory_utilization) * static_cast<double>(total_bytes);
-  return static_cast<int64_t>(free_bytes) - static_cast<int64_t>(kept) - kRuntimeBytes -
+  return static_cast<int64_t>(free_bytes) - static_cast<int64_t>(kept) - kRuntimeBytes - retention_.BytesFor(max_rows) -
          CudaWorkspace::Bytes(config_, max_rows, max_logit_rows, options_.is_bf16);
 }
 
 void CudaTransformer::RegisterLogits(std::span<float> logits) {
-  // A failure costs speed, not results: the copy then takes a detour.
   if (!registered_.empty()) cudaHostUnregister(registered_.data());
   registered_ = {};
   if (logits.empty()) return;
-  if (cudaHostRegister(logits.data(), logits.size_bytes(), cudaHostRegisterDefault) == cudaSuccess) {
+  absl::Status status = UseDevice();
+  if (status.ok()) {
+    status =
+        CudaStatus(cudaHostRegister(logits.data(), logits.size_bytes(), cudaHostRegisterDefault), "cudaHostRegister");
+  }
+  if (status.ok()) {
     registered_ = logits;
-  } else {
-    cudaGetLastError();  // not sticky
+    return;
+  }
+  cudaGetLastError();  // not sticky
+  if (options_.on_warning) {
+    options_.on_warning(absl::StrCat("logits are copied from the GPU by a slower way: ", logits.size_bytes(),
+                                     " bytes could not be page-locked: ", std::string(status.message())));
   }
 }
 
 absl::Status CudaTransformer::Reserve(int64_t max_rows, int64_t max_logit_rows) {
-  if (absl::Status status = CudaStatus(cudaSetDevice(options_.device.index), "cudaSetDevice"); !status.ok()) {
-    return status;
-  }
+  if (absl::Status status = UseDevice(); !status.ok()) return status;
   if (absl::Status status = stream_.Synchronize(); !status.ok()) return status;
   DropGraphs();  // they hold addresses
   max_rows_ = std::max(max_rows, max_rows_);
   max_logit_rows_ = std::max(max_logit_rows, max_logit_rows_);
   absl::Status status =
-      plan_.Reserve(layout_, max_rows_, options_.retention_mode(), options_.device.num_multiprocessors);
+      plan_.Reserve(layout_, max_rows_, options_.retention_mode(layout_), options_.device.num_multiprocessors);
   if (!status.ok()) return status;
+  if (status = retention_.Reserve(max_rows_); !status.ok()) return status;
   rows_.reserve(max_rows_);
   return workspace_.Reserve(config_, plan_, max_rows_, max_logit_rows_, options_.is_bf16);
 }
@@ -149,44 +158,82 @@ int64_t CudaTransformer::workspace_bytes() const { return workspace_.bytes() + r
 
 void CudaTransformer::SwitchOver(float* memory, int64_t unit) {
   float* const layer_memory = memory + unit / config_.heads_kv * layout_.layer_floats();
-  const absl::Status status =
-      retention_.SwitchOver(layer_memory, static_cast<int>(unit % config_.heads_kv), stream_.get());
+  absl::Status status = UseDevice();
+  if (status.ok()) {
+    status = retention_.SwitchOver(layer_memory, static_cast<int>(unit % config_.heads_kv), stream_.get());
+  }
   if (queued_.ok()) queued_ = status;
 }
 
 absl::Status CudaTransformer::Forward(const StepBatch& batch, std::span<float> logits) {
+  if (absl::Status status = BeginForward(batch, {.logits = logits, .uses = {}, .tokens = {}}); !status.ok())
+    return status;
+  return EndForward();
+}
+
+absl::Status CudaTransformer::BeginForward(const StepBatch& batch, const StepResults& results) {
   if (!queued_.ok()) return queued_;
   if (static_cast<int64_t>(batch.tokens.size()) > max_rows_) {
     return absl::InternalError(absl::StrCat("a step of ", batch.tokens.size(), " rows; reserved were ", max_rows_));
   }
-  // The caller's thread may be another one than the last time.
-  if (absl::Status status = CudaStatus(cudaSetDevice(options_.device.index), "cudaSetDevice"); !status.ok()) {
-    return status;
-  }
+  if (absl::Status status = UseDevice(); !status.ok()) return status;
   rows_.clear();
   for (const StepSequence& sequence : batch.sequences) {
     rows_.push_back({sequence.memory, sequence.position, sequence.first_row, sequence.num_rows});
   }
   plan_.Make(rows_);
-  if (absl::Status status = workspace_.Begin(batch, plan_, stream_.get()); !status.ok()) return status;
-  const bool is_decode = plan_.waves().size() == 1 && plan_.waves()[0].max_rows == 1;
-  absl::Status status = is_decode ? ReplayStep() : QueueStep();
+  results_ = results;
+  if (absl::Status status = workspace_.Begin(batch, results.uses, plan_, stream_.get()); !status.ok()) return status;
+  const bool is_decode = plan_.bulks().empty() && plan_.waves().size() == 1 && plan_.waves()[0].max_rows == 1;
+  if (absl::Status status = is_decode ? ReplayStep() : QueueStep(); !status.ok()) return status;
+  return QueueResults(results);
+}
+
+absl::Status CudaTransformer::QueueResults(const StepResults& results) {
+  CudaWorkspace& w = workspace_;
+  absl::Status status = kernels::CudaChooseTokens({.logits = w.logits,
+                                                   .vocab = config_.vocab_size,
+                                                   .choices = w.choices,
+                                                   .tokens = w.host_chosen(),
+                                                   .num_choices = w.num_choices()},
+                                                  options_.device.max_shared_bytes_per_block, stream_.get());
   if (!status.ok()) return status;
-  if (!logits.empty()) {
-    status = CudaStatus(
-        cudaMemcpyAsync(logits.data(), workspace_.logits, logits.size_bytes(), cudaMemcpyDeviceToHost, stream_.get()),
-        "copy of logits");
+  // Neighbouring rows in one copy.
+  const int64_t vocab = config_.vocab_size, rows = w.num_logits();
+  const auto copies = [&](int64_t row) { return results.uses.empty() || results.uses[row].copies; };
+  for (int64_t row = 0; row < rows && !results.logits.empty();) {
+    const int64_t first = row;
+    while (row < rows && copies(row)) ++row;
+    if (row == first) {
+      ++row;
+      continue;
+    }
+    status = CudaStatus(cudaMemcpyAsync(results.logits.data() + first * vocab, w.logits + first * vocab,
+                                        (row - first) * vocab * sizeof(float), cudaMemcpyDeviceToHost, stream_.get()),
+                        "copy of logits");
     if (!status.ok()) return status;
   }
-  return stream_.Synchronize();
+  return absl::OkStatus();
+}
+
+absl::Status CudaTransformer::EndForward() {
+  if (absl::Status status = stream_.Synchronize(); !status.ok()) return status;
+  const int32_t* chosen = workspace_.host_chosen();
+  for (size_t row = 0; row < results_.uses.size(); ++row) {
+    if (results_.uses[row].chooses) results_.tokens[row] = *chosen++;
+  }
+  return absl::OkStatus();
 }
 
 // The first step of a kind runs as it is, so that nothing is loaded or set up while the second is recorded.
 absl::Status CudaTransformer::ReplayStep() {
-  if (graphs_.size() >= kMostGraphs) DropGraphs();
-  const auto [found, is_new] =
-      graphs_.try_emplace({workspace_.num_rows(), workspace_.num_logits(), plan_.waves()[0]}, nullptr);
-  if (is_new) return QueueStep();
+  const StepKey key = {workspace_.num_rows(), workspace_.num_logits(), plan_.waves()[0]};
+  const auto found = graphs_.find(key);
+  if (found == graphs_.end()) {
+    if (graphs_.size() >= kMostGraphs) DropGraphs();
+    graphs_.emplace(key, nullptr);
+    return QueueStep();
+  }
   if (found->second == nullptr) {
     if (absl::Status status = RecordStep(&found->second); !status.ok()) return status;
   }
@@ -200,10 +247,9 @@ absl::Status CudaTransformer::RecordStep(cudaGraphExec_t* recorded) {
   const absl::Status queued = QueueStep();
   cudaGraph_t graph = nullptr;
   status = CudaStatus(cudaStreamEndCapture(stream_.get(), &graph), "cudaStreamEndCapture");
-  if (!queued.ok()) return queued;
-  if (!status.ok()) return status;
-  status = CudaStatus(cudaGraphInstantiate(recorded, graph, 0), "cudaGraphInstantiate");
-  cudaGraphDestroy(graph);
+  if (!queued.ok()) status = queued;
+  if (status.ok()) status = CudaStatus(cudaGraphInstantiate(recorded, graph, 0), "cudaGraphInstantiate");
+  if (graph != nullptr) cudaGraphDestroy(graph);
   return status;
 }
 
@@ -212,132 +258,6 @@ void CudaTransformer::DropGraphs() {
     if (recorded != nullptr) cudaGraphExecDestroy(recorded);
   }
   graphs_.clear();
-}
-
-absl::Status CudaTransformer::QueueStep() {
-  CudaWorkspace& w = workspace_;
-  absl::Status status = kernels::CudaEmbed({.table = weights_.embedding.data(),
-                                            .is_bf16 = options_.is_bf16,
-                                            .tokens = w.tokens,
-                                            .out = w.x,
-                                            .num_rows = w.num_rows(),
-                                            .size = config_.hidden_size},
-                                           stream_.get());
-  if (!status.ok()) return status;
-  status = kernels::CudaRopeAngles(w.positions, turns_.as<kernels::DoubleDouble>(), w.angles, w.num_rows(),
-                                   config_.head_dim, stream_.get());
-  if (!status.ok()) return status;
-  const float* bias_before = nullptr;
-  for (int64_t i = 0; i < config_.num_layers; ++i) {
-    if (status = QueueLayer(i, bias_before); !status.ok()) return status;
-    bias_before = weights_.layers[i].down_bias.data();
-  }
-  return QueueHead();
-}
-
-// `bias_before`: of the product that was added to the residual stream last.
-absl::Status CudaTransformer::QueueLayer(int64_t layer_idx, const float* bias_before) {
-  CudaWorkspace& w = workspace_;
-  const CudaLayerWeights& layer = weights_.layers[layer_idx];
-  kernels::CudaNormArgs norm = {.x = w.x,
-                                .x_bias = bias_before,
-                                .y = w.normed,
-                                .y_is_bf16 = options_.is_bf16,
-                                .weight = layer.input_norm.data(),
-                                .bias = layer.input_norm_bias.data(),
-                                .num_rows = w.num_rows(),
-                                .size = config_.hidden_size,
-                                .epsilon = config_.norm_epsilon,
-                                .is_rms = config_.family == Family::kBrumby};
-  absl::Status status = kernels::CudaNorm(norm, stream_.get());
-  if (!status.ok()) return status;
-  if (status = Multiply(layer.heads, w.normed, w.heads, false, w.num_rows(), false); !status.ok()) return status;
-  status = kernels::CudaPrepareHeads({.x = w.heads,
-                                      .bias = layer.heads_bias.data(),
-                                      .q_norm = layer.q_norm.data(),
-                                      .k_norm = layer.k_norm.data(),
-                                      .angles = w.angles,
-                                      .num_rows = w.num_rows(),
-                                      .row_stride = layer.heads.outputs(),
-                                      .heads_q = config_.heads_q,
-                                      .heads_kv = config_.heads_kv,
-                                      .head_dim = config_.head_dim,
-                                      .epsilon = config_.norm_epsilon},
-                                     stream_.get());
-  if (!status.ok()) return status;
-  if (status = QueueRetention(layer_idx); !status.ok()) return status;
-  if (status = Multiply(layer.o, w.y, w.x, false, w.num_rows(), true); !status.ok()) return status;
-  norm.x_bias = layer.o_bias.data();
-  norm.weight = layer.post_norm.data();
-  norm.bias = layer.post_norm_bias.data();
-  if (status = kernels::CudaNorm(norm, stream_.get()); !status.ok()) return status;
-  return QueueMlp(layer);
-}
-
-absl::Status CudaTransformer::QueueRetention(int64_t layer_idx) {
-  CudaWorkspace& w = workspace_;
-  const int64_t q_width = int64_t{config_.heads_q} * config_.head_dim;
-  const int64_t kv_width = int64_t{config_.heads_kv} * config_.head_dim;
-  const kernels::SlotRetentionArgs args = {.q = w.heads,
-                                           .k = w.heads + q_width,
-                                           .v = w.heads + q_width + kv_width,
-                                           .log_g = w.heads + q_width + 2 * kv_width,
-                                           .row_stride = CudaWeights::HeadsWidth(config_),
-                                           .y = w.y,
-                                           .y_is_bf16 = options_.is_bf16,
-                                           .layer_idx = layer_idx,
-                                           .segments = w.segments,
-                                           .tiles = w.tiles,
-                                           .folds = w.folds};
-  return retention_.Run(plan_, args, stream_.get());
-}
-
-absl::Status CudaTransformer::QueueMlp(const CudaLayerWeights& layer) {
-  CudaWorkspace& w = workspace_;
-  const bool gated = config_.family == Family::kBrumby;
-  absl::Status status = Multiply(layer.up, w.normed, w.mlp, options_.is_bf16, w.num_rows(), false);
-  if (!status.ok()) return status;
-  const kernels::CudaActivationArgs activation = {.x = w.mlp,
-                                                  .bias = layer.up_bias.data(),
-                                                  .y = gated ? w.gated : w.mlp,
-                                                  .is_bf16 = options_.is_bf16,
-                                                  .num_rows = w.num_rows(),
-                                                  .size = config_.intermediate_size};
-  status = gated ? kernels::CudaSiluMul(activation, stream_.get()) : kernels::CudaGeluTanh(activation, stream_.get());
-  if (!status.ok()) return status;
-  return Multiply(layer.down, activation.y, w.x, false, w.num_rows(), true);
-}
-
-absl::Status CudaTransformer::QueueHead() {
-  CudaWorkspace& w = workspace_;
-  if (w.num_logits() == 0) return absl::OkStatus();
-  const absl::Status status = kernels::CudaNorm({.x = w.x,
-                                                 .x_bias = weights_.layers.back().down_bias.data(),
-                                                 .rows = w.logit_rows,
-                                                 .y = w.normed,
-                                                 .y_is_bf16 = options_.is_bf16,
-                                                 .weight = weights_.final_norm.data(),
-                                                 .bias = weights_.final_norm_bias.data(),
-                                                 .num_rows = w.num_logits(),
-                                                 .size = config_.hidden_size,
-                                                 .epsilon = config_.norm_epsilon,
-                                                 .is_rms = config_.family == Family::kBrumby},
-                                                stream_.get());
-  if (!status.ok()) return status;
-  const CudaWeightMatrix& head = weights_.lm_head.bytes() > 0 ? weights_.lm_head : weights_.embedding;
-  return Multiply(head, w.normed, w.logits, false, w.num_logits(), false);
-}
-
-absl::Status CudaTransformer::Multiply(const CudaWeightMatrix& weights, const void* x, void* y, bool y_is_bf16,
-                                       int64_t rows, bool add) {
-  return matmul_.Run({.weights = weights.data(),
-                      .x = x,
-                      .y = y,
-                      .y_is_bf16 = y_is_bf16,
-                      .rows = rows,
-                      .outputs = weights.outputs(),
-                      .inputs = weights.inputs(),
-                      .add = add});
 }
 
 }  // namespace statehouse

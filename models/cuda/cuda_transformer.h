@@ -5,7 +5,9 @@
 // then replayed. Thread-safety: as Model.
 #pragma once
 
+#include <compare>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -27,11 +29,12 @@ struct CudaModelOptions {
   bool is_bf16 = true;
   bool deterministic = false;
   double memory_utilization = 0.9;
+  std::function<void(const std::string&)> on_warning;  // as LoadOptions::on_warning
 
-  kernels::SlotRetentionMode retention_mode() const {
-    using Mode = kernels::SlotRetentionMode;
-    return deterministic ? Mode::kDeterministic : is_bf16 ? Mode::kFastBf16 : Mode::kFast;
-  }
+  kernels::SlotRetentionMode retention_mode(const kernels::RetentionLayout& layout) const;
+  // False on GPUs whose blocks get less shared memory than retention's kernel on tensor cores needs: many rows are then
+  // answered without it.
+  bool HasRoomForWideKernel(const kernels::RetentionLayout& layout) const;
 };
 
 class CudaTransformer final : public Model {
@@ -58,11 +61,14 @@ class CudaTransformer final : public Model {
   bool is_batch_invariant() const override { return options_.deterministic; }
   std::string device_name() const override;
   absl::StatusOr<std::unique_ptr<SlotMemory>> AllocateSlots(int64_t slot_bytes, int64_t num_slots) override;
-  std::optional<int64_t> BytesForSlots(int64_t max_rows, int64_t max_logit_rows) const override;
+  absl::StatusOr<std::optional<int64_t>> BytesForSlots(int64_t max_rows, int64_t max_logit_rows) const override;
   void RegisterLogits(std::span<float> logits) override;
   absl::Status Reserve(int64_t max_rows, int64_t max_logit_rows) override;
   int64_t workspace_bytes() const override;
   absl::Status Forward(const StepBatch& batch, std::span<float> logits) override;
+  absl::Status BeginForward(const StepBatch& batch, const StepResults& results) override;
+  absl::Status EndForward() override;
+  bool chooses_tokens() const override { return true; }
   void SwitchOver(float* memory, int64_t unit) override;
 
  private:
@@ -70,19 +76,32 @@ class CudaTransformer final : public Model {
   struct StepKey {
     int64_t num_rows, num_logits;
     kernels::SlotWave wave;
-    bool operator<(const StepKey& other) const;
+    auto operator<=>(const StepKey&) const = default;
+  };
+
+  // What becomes of a product. Bias and activation are left out where JoinsEnds() is false.
+  struct ProductEnd {
+    const float* bias = nullptr;
+    bool y_is_bf16 = false;
+    bool add = false;
+    bool gelu = false;
   };
 
   CudaTransformer(const ModelConfig& config, const kernels::RetentionLayout& layout, const CudaModelOptions& options,
                   kernels::Stream stream, kernels::CudaMatMul matmul, kernels::SlotRetention retention);
 
+  // Makes the device current for the calling thread, which may be another one than the last time.
+  absl::Status UseDevice() const;
+  // Queues the choice of tokens, and the copies to the host.
+  absl::Status QueueResults(const StepResults& results);
   absl::Status QueueStep();
   absl::Status QueueLayer(int64_t layer_idx, const float* bias_before);
   absl::Status QueueRetention(int64_t layer_idx);
   absl::Status QueueMlp(const CudaLayerWeights& layer);
-  absl::Status QueueHead();
-  absl::Status Multiply(const CudaWeightMatrix& weights, const void* x, void* y, bool y_is_bf16, int64_t rows,
-                        bool add);
+  absl::Status QueueHead(const float* bias_before);
+  // Whether products of so many rows do themselves what comes after them (ProductEnd): else a kernel of its own does.
+  bool JoinsEnds(int64_t rows) const;
+  absl::Status Multiply(const CudaWeightMatrix& weights, const void* x, void* y, int64_t rows, const ProductEnd& end);
   // Runs, records or replays the step.
   absl::Status ReplayStep();
   absl::Status RecordStep(cudaGraphExec_t* recorded);
@@ -101,7 +120,9 @@ class CudaTransformer final : public Model {
   std::vector<kernels::SlotRows> rows_;
   std::map<StepKey, cudaGraphExec_t> graphs_;
   std::span<float> registered_;
-  absl::Status queued_;  // the first error of what was queued between steps
+  StepResults results_;      // of the step that is under way
+  bool joins_ends_ = false;  // of the step that is queued
+  absl::Status queued_;      // the first error of what was queued between steps
   int64_t max_rows_ = 0, max_logit_rows_ = 0;
   int64_t weight_bytes_ = 0, num_parameters_ = 0;
   uint64_t fingerprint_ = 0;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
 #include <cmath>
 #include <cstring>
 #include <string>
@@ -21,11 +20,6 @@ constexpr float kDummyGateBias = 6.0f;
 int64_t QWidth(const ModelConfig& config) { return int64_t{config.heads_q} * config.head_dim; }
 int64_t KvWidth(const ModelConfig& config) { return int64_t{config.heads_kv} * config.head_dim; }
 
-uint16_t ToBf16(float value) {
-  const uint32_t bits = std::bit_cast<uint32_t>(value);
-  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-}
-
 }  // namespace
 
 absl::Status CudaWeightMatrix::AllocateOnce() {
@@ -42,24 +36,20 @@ absl::Status CudaMatrixSlice::Accept(const kernels::SourceMatrix& source, kernel
   const int64_t row_bytes = source.cols * (whole.is_bf16_ ? 2 : 4);
   const int64_t rows_at_once = std::max<int64_t>(1, kStagingBytes / row_bytes);
   if (row_bytes > kStagingBytes) return absl::ResourceExhaustedError("a row of weights is larger than 64 MB");
-  std::atomic<bool> finite{true};
+  std::atomic<int64_t> bad_row{-1};  // any of them
   for (int64_t first = 0; first < source.rows; first += rows_at_once) {
     const int64_t count = std::min(rows_at_once, source.rows - first);
     char* const staged = whole.staging_->as<char>();
     pool.Run(count, [&](int64_t row, int) {
-      bool all_finite = true;
-      for (int64_t i = 0; i < source.cols; ++i) {
-        const float value = ElementAt(source.data, source.type, (first + row) * source.cols + i);
-        all_finite = all_finite && std::isfinite(value);
-        if (whole.is_bf16_) {
-          reinterpret_cast<uint16_t*>(staged + row * row_bytes)[i] = ToBf16(value);
-        } else {
-          reinterpret_cast<float*>(staged + row * row_bytes)[i] = value;
-        }
-      }
-      if (!all_finite) finite.store(false, std::memory_order_relaxed);
+      const bool all_finite = CopyElements(source.data, source.type, (first + row) * source.cols, source.cols,
+                                           whole.is_bf16_, staged + row * row_bytes);
+      if (!all_finite) bad_row.store(first + row, std::memory_order_relaxed);
     });
-    if (!finite.load()) return absl::InvalidArgumentError("a value is NaN or infinite");
+    if (bad_row.load() >= 0) {
+      return absl::InvalidArgumentError(absl::StrCat("row ", bad_row.load(),
+                                                     " holds a NaN, an infinity or a value too large for ",
+                                                     whole.is_bf16_ ? "bf16" : "f32"));
+    }
     const absl::Status status = whole.buffer_.Upload(staged, count * row_bytes, (first_row_ + first) * row_bytes);
     if (!status.ok()) return status;
   }

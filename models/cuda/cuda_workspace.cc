@@ -71,8 +71,10 @@ absl::Status CudaWorkspace::Reserve(const ModelConfig& config, const kernels::Sl
   place(&offsets.segments, plan.max_segments() * sizeof(kernels::SlotSegment));
   place(&offsets.tiles, plan.max_tiles() * sizeof(kernels::SlotTile));
   place(&offsets.folds, plan.max_folds() * sizeof(int32_t));
+  place(&offsets.choices, max_logit_rows * sizeof(kernels::CudaChoice));
   for (const absl::Status& status :
-       {arrays_.Allocate(bytes), tables_.Allocate(offsets.end), host_tables_.Allocate(offsets.end)}) {
+       {arrays_.Allocate(bytes), tables_.Allocate(offsets.end), host_tables_.Allocate(offsets.end),
+        host_chosen_.Allocate(max_logit_rows * sizeof(int32_t))}) {
     if (status.ok()) continue;
     return absl::Status(status.code(),
                         absl::StrCat("step buffers for ", max_rows, " rows: ", std::string(status.message()),
@@ -93,13 +95,15 @@ absl::Status CudaWorkspace::Reserve(const ModelConfig& config, const kernels::Sl
   segments = reinterpret_cast<const kernels::SlotSegment*>(tables + offsets.segments);
   tiles = reinterpret_cast<const kernels::SlotTile*>(tables + offsets.tiles);
   folds = reinterpret_cast<const int32_t*>(tables + offsets.folds);
+  choices = reinterpret_cast<const kernels::CudaChoice*>(tables + offsets.choices);
   offsets_ = offsets;
   max_rows_ = max_rows;
   max_logit_rows_ = max_logit_rows;
   return absl::OkStatus();
 }
 
-absl::Status CudaWorkspace::Begin(const StepBatch& batch, const kernels::SlotRetentionPlan& plan, cudaStream_t stream) {
+absl::Status CudaWorkspace::Begin(const StepBatch& batch, std::span<const LogitUse> uses,
+                                  const kernels::SlotRetentionPlan& plan, cudaStream_t stream) {
   num_rows_ = static_cast<int64_t>(batch.tokens.size());
   num_logits_ = static_cast<int64_t>(batch.logit_rows.size());
   if (num_rows_ > max_rows_ || num_logits_ > max_logit_rows_) {
@@ -118,6 +122,21 @@ absl::Status CudaWorkspace::Begin(const StepBatch& batch, const kernels::SlotRet
   auto* const positions_out = reinterpret_cast<int64_t*>(tables + offsets_.positions);
   for (const StepSequence& sequence : batch.sequences) {
     for (int32_t i = 0; i < sequence.num_rows; ++i) positions_out[sequence.first_row + i] = sequence.position + i;
+  }
+  num_choices_ = 0;
+  auto* const choices_out = reinterpret_cast<kernels::CudaChoice*>(tables + offsets_.choices);
+  for (size_t row = 0; row < uses.size(); ++row) {
+    const TokenChoice& choice = uses[row].choice;
+    if (!uses[row].chooses) continue;
+    choices_out[num_choices_++] = {.row = static_cast<int32_t>(row),
+                                   .temperature = choice.temperature,
+                                   .top_k = choice.top_k,
+                                   .top_p = choice.top_p,
+                                   .min_p = choice.min_p,
+                                   .seed = choice.seed,
+                                   .position = choice.position,
+                                   .output = choice.output,
+                                   .unused = 0};
   }
   return kernels::CudaStatus(cudaMemcpyAsync(tables_.as<char>(), tables, offsets_.end, cudaMemcpyHostToDevice, stream),
                              "copy of a step's tables");

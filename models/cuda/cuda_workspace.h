@@ -6,10 +6,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "absl/status/status.h"
 #include "kernels/cuda/device.h"
 #include "kernels/power_retention/cuda/slot_retention.h"
+#include "kernels/sampling/cuda/choose.h"
 #include "models/config.h"
 #include "models/model.h"  // StepBatch
 
@@ -48,10 +50,14 @@ class CudaWorkspace {
 
   // Writes the step's tables and queues their copy. INTERNAL if the step is larger than what was reserved. The tables
   // on the host must not be written again before the copy is done.
-  absl::Status Begin(const StepBatch& batch, const kernels::SlotRetentionPlan& plan, cudaStream_t stream);
+  absl::Status Begin(const StepBatch& batch, std::span<const LogitUse> uses, const kernels::SlotRetentionPlan& plan,
+                     cudaStream_t stream);
 
   int64_t num_rows() const { return num_rows_; }
   int64_t num_logits() const { return num_logits_; }
+  int64_t num_choices() const { return num_choices_; }
+  // Where the chosen tokens come to, in page-locked memory that the GPU writes itself.
+  int32_t* host_chosen() const { return host_chosen_.as<int32_t>(); }
 
   float* x = nullptr;        // [rows, hidden] residual stream
   void* normed = nullptr;    // [rows or logit rows, hidden]
@@ -68,16 +74,17 @@ class CudaWorkspace {
   const kernels::SlotSegment* segments = nullptr;
   const kernels::SlotTile* tiles = nullptr;
   const int32_t* folds = nullptr;
+  const kernels::CudaChoice* choices = nullptr;
 
  private:
   struct Offsets {
-    size_t tokens = 0, positions = 0, logit_rows = 0, segments = 0, tiles = 0, folds = 0, end = 0;
+    size_t tokens = 0, positions = 0, logit_rows = 0, segments = 0, tiles = 0, folds = 0, choices = 0, end = 0;
   };
 
   int64_t max_rows_ = 0, max_logit_rows_ = 0;
-  int64_t num_rows_ = 0, num_logits_ = 0;
+  int64_t num_rows_ = 0, num_logits_ = 0, num_choices_ = 0;
   kernels::DeviceBuffer arrays_, tables_;
-  PinnedBuffer host_tables_;
+  PinnedBuffer host_tables_, host_chosen_;
   Offsets offsets_;
 };
 

@@ -1,5 +1,6 @@
 #include "models/tokenizer/fingerprint.h"
 
+#define XXH_INLINE_ALL
 #include <xxhash.h>
 
 namespace statehouse {

@@ -78,8 +78,9 @@ class BenchRun {
   absl::StatusOr<BenchReport> Run() {
     if (absl::Status status = ceilings_.Prepare(); !status.ok()) return status;
     Describe();
-    const int64_t max_batch = LargestBatchThatFits();
-    if (absl::Status status = sequences_.Allocate(max_batch); !status.ok()) return status;
+    const absl::StatusOr<int64_t> max_batch = LargestBatchThatFits();
+    if (!max_batch.ok()) return max_batch.status();
+    if (absl::Status status = sequences_.Allocate(*max_batch); !status.ok()) return status;
     if (absl::Status status = sequences_.CheckResult(); !status.ok()) return status;
     if (observer_.on_start) observer_.on_start(report_);
     for (int64_t context : options_.contexts) {
@@ -90,7 +91,7 @@ class BenchRun {
                             model_.retention().shape().max_tail_tokens));
         continue;
       }
-      if (absl::Status status = MeasureContext(context, max_batch); !status.ok()) return status;
+      if (absl::Status status = MeasureContext(context, *max_batch); !status.ok()) return status;
     }
     return std::move(report_);
   }
@@ -106,12 +107,13 @@ class BenchRun {
     report_.memory_bandwidth = ceilings_.BandwidthFor(static_cast<double>(kBeyondCaches));
   }
 
-  int64_t LargestBatchThatFits() {
+  absl::StatusOr<int64_t> LargestBatchThatFits() {
     const int64_t slot_bytes = model_.slot_floats() * static_cast<int64_t>(sizeof(float));
     const int64_t most_rows =
         std::max(options_.step_tokens, *std::max_element(options_.batches.begin(), options_.batches.end()));
-    const std::optional<int64_t> on_device = model_.BytesForSlots(most_rows, most_rows);
-    const int64_t bytes = on_device.value_or(AvailableHostBytes().value_or(INT64_MAX) / 10 * 9);
+    const absl::StatusOr<std::optional<int64_t>> on_device = model_.BytesForSlots(most_rows, most_rows);
+    if (!on_device.ok()) return on_device.status();
+    const int64_t bytes = on_device->value_or(AvailableHostBytes().value_or(INT64_MAX) / 10 * 9);
     const int64_t room = std::max<int64_t>(0, bytes) / slot_bytes - 1;
     int64_t largest = 1;
     for (int64_t batch : options_.batches) {
@@ -227,6 +229,10 @@ class BenchRun {
 }  // namespace
 
 const char* PhaseName(BenchFigure::Phase phase) { return phase == BenchFigure::Phase::kPrefill ? "prefill" : "decode"; }
+
+double SteadySeconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 double Median(std::vector<double> values) {
   if (values.empty()) return 0;

@@ -91,10 +91,8 @@ absl::StatusOr<BenchReport> RunBench(Model* model, kernels::ThreadPool* pool, co
 absl::StatusOr<InterferenceFigure> MeasureInterference(Model* model, const BenchOptions& options,
                                                        const BenchObserver& observer);
 
-// The processor's name as Linux gives it; empty where it gives none.
-std::string MachineName();
-// To the file that `flag` names; nothing if `path` is empty. PERMISSION_DENIED.
-absl::Status WriteReport(const char* flag, const std::string& path, const std::string& contents);
+// Of a clock that only goes forward.
+double SteadySeconds();
 // Middle of `values` (the lower of two); 0 for none.
 double Median(std::vector<double> values);
 

@@ -12,6 +12,7 @@
 #include "server/commands/bench.h"
 #include "server/commands/command_error.h"
 #include "server/commands/model_flags.h"
+#include "server/commands/report.h"
 
 namespace statehouse {
 namespace {

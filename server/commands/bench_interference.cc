@@ -1,6 +1,5 @@
 // The gaps between tokens of running streams while a long prompt is prefilled, on an engine driven step by step.
 #include <algorithm>
-#include <chrono>
 #include <memory>
 #include <vector>
 
@@ -10,10 +9,6 @@
 
 namespace statehouse {
 namespace {
-
-using SteadyClock = std::chrono::steady_clock;
-
-double Now() { return std::chrono::duration<double>(SteadyClock::now().time_since_epoch()).count(); }
 
 std::unique_ptr<Request> MakeRequest(int64_t prompt_tokens, int64_t max_tokens, int64_t vocab_size) {
   auto request = std::make_unique<Request>();
@@ -46,9 +41,9 @@ absl::StatusOr<double> MeasureFullStep(Engine& engine, const Model& model, const
   std::vector<double> seconds;
   for (bool done = false; !done;) {
     const int64_t before = engine.stats().prefill_tokens;
-    const double start = Now();
+    const double start = SteadySeconds();
     if (!engine.RunStep()) break;
-    const double taken = Now() - start;
+    const double taken = SteadySeconds() - start;
     if (engine.stats().prefill_tokens - before == options.step_tokens && before >= warm_up) seconds.push_back(taken);
     Drain(**stream, &done);
   }
@@ -69,7 +64,7 @@ absl::Status WarmUp(Engine& engine, std::vector<Stream>& streams) {
     if (!engine.RunStep()) break;
     for (Stream& stream : streams) {
       bool done = false;
-      if (Drain(*stream.events, &done) > 0) stream.last_token = Now();
+      if (Drain(*stream.events, &done) > 0) stream.last_token = SteadySeconds();
       if (done)
         return absl::InternalError("a stream ended before the measurement: " +
                                    std::string(stream.events->status().message()));
@@ -107,7 +102,7 @@ absl::StatusOr<InterferenceFigure> MeasureInterference(Model* model, const Bench
   const int64_t before = (*engine)->stats().prefill_tokens;
   std::vector<double> gaps;
   for (bool done = false; !done && (*engine)->RunStep();) {
-    const double now = Now();
+    const double now = SteadySeconds();
     bool ignored = false;
     for (Stream& stream : streams) {
       if (Drain(*stream.events, &ignored) == 0) continue;

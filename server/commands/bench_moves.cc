@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <cstring>
 #include <functional>
 #include <utility>
@@ -13,13 +12,11 @@
 #include "engine/state/byte_buffer.h"
 #include "engine/state/slot_pool.h"
 #include "engine/state/snapshot_file.h"
-#include "server/commands/bench.h"  // Median
+#include "server/commands/bench.h"  // Median, SteadySeconds
 #include "server/commands/bench_sessions.h"
 
 namespace statehouse {
 namespace {
-
-double Now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 // Everything in one slice: what the engine copies over several steps.
 constexpr int64_t kAtOnce = int64_t{1} << 60;
@@ -34,13 +31,14 @@ class MoveBench {
   absl::Status Add(const char* move, const std::string& tier, int64_t bytes, const std::function<absl::Status()>& once,
                    const std::function<absl::Status()>& ideal, const std::function<absl::Status()>& prepare = {}) {
     std::vector<double> seconds, ideals;
-    const double start = Now();
-    while (static_cast<int64_t>(seconds.size()) <= options_.min_runs || Now() - start < options_.max_seconds) {
+    const double start = SteadySeconds();
+    while (static_cast<int64_t>(seconds.size()) <= options_.min_runs ||
+           SteadySeconds() - start < options_.max_seconds) {
       for (const bool is_ideal : {false, true}) {
         if (absl::Status status = prepare ? prepare() : absl::OkStatus(); !status.ok()) return status;
-        const double before = Now();
+        const double before = SteadySeconds();
         if (absl::Status status = is_ideal ? ideal() : once(); !status.ok()) return status;
-        (is_ideal ? ideals : seconds).push_back(Now() - before);
+        (is_ideal ? ideals : seconds).push_back(SteadySeconds() - before);
       }
     }
     // The first run of each finds everything cold.

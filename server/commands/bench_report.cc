@@ -1,19 +1,15 @@
 // How the figures of `statehouse bench` are shown.
-#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>
-#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/time/clock.h"
-#include "absl/time/time.h"
 #include "server/commands/bench.h"
+#include "server/commands/bench_origin.h"
 #include "server/commands/figures.h"
 #include "server/commands/svg_plot.h"
-#include "statehouse/build_info.h"
 
 namespace statehouse {
 namespace {
@@ -63,24 +59,6 @@ PlotSeries PrefillSeries(const BenchReport& report) {
 }
 
 }  // namespace
-
-std::string MachineName() {
-  std::ifstream cpuinfo("/proc/cpuinfo");
-  for (std::string line; std::getline(cpuinfo, line);) {
-    const size_t colon = line.find(": ");
-    if (line.starts_with("model name") && colon != line.npos) return line.substr(colon + 2);
-  }
-  return "";
-}
-
-absl::Status WriteReport(const char* flag, const std::string& path, const std::string& contents) {
-  if (path.empty()) return absl::OkStatus();
-  std::ofstream file(path, std::ios::binary);
-  file << contents;
-  file.close();
-  if (file) return absl::OkStatus();
-  return absl::PermissionDeniedError(absl::StrCat(flag, ": cannot write ", path));
-}
 
 std::string BenchHeading(const BenchReport& report) {
   std::string text = absl::StrFormat("%s: %s parameters, %s weights (%s), %d threads\n", report.model,
@@ -141,15 +119,8 @@ std::string BenchJson(const BenchReport& report, const BenchOptions& options) {
                     {"gap_p50_s", report.interference->gap_p50}, {"gap_p99_s", report.interference->gap_p99},
                     {"gap_max_s", report.interference->gap_max}, {"p99_over_full_step", report.interference->ratio()}};
   }
-  const BuildInfo& build = GetBuildInfo();
-  const Json json = {
-      {"benchmark", "model"},
-      {"version", build.version},
-      {"commit", build.commit},
-      {"build_type", build.build_type},
-      {"machine", MachineName()},
-      {"cores", std::thread::hardware_concurrency()},
-      {"date", absl::FormatTime(absl::RFC3339_sec, absl::Now(), absl::UTCTimeZone())},
+  Json json = BenchOrigin("model");
+  json.update(Json{
       {"model", report.model},
       {"dtype", report.dtype},
       {"threads", report.threads},
@@ -164,7 +135,7 @@ std::string BenchJson(const BenchReport& report, const BenchOptions& options) {
       {"figures", std::move(figures)},
       {"memory", std::move(memory)},
       {"interference", std::move(interference)},
-      {"skipped", report.skipped}};
+      {"skipped", report.skipped}});
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 

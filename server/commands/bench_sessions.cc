@@ -1,7 +1,6 @@
 #include "server/commands/bench_sessions.h"
 
 #include <algorithm>
-#include <chrono>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -9,13 +8,11 @@
 #include "engine/state/host_memory.h"
 #include "engine/state/snapshot_file.h"
 #include "kernels/matmul/matmul.h"
-#include "server/commands/bench.h"  // Median
+#include "server/commands/bench.h"  // Median, SteadySeconds
 #include "server/commands/made_up_snapshot.h"
 
 namespace statehouse {
 namespace {
-
-double Now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 class SessionsBench {
  public:
@@ -75,7 +72,7 @@ class SessionsBench {
       draft = *std::move(reserved);
       request->snapshots = {{size, draft}};
     }
-    const double start = Now();
+    const double start = SteadySeconds();
     auto stream = engine_->Submit(std::move(request));
     if (!stream.ok()) return stream.status();
     Outcome outcome;
@@ -87,12 +84,13 @@ class SessionsBench {
         observer_.on_progress("prefill", std::min(size - first, steps * options_.step_tokens), size - first);
       }
       for (Event event; (*stream)->TryNext(&event);) {
-        if (event.kind == Event::Kind::kToken) outcome.first_token = Now() - start;
+        if (event.kind == Event::Kind::kToken) outcome.first_token = SteadySeconds() - start;
         done = done || event.kind == Event::Kind::kDone;
       }
     }
     while (engine_->RunStep()) {
     }  // slots are zeroed outside of what is measured
+    if (absl::Status status = (*stream)->status(); !status.ok()) return status;
     outcome.cached_tokens = (*stream)->usage().cached_tokens;
     if (draft != nullptr && draft->filled()) {
       outcome.snapshot = draft->Seal({tokens_.begin(), tokens_.begin() + size});
@@ -139,12 +137,12 @@ class SessionsBench {
       if (restored->cached_tokens != figure->context) return absl::InternalError("bench: a restore that computed");
       host.push_back(restored->first_token);
       if (stores_.disk == nullptr) continue;
-      const double start = Now();
+      const double start = SteadySeconds();
       const auto stored = stores_.disk->Open(key);
       if (!stored.ok()) return stored.status();
       auto loaded = ReadSnapshot(**stored, key, fingerprint_, shape_, false);
       if (!loaded.ok()) return loaded.status();
-      const double read = Now() - start;
+      const double read = SteadySeconds() - start;
       auto answered = Ask(figure->context, loaded->snapshot, false);
       if (!answered.ok()) return answered.status();
       disk.push_back(read + answered->first_token);
@@ -199,6 +197,11 @@ absl::Status Validate(const SessionsBenchOptions& options) {
 absl::StatusOr<SessionsBenchReport> RunSessionsBench(Model* model, uint64_t tokenizer_fingerprint,
                                                      const SessionsBenchOptions& options, const BenchStores& stores,
                                                      const SessionsBenchObserver& observer) {
+  if (model->device() != "cpu") {
+    return absl::UnimplementedError(
+        absl::StrCat("bench sessions: on the device \"", model->device(),
+                     "\" the moves between a slot and memory are not measured; use --device cpu"));
+  }
   return SessionsBench(model, tokenizer_fingerprint, options, stores, observer).Run();
 }
 

@@ -97,6 +97,7 @@ struct SessionsBenchObserver {
   std::function<void(const char* what, int64_t done, int64_t total)> on_progress;  // may be empty
 };
 
+// UNIMPLEMENTED where the model does not compute on the CPU: slots are in host memory here.
 absl::StatusOr<SessionsBenchReport> RunSessionsBench(Model* model, uint64_t tokenizer_fingerprint,
                                                      const SessionsBenchOptions& options, const BenchStores& stores,
                                                      const SessionsBenchObserver& observer);

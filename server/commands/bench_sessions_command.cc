@@ -11,10 +11,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/state/folder_blobs.h"
-#include "server/commands/bench.h"  // WriteReport
 #include "server/commands/bench_sessions.h"
 #include "server/commands/command_error.h"
 #include "server/commands/model_flags.h"
+#include "server/commands/report.h"
 
 namespace statehouse {
 namespace {

@@ -2,18 +2,14 @@
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/time/clock.h"
-#include "absl/time/time.h"
-#include "server/commands/bench.h"  // MachineName
+#include "server/commands/bench_origin.h"
 #include "server/commands/bench_sessions.h"
 #include "server/commands/figures.h"
 #include "server/commands/svg_plot.h"
-#include "statehouse/build_info.h"
 
 namespace statehouse {
 namespace {
@@ -129,28 +125,21 @@ std::string SessionsBenchJson(const SessionsBenchReport& report, const SessionsB
   }
   for (const WorkloadFigure& figure : report.workloads) workloads.push_back(WorkloadJson(figure));
   for (const PurposeFigure& figure : report.memory) memory[figure.purpose] = figure.bytes;
-  const BuildInfo& build = GetBuildInfo();
-  const Json json = {{"benchmark", "sessions"},
-                     {"version", build.version},
-                     {"commit", build.commit},
-                     {"build_type", build.build_type},
-                     {"machine", MachineName()},
-                     {"cores", std::thread::hardware_concurrency()},
-                     {"date", absl::FormatTime(absl::RFC3339_sec, absl::Now(), absl::UTCTimeZone())},
-                     {"model", report.model},
-                     {"dtype", report.dtype},
-                     {"slot_bytes", report.slot_bytes},
-                     {"switch_over", report.switch_over < 0 ? Json(nullptr) : Json(report.switch_over)},
-                     {"made_up_states", report.made_up_states},
-                     {"options",
-                      {{"step_tokens", options.step_tokens},
-                       {"min_runs", options.min_runs},
-                       {"max_seconds", options.max_seconds},
-                       {"cache_states", options.cache_states}}},
-                     {"moves", std::move(moves)},
-                     {"first_tokens", std::move(first_tokens)},
-                     {"workloads", std::move(workloads)},
-                     {"memory_bytes", std::move(memory)}};
+  Json json = BenchOrigin("sessions");
+  json.update(Json{{"model", report.model},
+                   {"dtype", report.dtype},
+                   {"slot_bytes", report.slot_bytes},
+                   {"switch_over", report.switch_over < 0 ? Json(nullptr) : Json(report.switch_over)},
+                   {"made_up_states", report.made_up_states},
+                   {"options",
+                    {{"step_tokens", options.step_tokens},
+                     {"min_runs", options.min_runs},
+                     {"max_seconds", options.max_seconds},
+                     {"cache_states", options.cache_states}}},
+                   {"moves", std::move(moves)},
+                   {"first_tokens", std::move(first_tokens)},
+                   {"workloads", std::move(workloads)},
+                   {"memory_bytes", std::move(memory)}});
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 

@@ -1,12 +1,12 @@
 // Prompts that begin alike, one request after another: what the prefix cache restores and what that does to the first
 // token, beside the same requests without it and with one that keeps what was used last.
 #include <algorithm>
-#include <chrono>
 #include <random>
 #include <utility>
 
 #include "engine/engine.h"
 #include "engine/state/prefix_cache.h"
+#include "server/commands/bench.h"  // SteadySeconds
 #include "server/commands/bench_sessions.h"
 
 namespace statehouse {
@@ -15,8 +15,6 @@ namespace {
 using Tokens = std::vector<int32_t>;
 
 constexpr int64_t kAnswerTokens = 24;
-
-double Now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 Tokens Draw(std::mt19937* random, int64_t count, int64_t vocab_size) {
   Tokens tokens(static_cast<size_t>(count));
@@ -106,7 +104,7 @@ absl::StatusOr<WorkloadFigure> Serve(Engine* engine, PrefixCache* cache, Workloa
     request->sampling.seed = static_cast<uint64_t>(figure.requests);
     request->stop.max_tokens = kAnswerTokens;
     request->stop.ignore_eos = true;
-    const double start = Now();
+    const double start = SteadySeconds();
     std::unique_ptr<PrefixCache::Use> use;
     if (cache != nullptr) use = cache->Begin({.will_go_on = workload->will_go_on()}, request.get());
     auto stream = engine->Submit(std::move(request));
@@ -115,7 +113,7 @@ absl::StatusOr<WorkloadFigure> Serve(Engine* engine, PrefixCache* cache, Workloa
     for (bool done = false; !done;) {
       engine->RunStep();
       for (Event event; (*stream)->TryNext(&event);) {
-        if (event.kind == Event::Kind::kToken && answer.empty()) first_tokens.push_back(Now() - start);
+        if (event.kind == Event::Kind::kToken && answer.empty()) first_tokens.push_back(SteadySeconds() - start);
         if (event.kind == Event::Kind::kToken) answer.push_back(event.token);
         done = done || event.kind == Event::Kind::kDone;
       }

@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cstdio>
 #include <utility>
 
 #include "absl/strings/numbers.h"
@@ -182,6 +183,9 @@ absl::StatusOr<CheckpointOptions> ToCheckpointOptions(const ModelFlags& flags,
   options.load.switch_over = *switch_over;
   options.load.max_tail_tokens = flags.max_tail_tokens;
   options.load.progress = std::move(progress);
+  options.load.on_warning = [](const std::string& warning) {
+    std::fprintf(stderr, "statehouse: warning: %s\n", warning.c_str());
+  };
   const auto templates = ChatTemplate::Names();
   if (!flags.chat_template.empty() &&
       std::find(templates.begin(), templates.end(), flags.chat_template) == templates.end()) {

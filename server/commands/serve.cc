@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "engine/admission.h"
+#include "engine/state/fingerprint.h"
 #include "server/commands/command_error.h"
 #include "server/commands/load_progress.h"
 #include "server/commands/startup_summary.h"
@@ -33,11 +34,15 @@ absl::StatusOr<std::unique_ptr<HostedModel>> LoadModelToServe(const ServeOptions
       ToCheckpointOptions(options.model, [&progress](int64_t done, int64_t all) { progress.Show(done, all); });
   if (!checkpoint.ok()) return checkpoint.status();
   checkpoint->load.on_device = [log](const std::string& why) { log->Info("device", {{"choice", why}}); };
+  checkpoint->load.on_warning = [log](const std::string& warning) { log->Warning(warning); };
   hosted.checkpoint = *std::move(checkpoint);
   hosted.directory = options.model.model;
   hosted.served_name = options.served_model_name;
   hosted.engine = options.engine;
   hosted.sessions = options.sessions;
+  hosted.sessions->on_upkeep_failure = [log](const std::string& what) {
+    log->Warning("sessions: something failed beside turns, and is tried again", {{"what", what}});
+  };
   hosted.threads = options.model.threads;
   hosted.enable_prefix_caching = options.enable_prefix_caching;
   hosted.prefix_cache = options.prefix_cache;
@@ -47,6 +52,10 @@ absl::StatusOr<std::unique_ptr<HostedModel>> LoadModelToServe(const ServeOptions
   if (model.ok()) {
     for (const std::string& warning : (*model)->checkpoint().warnings) log->Warning(warning);
     for (const std::string& warning : (*model)->sessions()->warnings()) log->Warning(warning);
+    if (!(*model)->checkpoint().model->is_batch_invariant()) {
+      log->Warning("what sessions and the prefix cache restore goes on, but not provably bit for bit",
+                   {{"why", kNotBatchInvariant}});
+    }
   }
   return model;
 }
@@ -84,7 +93,7 @@ int RunServe(const ServeOptions& options) {
   server_options.metrics_port = options.metrics_port;
   server_options.log_prompts = options.log_prompts;
   server_options.slow_reader_timeout = options.engine.slow_reader_timeout;
-  server_options.device = DeviceName(options.model.threads);
+  server_options.operators = options.operators;
   server_options.on_failed = [&signals] { signals.RequestStop(); };
   auto started = Server::Start(server_options, &log);
   if (!started.ok()) return FailCommand(started.status());

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/time/time.h"
 #include "engine/engine.h"
@@ -21,6 +22,7 @@ struct ServeOptions {
   ListenOptions listen;
   std::string served_model_name;  // "": the directory's name
   std::string auth_tokens_file;
+  std::vector<std::string> operators;  // none: callers without a name
   std::string metrics_host = "127.0.0.1";
   int metrics_port = 9464;  // 0: off
   absl::Duration shutdown_timeout = absl::Seconds(30);

@@ -108,6 +108,14 @@ void AddOperationFlags(CLI::App& command, ServeOptions* options) {
                   "Ask for bearer tokens: one `<principal> <token>` per line; read again on SIGHUP")
       ->type_name("FILE")
       ->group(kGroup);
+  command
+      .add_option(
+          "--operators", options->operators,
+          "Callers, by the name that their token or certificate has, that may collect garbage and break anybody's "
+          "lease. Default: those without a name, on a server that asks for none")
+      ->delimiter(',')
+      ->type_name("NAME,...")
+      ->group(kGroup);
   command.add_option("--metrics-port", options->metrics_port, "Port of /metrics (Prometheus) and /health; 0: none")
       ->check(CLI::Range(0, 65535))
       ->capture_default_str()

@@ -24,7 +24,8 @@ void AddPlaceFlags(CLI::App& command, SessionSettings* settings) {
       ->group(kGroup);
   command
       .add_option("--replica-id", settings->replica_id,
-                  "This server's name among those that share a store; by default host name and process id")
+                  "This server's name among those that share a store; by default host name, process id and "
+                  "random digits")
       ->type_name("ID")
       ->group(kGroup);
   AddDurationFlag(command, "--session-lease", &settings->lease,

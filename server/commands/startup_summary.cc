@@ -4,7 +4,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "kernels/parallel/core_count.h"
 #include "server/commands/figures.h"
 
 namespace statehouse {
@@ -19,8 +18,7 @@ std::string Text(const HostedModel& model, const Server& server, const ServeOpti
       absl::StrFormat("model      %s (%s, %s parameters as %s), chat template: %s\n", card.name(), card.family(),
                       WithPrefix(static_cast<double>(card.parameters()), ""), card.dtype(),
                       card.chat_template().empty() ? "none, so chat is refused" : card.chat_template().c_str());
-  absl::StrAppendFormat(&text, "device     %s\n",
-                        model.served().device.empty() ? DeviceName(options.model.threads) : model.served().device);
+  absl::StrAppendFormat(&text, "device     %s\n", model.served().device);
   const std::string length = card.has_max_tail_tokens()
                                  ? absl::StrCat(", of at most ", card.max_tail_tokens(), " tokens each")
                                  : ", whatever their length";
@@ -41,21 +39,15 @@ std::string Text(const HostedModel& model, const Server& server, const ServeOpti
 
 }  // namespace
 
-std::string DeviceName(int threads) {
-  const int used = threads == 0 ? kernels::AvailableCores() : threads;
-  return absl::StrCat("cpu, ", used, used == 1 ? " thread" : " threads");
-}
-
 void PrintStartupSummary(const HostedModel& model, const Server& server, const ServeOptions& options, Log* log) {
   const EngineStatus now = model.engine().GetStatus();
   if (log->format() == Log::Format::kText) {
     std::fputs(Text(model, server, options).c_str(), stderr);
     std::fflush(stderr);
   }
-  const std::string& device = model.served().device;
   log->Info("ready",
             {{"model", model.served().name},
-             {"device", device.empty() ? DeviceName(options.model.threads) : device},
+             {"device", model.served().device},
              {"sequences", now.slots_total},
              {"slot_bytes", now.slot_bytes},
              {"state_bytes", now.state_bytes},

@@ -13,7 +13,4 @@ namespace statehouse {
 // A few readable lines, or one JSON object with --log-format json: model, capacity, memory by purpose, addresses.
 void PrintStartupSummary(const HostedModel& model, const Server& server, const ServeOptions& options, Log* log);
 
-// As in Build.device: "cpu, 8 threads". `threads` as in ModelFlags.
-std::string DeviceName(int threads);
-
 }  // namespace statehouse

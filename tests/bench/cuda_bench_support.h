@@ -1,15 +1,16 @@
-// What the GPU benchmarks share: device arrays of random numbers, timing by events, the ceilings of the device, and a
-// table that is JSON too.
+// What the GPU benchmarks share: their flags, timing by events, the ceilings of the device, and a table that is JSON
+// too.
 #pragma once
 
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
 #include <functional>
-#include <random>
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
+#include "kernels/bench/retention_case.h"
 #include "kernels/cuda/device.h"
 
 namespace statehouse::kernels::bench {
@@ -18,29 +19,22 @@ namespace statehouse::kernels::bench {
 void Check(cudaError_t result, const char* call);
 void Check(const absl::Status& status, const char* call);
 
-// bf16 numbers on the device and what they are in float on the host.
-struct RandomTensor {
-  std::vector<float> host;
-  DeviceBuffer device;
-};
-RandomTensor RandomBf16(std::mt19937& rng, int64_t size);
-RandomTensor RandomFloat(std::mt19937& rng, int64_t size, float low, float high);
-std::vector<float> DownloadBf16(const DeviceBuffer& buffer, int64_t size);
-
 struct Times {
   double median_ms = 0;
   double min_ms = 0;
 };
 // Runs `queue` a few times, then `runs` times with events around each.
-Times Measure(cudaStream_t stream, int runs, const std::function<void()>& queue);
-// The same for work that is captured in a graph once and replayed.
-Times MeasureGraph(cudaStream_t stream, int runs, const std::function<void()>& queue);
+Times Measure(cudaStream_t stream, int64_t runs, const std::function<absl::Status()>& queue);
 
-struct Ceilings {
-  double copy_gb_s = 0;       // a large device-to-device copy, bytes read plus written
-  double matrix_tflop_s = 0;  // cuBLAS, bf16, 8192 cubed, random numbers; 0 if cuBLAS is not installed
+// --json FILE, --filter TEXT and --runs N; anything else ends the program.
+struct Options {
+  std::string json, filter;
+  int64_t runs = 30;
 };
-Ceilings MeasureCeilings(cudaStream_t stream);
+Options ParseOptions(int argc, char** argv);
+
+// The first GPU, made current. Ends the program with status 1 if there is none.
+DeviceProperties RequireDevice();
 
 // One measured case; flop and bytes are what the task needs, not what the kernels do.
 struct Row {
@@ -50,8 +44,12 @@ struct Row {
   double flop = 0;
   double bytes = 0;
 };
-// The table on stdout and, with a path, JSON. `device` and `commit` go with it.
-void Report(const std::vector<Row>& rows, const Ceilings& ceilings, const DeviceProperties& device,
-            const std::string& json_path);
+// Checks and times those of `cases` (kernels/bench) whose name and shape hold `options.filter`. Ends the program if a
+// result is wrong or there is no kernel for it.
+void AddCases(const std::vector<RetentionCase>& cases, const Options& options, std::vector<Row>* rows);
+
+// Measures the ceilings of the device (a copy of 4 GiB; cuBLAS, whose share is left out where there is none) and prints
+// the table; with a path, it is written as JSON too. Device and commit go with it.
+void Report(const std::vector<Row>& rows, const DeviceProperties& device, const std::string& json_path);
 
 }  // namespace statehouse::kernels::bench

@@ -1,32 +1,40 @@
 // Bare steps of a model with dummy weights on a GPU, from config.json alone: prefill by steps, then decode by batch,
-// beside the floors of this run. Needs nothing of the server's, so that it can be carried to a GPU machine; `statehouse
-// bench
-// --device cuda` is what users run.
+// beside the floors of this run. Needs nothing of the server's, so that it can be carried to a GPU machine; users run
+// statehouse bench --device cuda.
 //
 //   cuda_model_bench DIR [--deterministic] [--layers N] [--step ROWS] [--context N,N] [--batch N,N] [--runs N]
+//                        [--json FILE] [--profile]
+// --profile marks the decode steps after the warm-up for a profiler.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "absl/strings/numbers.h"
-#include "absl/strings/str_split.h"
+#include "absl/strings/str_format.h"
 #include "kernels/parallel/thread_pool.h"
 #include "kernels/probe/cuda/gpu_ceilings.h"
 #include "models/config.h"
 #include "models/model.h"
 #include "models/sizing.h"
+#include "statehouse/build_info.h"
+#include "tests/bench/bench_flags.h"
+
+// Of the CUDA runtime; their header is not in every toolkit.
+extern "C" int cudaProfilerStart();
+extern "C" int cudaProfilerStop();
 
 namespace statehouse {
 namespace {
 
 struct Flags {
-  std::string dir;
+  std::string dir, json;
   bool deterministic = false;
+  bool profile = false;
   int64_t layers = 0;  // 0: the config's
   int64_t step = 2048;
   std::vector<int64_t> contexts = {2048, 16384};
@@ -42,33 +50,22 @@ void Check(const absl::Status& status) {
   std::exit(1);
 }
 
-std::vector<int64_t> Numbers(const char* text) {
-  std::vector<int64_t> numbers;
-  const std::vector<std::string> parts = absl::StrSplit(text, ',');
-  for (const std::string& part : parts) {
-    if (!absl::SimpleAtoi(part, &numbers.emplace_back())) Check(absl::InvalidArgumentError(part));
-  }
-  return numbers;
-}
-
-Flags Parse(int argc, char** argv) {
+Flags ParseFlags(int argc, char** argv) {
   Flags flags;
-  if (argc < 2) Check(absl::InvalidArgumentError("the first argument is a folder with a config.json"));
+  BenchFlags parser(
+      "cuda_model_bench DIR [--deterministic] [--layers N] [--step ROWS] [--context N,N] [--batch N,N] [--runs N] "
+      "[--json FILE] [--profile]");
+  parser.Add("--deterministic", &flags.deterministic);
+  parser.Add("--layers", &flags.layers);
+  parser.Add("--step", &flags.step);
+  parser.Add("--context", &flags.contexts);
+  parser.Add("--batch", &flags.batches);
+  parser.Add("--runs", &flags.runs);
+  parser.Add("--json", &flags.json);
+  parser.Add("--profile", &flags.profile);
+  if (argc < 2) parser.Fail("the first argument is a folder with a config.json");
   flags.dir = argv[1];
-  for (int i = 2; i < argc; ++i) {
-    const std::string name = argv[i];
-    if (name == "--deterministic") {
-      flags.deterministic = true;
-      continue;
-    }
-    if (i + 1 == argc) Check(absl::InvalidArgumentError(name));
-    const std::vector<int64_t> values = Numbers(argv[++i]);
-    if (name == "--layers") flags.layers = values[0];
-    if (name == "--step") flags.step = values[0];
-    if (name == "--context") flags.contexts = values;
-    if (name == "--batch") flags.batches = values;
-    if (name == "--runs") flags.runs = values[0];
-  }
+  parser.Parse(argc, argv, 2);
   return flags;
 }
 
@@ -85,9 +82,10 @@ class Bench {
     const auto ceilings = kernels::MeasureGpuCeilings();
     Check(ceilings.status());
     ceilings_ = *ceilings;
-    std::printf("%s, %s: weights %.2f GB, %.1f MB per sequence; copy %.2f TB/s, cuBLAS bf16 %.0f TFLOP/s\n",
-                model_.device_name().c_str(), model_.arithmetic().c_str(), model_.weight_bytes() * 1e-9,
-                model_.slot_floats() * 4e-6, ceilings_.copy_bytes_per_s * 1e-12, ceilings_.bf16_flops_per_s * 1e-12);
+    std::printf("%s, %s, commit %s: weights %.2f GB, %.1f MB per sequence; copy %.2f TB/s, cuBLAS bf16 %.0f TFLOP/s\n",
+                model_.device_name().c_str(), model_.arithmetic().c_str(), GetBuildInfo().commit,
+                model_.weight_bytes() * 1e-9, model_.slot_floats() * 4e-6, ceilings_.copy_bytes_per_s * 1e-12,
+                ceilings_.bf16_flops_per_s * 1e-12);
     const int64_t most_rows = std::max(flags_.step, most_);
     logits_.resize(most_ * model_.config().vocab_size);
     tokens_.resize(most_rows);
@@ -100,9 +98,22 @@ class Bench {
       while (position_ < context) PrefillStep(context);
       for (int64_t batch : flags_.batches) Decode(batch);
     }
+    if (!flags_.json.empty()) WriteJson();
   }
 
  private:
+  void WriteJson() const {
+    std::ofstream json(flags_.json);
+    json << absl::StreamFormat(
+        "{\"device\": \"%s\", \"arithmetic\": \"%s\", \"commit\": \"%s\", \"copy_gb_s\": %.1f, \"matrix_tflop_s\": "
+        "%.1f, "
+        "\"steps\": [",
+        model_.device_name(), model_.arithmetic(), GetBuildInfo().commit, ceilings_.copy_bytes_per_s * 1e-9,
+        ceilings_.bf16_flops_per_s * 1e-12);
+    for (size_t i = 0; i < measured_.size(); ++i) json << (i == 0 ? "\n  " : ",\n  ") << measured_[i];
+    json << "\n]}\n";
+    if (!json.flush()) Check(absl::UnavailableError("cannot write " + flags_.json));
+  }
   int32_t TokenAt(int64_t position) const { return static_cast<int32_t>(position * 7919 % model_.config().vocab_size); }
   void SwitchOver(int64_t position, float* memory) {
     if (position != switch_over_ || position == 0) return;
@@ -130,6 +141,8 @@ class Bench {
     std::printf("prefill to %7ld: %8.2f ms, %7.0f tok/s, %3.0f %% of the matrix rate in state form\n",
                 static_cast<long>(position_), seconds * 1e3, static_cast<double>(rows) / seconds,
                 static_cast<double>(rows) * flops / seconds / ceilings_.bf16_flops_per_s * 100);
+    measured_.push_back(absl::StrFormat("{\"step\": \"prefill\", \"position\": %d, \"rows\": %d, \"ms\": %.4f}",
+                                        position_, rows, seconds * 1e3));
   }
 
   void Decode(int64_t batch) {
@@ -146,10 +159,12 @@ class Bench {
     for (int64_t run = -kWarmUps; run < flags_.runs; ++run) {
       for (int64_t i = 0; i < batch; ++i) tokens_[i] = TokenAt(sequences[i].position + i);
       for (StepSequence& sequence : sequences) SwitchOver(sequence.position, sequence.memory);
+      if (run == 0 && flags_.profile) cudaProfilerStart();
       const double step = Step(batch, sequences, logit_rows);
       if (run >= 0) seconds.push_back(step), sum += step;
       for (StepSequence& sequence : sequences) ++sequence.position;
     }
+    if (flags_.profile) cudaProfilerStop();
     std::sort(seconds.begin(), seconds.end());
     const ModelConfig& config = model_.config();
     const double rows_bytes = static_cast<double>(config.num_layers * config.heads_kv * (2 * config.head_dim + 1) * 4);
@@ -162,6 +177,10 @@ class Bench {
         static_cast<long>(position_), static_cast<long>(batch), median * 1e3, seconds[0] * 1e3,
         sum / static_cast<double>(flags_.runs) * 1e3, seconds.back() * 1e3,
         static_cast<double>(batch * flags_.runs) / sum, floor / median * 100);
+    measured_.push_back(
+        absl::StrFormat("{\"step\": \"decode\", \"position\": %d, \"batch\": %d, \"median_ms\": %.4f, \"min_ms\": "
+                        "%.4f, \"floor_ms\": %.4f}",
+                        position_, batch, median * 1e3, seconds[0] * 1e3, floor * 1e3));
   }
 
   Model& model_;
@@ -172,6 +191,7 @@ class Bench {
   std::vector<int32_t> tokens_;
   std::vector<float> logits_;
   int64_t position_ = 0;
+  std::vector<std::string> measured_;  // one JSON object per line of the table
 };
 
 }  // namespace
@@ -179,7 +199,7 @@ class Bench {
 
 int main(int argc, char** argv) {
   using namespace statehouse;  // NOLINT: main
-  const Flags flags = Parse(argc, argv);
+  const Flags flags = ParseFlags(argc, argv);
   auto config = ReadConfig(flags.dir);
   Check(config.status());
   if (flags.layers > 0) config->model.num_layers = flags.layers;

@@ -1,8 +1,9 @@
 #include "tests/bench/cuda_slot_bench_cases.h"
 
+#include <random>
 #include <string>
 
-#include "kernels/power_retention/cuda/slot_memory.h"
+#include "kernels/power_retention/cuda/decode_slots.h"
 #include "kernels/power_retention/cuda/tail_fold.h"
 
 namespace statehouse::kernels::bench {
@@ -71,24 +72,21 @@ std::vector<Row> BenchSlots(cudaStream_t stream, int runs) {
       Row fold = MakeRow("fold of 128 rows", is_float, count, count * (2 * state + kChunk * kHeads * kDim * 4.0));
       fold.flop = 2.0 * count * kHeads * kChunk * kDim * (kDim + 1) / 2 * (kDim + 1);
       fold.times = Measure(stream, runs, [&] {
-        Check(
-            CudaRetentionFoldTail(*layout, {from.addresses.as<char*>(), ends.as<int64_t>(), count, kChunk, 1}, stream),
-            "CudaRetentionFoldTail");
+        return CudaRetentionFoldTail(*layout, {from.addresses.as<char*>(), ends.as<int64_t>(), count, kChunk, 1},
+                                     stream);
       });
       rows.push_back(fold);
       Row fork = MakeRow("fork", is_float, count, 2.0 * count * (state + tail));
       fork.times = Measure(stream, runs, [&] {
-        Check(CudaRetentionForkSlots(*layout,
-                                     {from.addresses.as<const char*>(), to.addresses.as<char*>(), where.as<int64_t>(),
-                                      ends.as<int64_t>(), count},
-                                     stream),
-              "CudaRetentionForkSlots");
+        return CudaRetentionForkSlots(*layout,
+                                      {from.addresses.as<const char*>(), to.addresses.as<char*>(), where.as<int64_t>(),
+                                       ends.as<int64_t>(), count},
+                                      stream);
       });
       rows.push_back(fork);
       Row zero = MakeRow("zero", is_float, count, 1.0 * count * layout->bytes());
       zero.times = Measure(stream, runs, [&] {
-        Check(CudaRetentionZeroSlots(*layout, to.addresses.as<char*>(), count, 0, layout->bytes(), stream),
-              "CudaRetentionZeroSlots");
+        return CudaRetentionZeroSlots(*layout, to.addresses.as<char*>(), count, 0, layout->bytes(), stream);
       });
       rows.push_back(zero);
     }

@@ -210,7 +210,9 @@ TEST_F(ChatTest, AnswerThatBreaksOff_StaysAsFarAsItCame) {
 }
 
 TEST_F(ChatTest, CtrlCDuringAnAnswer_CancelsItOnTheServerAndTheChatGoesOn) {
-  server_.set_answer(std::string(400, 'a') + " b c d e f g h i j k l m n o p q r s t u v w x y z");
+  std::string answer(400, 'a');
+  answer += " b c d e f g h i j k l m n o p q r s t u v w x y z";
+  server_.set_answer(answer);
   server_.set_pause(std::chrono::milliseconds(400));
   options_.terminal = Terminal(true, false);
   std::thread user([&] {
@@ -340,6 +342,78 @@ TEST_F(ChatTest, ResumedSession_ShowsTheLastExchangeAndGoesOn) {
   EXPECT_THAT(Asked(1), ElementsAre("user: bye"));
   chat.Handle("/reset");
   EXPECT_THAT(session.rewinds, ElementsAre(25, 0));
+}
+
+v1::SessionOutcome Kept(int64_t position_before, int64_t position) {
+  v1::SessionOutcome outcome;
+  outcome.set_position_before(position_before);
+  outcome.set_position(position);
+  outcome.set_committed(position > position_before);
+  return outcome;
+}
+
+TEST_F(ChatTest, TurnOfASessionThatEndsWithoutAnAnswer_IsTakenBackOnTheServer) {
+  FakeSession session;
+  options_.session = &session;
+  Chat chat(backend_, interrupts_, options_);
+  chat.Handle("hi");
+  server_.set_answer("");
+  server_.set_status({grpc::StatusCode::CANCELLED, "cancelled"});
+  server_.set_failed_outcome(Kept(20, 25));  // the question stays there
+  chat.Handle("wait");
+  EXPECT_THAT(session.rewinds, ElementsAre(20));
+  EXPECT_EQ(chat.messages().messages_size(), 2);
+  server_.set_answer("Fine .");
+  server_.set_status(grpc::Status::OK);
+  chat.Handle("go on");
+  EXPECT_THAT(Asked(2), ElementsAre("user: go on"));
+}
+
+TEST_F(ChatTest, TurnOfASessionThatKeepsNothing_IsNoPartOfTheConversation) {
+  FakeSession session;
+  session.exchange = {.position = 40, .turns = 3, .begin = 25, .messages = {{"user", "one"}, {"assistant", "two"}}};
+  options_.session = &session;
+  Chat chat(backend_, interrupts_, options_);
+  ASSERT_TRUE(chat.Resume().ok());
+  server_.set_status({grpc::StatusCode::INTERNAL, "a step failed"});
+  chat.Handle("three");
+  ASSERT_EQ(chat.messages().messages_size(), 2) << "shown, but nowhere kept";
+  server_.set_status(grpc::Status::OK);
+  chat.Handle("/retry");
+  EXPECT_THAT(session.rewinds, ElementsAre(25)) << "the exchange before it is the last one again";
+  EXPECT_THAT(Asked(1), ElementsAre("user: one"));
+}
+
+TEST_F(ChatTest, CtrlCInATurnOfASession_StopsItByNameAndKeepsWhatWasRead) {
+  FakeSession session;
+  options_.session = &session;
+  server_.set_answer("a b c d e f g h i j k l m n o p q r s t u v w x y z");
+  server_.set_pause(std::chrono::milliseconds(200));
+  server_.set_failed_outcome(Kept(0, 7));
+  std::thread user([&] {
+    while (server_.requests().empty()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));
+    kill(getpid(), SIGINT);
+    EXPECT_TRUE(server_.WaitForCancelled(1));
+  });
+  Chat chat(backend_, interrupts_, options_);
+  chat.Handle("tell me everything");
+  user.join();
+  EXPECT_EQ(server_.cancelled_by_name(), 1) << "a stream that just breaks off looks like a lost client's";
+  ASSERT_EQ(chat.messages().messages_size(), 2);
+  EXPECT_THAT(chat.messages().messages(1).content(), HasSubstr("a"));
+  EXPECT_THAT(session.rewinds, IsEmpty());
+}
+
+TEST_F(ChatTest, WhatAServerSaysOfAFailure_CannotSteerTheTerminal) {
+  options_.terminal = Terminal(true, false);
+  FakeSession session;
+  session.exchange = {.position = 4, .turns = 1, .begin = 0, .messages = {{"user", "a\033]0;owned\ab"}}};
+  options_.session = &session;
+  Chat chat(backend_, interrupts_, options_);
+  ASSERT_TRUE(chat.Resume().ok());
+  EXPECT_THAT(out(), Not(HasSubstr("\033]0")));
+  EXPECT_THAT(out(), HasSubstr("a\uFFFD]0;owned\uFFFDb"));
 }
 
 }  // namespace

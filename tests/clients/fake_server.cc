@@ -11,7 +11,7 @@ class FakeServer::GenerationService : public v1::Generation::Service {
   grpc::Status Generate(grpc::ServerContext* context, const v1::GenerateRequest* request,
                         grpc::ServerWriter<v1::GenerateEvent>* writer) override {
     if (grpc::Status status = fake_->CheckToken(*context); !status.ok()) return status;
-    std::string answer;
+    std::string answer, name, outcome;
     grpc::Status status;
     {
       std::lock_guard lock(fake_->mu_);
@@ -21,10 +21,17 @@ class FakeServer::GenerationService : public v1::Generation::Service {
           id == context->client_metadata().end() ? "" : std::string(id->second.begin(), id->second.end()));
       answer = fake_->answer_;
       status = fake_->status_;
+      outcome = fake_->failed_outcome_;
+      name = fake_->request_ids_.back().empty() ? "r1" : fake_->request_ids_.back();
+      fake_->running_.insert(name);
     }
+    const Running running(fake_, name);
+    const auto tell_outcome = [&] {
+      if (!outcome.empty()) context->AddTrailingMetadata("statehouse-session-outcome-bin", outcome);
+    };
     const int outputs = request->has_n() ? request->n() : 1;
     v1::GenerateEvent event;
-    event.mutable_started()->set_request_id("r1");
+    event.mutable_started()->set_request_id(name);
     event.mutable_started()->set_model("fake");
     event.mutable_started()->set_seed(request->sampling().has_seed() ? request->sampling().seed() : 99);
     event.mutable_started()->set_prompt_tokens(5);
@@ -32,9 +39,15 @@ class FakeServer::GenerationService : public v1::Generation::Service {
     writer->Write(event);
     int64_t tokens = 0;
     for (int output = 0; output < outputs; ++output) {
-      if (!WriteWords(context, *request, answer, output, writer, &tokens)) return Cancelled();
+      if (WriteWords(context, running, *request, answer, output, writer, &tokens)) continue;
+      if (running.is_named()) ++fake_->cancelled_by_name_;
+      tell_outcome();
+      return Cancelled();
     }
-    if (!status.ok()) return status;
+    if (!status.ok()) {
+      tell_outcome();
+      return status;
+    }
     event.Clear();
     event.mutable_done()->mutable_usage()->set_prompt_tokens(5);
     event.mutable_done()->mutable_usage()->set_completion_tokens(tokens);
@@ -47,17 +60,42 @@ class FakeServer::GenerationService : public v1::Generation::Service {
   }
 
   grpc::Status Cancel(grpc::ServerContext*, const v1::CancelRequest* request, v1::CancelResponse* response) override {
-    response->set_cancelled(request->request_id() == "r1");
+    std::lock_guard lock(fake_->mu_);
+    const bool runs = fake_->running_.contains(request->request_id());
+    if (runs) fake_->to_cancel_.insert(request->request_id());
+    response->set_cancelled(runs || request->request_id() == "r1");
     return grpc::Status::OK;
   }
 
  private:
-  bool WriteWords(grpc::ServerContext* context, const v1::GenerateRequest& request, const std::string& answer,
-                  int output, grpc::ServerWriter<v1::GenerateEvent>* writer, int64_t* tokens) {
+  // A call, while it runs.
+  class Running {
+   public:
+    Running(FakeServer* fake, std::string name) : fake_(fake), name_(std::move(name)) {}
+    ~Running() {
+      std::lock_guard lock(fake_->mu_);
+      fake_->running_.erase(name_);
+      fake_->to_cancel_.erase(name_);
+    }
+    Running(const Running&) = delete;
+    Running& operator=(const Running&) = delete;
+    bool is_named() const {
+      std::lock_guard lock(fake_->mu_);
+      return fake_->to_cancel_.contains(name_);
+    }
+
+   private:
+    FakeServer* const fake_;
+    const std::string name_;
+  };
+
+  bool WriteWords(grpc::ServerContext* context, const Running& running, const v1::GenerateRequest& request,
+                  const std::string& answer, int output, grpc::ServerWriter<v1::GenerateEvent>* writer,
+                  int64_t* tokens) {
     for (size_t begin = 0; begin < answer.size();) {
       const size_t end = std::min(answer.find(' ', begin + 1), answer.size());
       std::this_thread::sleep_for(std::chrono::milliseconds(fake_->pause_ms_));
-      if (context->IsCancelled()) return false;
+      if (context->IsCancelled() || running.is_named()) return false;
       v1::GenerateEvent event;
       event.mutable_delta()->set_index(output);
       event.mutable_delta()->set_text(answer.substr(begin, end - begin));
@@ -206,6 +244,11 @@ void FakeServer::set_answer(std::string answer) {
 void FakeServer::set_status(grpc::Status status) {
   std::lock_guard lock(mu_);
   status_ = std::move(status);
+}
+
+void FakeServer::set_failed_outcome(const v1::SessionOutcome& outcome) {
+  std::lock_guard lock(mu_);
+  failed_outcome_ = outcome.SerializeAsString();
 }
 
 void FakeServer::set_chat_template(std::string name) {

@@ -11,6 +11,7 @@
 #include <condition_variable>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -36,6 +37,8 @@ class FakeServer {
   void set_pause(std::chrono::milliseconds pause) { pause_ms_ = pause.count(); }
   // After the words every call ends with this status.
   void set_status(grpc::Status status);
+  // Told in the trailing metadata of every call that fails.
+  void set_failed_outcome(const v1::SessionOutcome& outcome);
   void set_chat_template(std::string name);
   void set_token(std::string token);  // asked for in every call; empty: none
   void set_health(grpc::health::v1::HealthCheckResponse::ServingStatus status) { health_ = status; }
@@ -43,6 +46,8 @@ class FakeServer {
   std::vector<v1::GenerateRequest> requests();
   std::vector<std::string> request_ids();  // of x-request-id, per request
   int64_t cancelled() const { return cancelled_; }
+  // Of those, the ones that Cancel named; they end with that outcome.
+  int64_t cancelled_by_name() const { return cancelled_by_name_; }
   // False if `count` calls were not cancelled within ten seconds.
   bool WaitForCancelled(int64_t count);
 
@@ -61,10 +66,14 @@ class FakeServer {
   std::string chat_template_ = "demo";
   std::string token_;
   grpc::Status status_;
+  std::string failed_outcome_;       // serialised; empty: none is told
+  std::set<std::string> running_;    // ids of calls
+  std::set<std::string> to_cancel_;  // of those, named by Cancel
   std::vector<v1::GenerateRequest> requests_;
   std::vector<std::string> request_ids_;
   std::atomic<int64_t> pause_ms_{0};
   std::atomic<int64_t> cancelled_{0};
+  std::atomic<int64_t> cancelled_by_name_{0};
   std::atomic<grpc::health::v1::HealthCheckResponse::ServingStatus> health_{
       grpc::health::v1::HealthCheckResponse::SERVING};
   std::vector<std::unique_ptr<grpc::Service>> services_;

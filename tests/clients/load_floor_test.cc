@@ -1,7 +1,10 @@
 // Floors of a load, against sums done by hand.
 #include "clients/cli/load_floor.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include "clients/cli/load_bench.h"
 
 namespace statehouse::cli {
 namespace {
@@ -84,6 +87,14 @@ TEST(LoadFloor, AServerThatSaysNothing_HasNone) {
   EXPECT_FALSE(FloorsOf(v1::Model(), MakeMachine(), MakeLoad(150, 20)).has_value());
   EXPECT_FALSE(FloorsOf(MakeModel(), v1::Machine(), MakeLoad(150, 20)).has_value());
   EXPECT_FALSE(FloorsOf(MakeModel(), MakeMachine(), LoadReport()).has_value());
+}
+
+TEST(LoadReportText, AServerThatCannotBeAsked_IsToldWithTheReason) {
+  LoadReport report;
+  EXPECT_THAT(LoadReportText({}, report), ::testing::HasSubstr("does not say what its machine can do"));
+  report.server_error = "no valid token";
+  EXPECT_THAT(LoadReportText({}, report), ::testing::HasSubstr("No floors: GetStatus failed: no valid token"));
+  EXPECT_THAT(LoadReportJson({}, report), ::testing::HasSubstr("\"server_error\": \"no valid token\""));
 }
 
 }  // namespace

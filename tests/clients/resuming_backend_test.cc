@@ -21,6 +21,9 @@ class LossyBackend : public GenerateBackend {
   struct Attempt {
     int tokens = 10;  // in this attempt
     absl::Status status = absl::OkStatus();
+    // What is left of a turn that was cut off for good: Done says that it was repeated.
+    v1::FinishReason reason = v1::FINISH_REASON_STOP;
+    bool repeated = false;
   };
   explicit LossyBackend(std::deque<Attempt> attempts) : attempts_(std::move(attempts)) {}
 
@@ -41,13 +44,14 @@ class LossyBackend : public GenerateBackend {
       event.mutable_delta()->set_text(std::to_string(position) + " ");
       on_event(event);
     }
-    if (from + attempt.tokens < 114) return attempt.status;
+    if (from + attempt.tokens < 114 && !attempt.repeated) return attempt.status;
     event.Clear();
-    event.mutable_finished()->set_reason(v1::FINISH_REASON_STOP);
+    event.mutable_finished()->set_reason(attempt.reason);
     on_event(event);
     if (!attempt.status.ok()) return attempt.status;
     event.Clear();
-    event.mutable_done();
+    event.mutable_done()->mutable_session()->set_repeated(attempt.repeated);
+    event.mutable_done()->mutable_session()->set_position(106);
     on_event(event);
     return absl::OkStatus();
   }
@@ -122,6 +126,36 @@ TEST(ResumingBackend, LostBetweenFinishedAndDone_SaysFinishedOnce) {
   EXPECT_TRUE(seen.status.ok());
   EXPECT_EQ(seen.text, kWhole);
   EXPECT_THAT(seen.kinds, ElementsAre("started", "delta", "finished", "done"));
+}
+
+TEST(ResumingBackend, AnswerThatWasCutOffForGood_IsNotToldAsAWholeOne) {
+  for (const v1::FinishReason reason :
+       {v1::FINISH_REASON_CANCELLED, v1::FINISH_REASON_DEADLINE, v1::FINISH_REASON_ERROR}) {
+    LossyBackend inner({{2, absl::UnavailableError("gone")}, {0, absl::OkStatus(), reason, /*repeated=*/true}});
+    const Seen seen = Read(&inner);
+    EXPECT_TRUE(absl::IsAborted(seen.status)) << seen.status;
+    EXPECT_THAT(std::string(seen.status.message()), testing::HasSubstr("holds 106 tokens"));
+    EXPECT_EQ(seen.text, "104 105 ");
+  }
+  LossyBackend whole({{2, absl::UnavailableError("gone")}, {8, absl::OkStatus(), v1::FINISH_REASON_LENGTH, true}});
+  EXPECT_TRUE(Read(&whole).status.ok());
+}
+
+TEST(ResumingBackend, CallerThatResumesItself_IsNotSentWhatItHas) {
+  LossyBackend inner(
+      {{0, absl::UnavailableError("gone")}, {2, absl::UnavailableError("gone")}, {10, absl::OkStatus()}});
+  Seen seen;
+  ResumingBackend backend(&inner, Quick(&seen));
+  v1::GenerateRequest request;
+  request.mutable_session()->set_session("ada");
+  request.mutable_session()->set_idempotency_key("key");
+  request.mutable_session()->set_resume_from(109);
+  ASSERT_TRUE(
+      backend.Generate(request, [&](const v1::GenerateEvent& event) { seen.text += event.delta().text(); }).ok());
+  EXPECT_EQ(seen.text, "109 110 111 112 113 ");
+  std::vector<int64_t> from;
+  for (const auto& asked : inner.requests) from.push_back(asked.session().resume_from());
+  EXPECT_THAT(from, ElementsAre(109, 109, 111));
 }
 
 TEST(ResumingBackend, RefusedRequest_IsNotAskedAgain) {

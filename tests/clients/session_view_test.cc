@@ -75,6 +75,16 @@ TEST(SessionView, TableAndPageAndJson_SayTheSame) {
   EXPECT_TRUE(json["lease_owner"].is_null());
 }
 
+TEST(SessionView, DamagedSession_SaysSoEverywhere) {
+  v1::Session damaged = Ada();
+  damaged.set_damage("record 3: checksum");
+  EXPECT_THAT(SessionTable({damaged}, 1060), HasSubstr("damaged, pinned"));
+  EXPECT_THAT(SessionText(damaged, 1060), HasSubstr("record 3: checksum"));
+  EXPECT_EQ(SessionJson(damaged)["damage"], "record 3: checksum");
+  EXPECT_TRUE(SessionJson(Ada())["damage"].is_null());
+  EXPECT_THAT(SessionText(Ada(), 1060), testing::Not(HasSubstr("damaged")));
+}
+
 std::vector<std::pair<std::string, std::string>> Split(std::string_view text, std::string_view chat_template) {
   std::vector<std::pair<std::string, std::string>> messages;
   for (const auto& message : SplitTranscript(text, chat_template)) messages.emplace_back(message.role, message.text);

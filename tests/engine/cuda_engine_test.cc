@@ -2,53 +2,16 @@
 // snapshot made on one device goes on on the other.
 #include <gtest/gtest.h>
 
-#include <cstring>
 #include <random>
 
 #include "engine/state/fingerprint.h"
-#include "kernels/cuda/device.h"
-#include "kernels/parallel/thread_pool.h"
-#include "models/model.h"
-#include "tests/engine/engine_fixture.h"
+#include "tests/engine/tiny_model.h"
+#include "tests/support/gpu.h"
 
 namespace statehouse::testing {
 namespace {
 
-constexpr int32_t kVocab = 300;
-
-std::unique_ptr<Model> LoadTiny(const std::string& device, kernels::ThreadPool* pool) {
-  LoadOptions load;
-  load.chunk = 16;
-  load.switch_over = 64;
-  load.device = device;
-  load.deterministic = true;
-  absl::StatusOr<std::unique_ptr<Model>> model =
-      LoadModel(STATEHOUSE_SOURCE_DIR "/tests/golden/models/powercoder-tiny", load, pool);
-  EXPECT_TRUE(model.ok()) << model.status();
-  return model.ok() ? std::move(*model) : nullptr;
-}
-
-std::unique_ptr<Request> MakeProbe(int64_t prompt_size) {
-  auto request = MakeRequest(MakePrompt(prompt_size, 5, kVocab), 60);
-  request->sampling.temperature = 1.2;
-  request->sampling.repetition_penalty = 1.1;
-  request->stop.ignore_eos = true;
-  request->n = 2;
-  request->num_logprobs = 3;
-  return request;
-}
-
-void ExpectSame(const ReadStream& a, const ReadStream& b) {
-  ASSERT_EQ(a.outputs.size(), b.outputs.size());
-  for (size_t output = 0; output < a.outputs.size(); ++output) {
-    EXPECT_EQ(a.outputs[output].tokens, b.outputs[output].tokens) << "output " << output;
-    ASSERT_EQ(a.outputs[output].logprobs.size(), b.outputs[output].logprobs.size());
-    EXPECT_EQ(std::memcmp(a.outputs[output].logprobs.data(), b.outputs[output].logprobs.data(),
-                          a.outputs[output].logprobs.size() * sizeof(float)),
-              0)
-        << "log probabilities of output " << output;
-  }
-}
+constexpr int64_t kSwitchOver = 64;
 
 ReadStream Finish(Engine* engine, EventStream* stream) {
   ReadStream read;
@@ -62,9 +25,7 @@ ReadStream Finish(Engine* engine, EventStream* stream) {
 
 class CudaEngine : public ::testing::Test {
  protected:
-  void SetUp() override {
-    if (kernels::CountDevices() == 0) GTEST_SKIP() << "no GPU: nothing was run";
-  }
+  void SetUp() override { HasGpu(); }
   std::unique_ptr<Engine> MakeEngine(Model* model, int64_t slots, int64_t rows) {
     auto engine = Engine::Create(model, &vocabulary_, {.max_num_seqs = slots, .max_num_batched_tokens = rows});
     EXPECT_TRUE(engine.ok()) << engine.status();
@@ -72,11 +33,11 @@ class CudaEngine : public ::testing::Test {
   }
 
   kernels::ThreadPool pool_{2};
-  const FakeVocabulary vocabulary_ = LetterVocabulary(kVocab);
+  const FakeVocabulary vocabulary_ = LetterVocabulary(kTinyVocab);
 };
 
 TEST_F(CudaEngine, RequestAmongOthers_GetsTheBitsItGetsAlone) {
-  const auto model = LoadTiny("cuda", &pool_);
+  const auto model = LoadTiny(&pool_, kSwitchOver, "cuda");
   ASSERT_NE(model, nullptr);
   for (const int64_t prompt_size : {30, 100}) {
     ReadStream alone;
@@ -88,7 +49,7 @@ TEST_F(CudaEngine, RequestAmongOthers_GetsTheBitsItGetsAlone) {
     auto engine = MakeEngine(model.get(), 6, 23);
     std::vector<std::shared_ptr<EventStream>> others;
     for (int i = 0; i < 12; ++i) {
-      auto other = MakeRequest(MakePrompt(1 + random() % 150, random(), kVocab), 1 + random() % 60);
+      auto other = MakeRequest(MakePrompt(1 + random() % 150, random(), kTinyVocab), 1 + random() % 60);
       others.push_back(engine->Submit(std::move(other)).value());
     }
     const auto probe = engine->Submit(MakeProbe(prompt_size)).value();
@@ -102,19 +63,42 @@ TEST_F(CudaEngine, RequestAmongOthers_GetsTheBitsItGetsAlone) {
       }
       Drain(probe.get(), &among);
     }
-    ExpectSame(among, alone);
+    EXPECT_TRUE(SameBits(among, alone));
+  }
+}
+
+// A bias of nothing makes the host choose.
+TEST_F(CudaEngine, TokensChosenOnTheGpu_AreThoseThatTheHostChooses) {
+  const auto model = LoadTiny("cuda", &pool_);
+  ASSERT_NE(model, nullptr);
+  for (const double temperature : {0.0, 0.8, 2.0}) {
+    for (const double top_p : {1.0, 0.9}) {
+      ReadStream read[2];
+      for (const bool on_host : {false, true}) {
+        auto request = MakeRequest(MakePrompt(70, 3, kVocab), 80);
+        request->sampling.temperature = temperature;
+        request->sampling.top_p = top_p;
+        request->sampling.top_k = 100;
+        request->stop.ignore_eos = true;
+        if (on_host) request->sampling.logit_bias = {{7, 0.0f}};
+        auto engine = MakeEngine(model.get(), 2, 64);
+        read[on_host] = Finish(engine.get(), engine->Submit(std::move(request)).value().get());
+      }
+      EXPECT_EQ(read[0].outputs[0].tokens, read[1].outputs[0].tokens) << temperature << ", " << top_p;
+      EXPECT_EQ(read[0].outputs[0].tokens.size(), 80u);
+    }
   }
 }
 
 TEST_F(CudaEngine, SnapshotsGoOnExactlyHere_AndContinuedOnTheCpu) {
-  const auto gpu = LoadTiny("cuda", &pool_), cpu = LoadTiny("cpu", &pool_);
+  const auto gpu = LoadTiny(&pool_, kSwitchOver, "cuda"), cpu = LoadTiny(&pool_, kSwitchOver, "cpu");
   ASSERT_TRUE(gpu != nullptr && cpu != nullptr);
   const Fingerprint here = Fingerprint::Of(*gpu, 0), there = Fingerprint::Of(*cpu, 0);
   EXPECT_TRUE(CheckIdentity(here.identity, there.identity).ok());
   EXPECT_NE(NumericDifference(here.numeric, there.numeric), "");
   for (const int64_t position : {10, 64, 90}) {
     SCOPED_TRACE(position);
-    const std::vector<int32_t> prompt = MakePrompt(100, 5, kVocab);
+    const std::vector<int32_t> prompt = MakePrompt(100, 5, kTinyVocab);
     const auto request = [&](std::shared_ptr<const Snapshot> from) {
       auto made = MakeRequest(prompt, 30);
       made->sampling.temperature = 0;
@@ -125,7 +109,7 @@ TEST_F(CudaEngine, SnapshotsGoOnExactlyHere_AndContinuedOnTheCpu) {
     };
     const auto save_and_finish = [&](Model* model, std::shared_ptr<const Snapshot>* saved) {
       auto engine = MakeEngine(model, 2, 32);
-      auto draft = SnapshotDraft::Reserve({model->retention(), model->config().num_layers}, kVocab).value();
+      auto draft = SnapshotDraft::Reserve({model->retention(), model->config().num_layers}, kTinyVocab).value();
       auto made = request(nullptr);
       made->snapshots = {{position, draft}};
       ReadStream read = Finish(engine.get(), engine->Submit(std::move(made)).value().get());
@@ -139,14 +123,14 @@ TEST_F(CudaEngine, SnapshotsGoOnExactlyHere_AndContinuedOnTheCpu) {
     };
     std::shared_ptr<const Snapshot> from_gpu, from_cpu;
     const ReadStream on_gpu = save_and_finish(gpu.get(), &from_gpu), on_cpu = save_and_finish(cpu.get(), &from_cpu);
-    ExpectSame(go_on(gpu.get(), from_gpu), on_gpu);
+    EXPECT_TRUE(SameBits(go_on(gpu.get(), from_gpu), on_gpu));
     EXPECT_EQ(go_on(cpu.get(), from_gpu).outputs[0].tokens, on_cpu.outputs[0].tokens);
     EXPECT_EQ(go_on(gpu.get(), from_cpu).outputs[0].tokens, on_cpu.outputs[0].tokens);
   }
 }
 
 TEST_F(CudaEngine, SlotsThatDoNotFit_AreRefusedWithTheBytes) {
-  const auto model = LoadTiny("cuda", &pool_);
+  const auto model = LoadTiny(&pool_, kSwitchOver, "cuda");
   ASSERT_NE(model, nullptr);
   const auto slots = model->AllocateSlots(int64_t{1} << 32, int64_t{1} << 16);
   EXPECT_EQ(slots.status().code(), absl::StatusCode::kResourceExhausted) << slots.status();

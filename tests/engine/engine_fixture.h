@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <memory>
 #include <numeric>
 #include <string>
@@ -81,6 +82,51 @@ inline ReadStream ReadAll(EventStream* stream) {
   read.outputs.resize(stream->n());
   for (Event event; !read.done && stream->Next(&event);) Take(event, &read);
   return read;
+}
+
+// Token, position and log probabilities, bit for bit.
+inline ::testing::AssertionResult SameBits(const Event& a, const Event& b) {
+  const auto differs = [&a] { return ::testing::AssertionFailure() << "at position " << a.position << ": "; };
+  if (a.token != b.token) return differs() << "tokens " << a.token << " and " << b.token;
+  if (a.position != b.position) return differs() << "the other is at " << b.position;
+  if (std::memcmp(&a.logprob, &b.logprob, sizeof(float)) != 0) {
+    return differs() << "log probabilities " << a.logprob << " and " << b.logprob;
+  }
+  if (a.num_top != b.num_top) return differs() << a.num_top << " and " << b.num_top << " alternatives";
+  for (int32_t idx = 0; idx < a.num_top; ++idx) {
+    const bool same = a.top[idx].token == b.top[idx].token &&
+                      std::memcmp(&a.top[idx].logprob, &b.top[idx].logprob, sizeof(float)) == 0;
+    if (!same) return differs() << "alternative " << idx;
+  }
+  return ::testing::AssertionSuccess();
+}
+
+inline ::testing::AssertionResult SameBits(const ReadOutput& output, const ReadOutput& expected,
+                                           bool may_be_shorter = false) {
+  const size_t size = output.events.size();
+  if (size > expected.events.size() || (size < expected.events.size() && !may_be_shorter)) {
+    return ::testing::AssertionFailure() << size << " tokens instead of " << expected.events.size();
+  }
+  for (size_t idx = 0; idx < size; ++idx) {
+    if (auto same = SameBits(output.events[idx], expected.events[idx]); !same) return same;
+  }
+  return ::testing::AssertionSuccess();
+}
+
+inline ::testing::AssertionResult SameBits(const ReadStream& read, const ReadStream& expected) {
+  if (read.prompt_logprobs.size() != expected.prompt_logprobs.size()) {
+    return ::testing::AssertionFailure() << read.prompt_logprobs.size() << " log probabilities of the prompt";
+  }
+  for (size_t idx = 0; idx < read.prompt_logprobs.size(); ++idx) {
+    if (auto same = SameBits(read.prompt_logprobs[idx], expected.prompt_logprobs[idx]); !same) return same;
+  }
+  if (read.outputs.size() != expected.outputs.size()) {
+    return ::testing::AssertionFailure() << read.outputs.size() << " outputs";
+  }
+  for (size_t idx = 0; idx < read.outputs.size(); ++idx) {
+    if (auto same = SameBits(read.outputs[idx], expected.outputs[idx]); !same) return same << " of output " << idx;
+  }
+  return ::testing::AssertionSuccess();
 }
 
 inline std::vector<int32_t> MakePrompt(int64_t size, int32_t seed = 1, int32_t vocab_size = 64) {

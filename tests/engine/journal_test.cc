@@ -15,9 +15,17 @@ namespace {
 
 using Records = std::vector<std::string>;
 
+// Opens or makes it. `*records`: all that were written, in order.
+absl::StatusOr<std::unique_ptr<Journal>> OpenJournal(FileLayer* files, const std::string& path, Records* records) {
+  auto contents = Journal::Read(files, path);
+  if (!contents.ok()) return contents.status();
+  *records = std::move(contents->records);
+  return Journal::OpenAt(files, path, contents->whole_bytes);
+}
+
 Records ReadBack(FileLayer* files, const std::string& path) {
   Records records;
-  auto journal = Journal::Open(files, path, &records);
+  auto journal = OpenJournal(files, path, &records);
   EXPECT_TRUE(journal.ok()) << journal.status();
   return records;
 }
@@ -30,7 +38,7 @@ TEST(Journal, SyncedRecords_SurviveAnyCrashInOrder) {
     size_t promised = 0;
     for (int life = 0; life < 4; ++life) {
       Records found;
-      auto journal = Journal::Open(&files, "journal", &found);
+      auto journal = OpenJournal(&files, "journal", &found);
       ASSERT_TRUE(journal.ok());
       // All that was promised, then perhaps more of what was appended, never anything else.
       ASSERT_GE(found.size(), promised) << "seed " << seed;
@@ -53,7 +61,7 @@ TEST(Journal, SyncedRecords_SurviveAnyCrashInOrder) {
 TEST(Journal, FullDisk_LosesNothingAndGoesOnOnceThereIsRoom) {
   CrashFiles files;
   Records records;
-  auto journal = *Journal::Open(&files, "journal", &records);
+  auto journal = *OpenJournal(&files, "journal", &records);
   ASSERT_TRUE(journal->Append("first", true).ok());
   files.disk_bytes = 30;
   for (int attempt = 0; attempt < 3; ++attempt) {
@@ -67,7 +75,7 @@ TEST(Journal, FullDisk_LosesNothingAndGoesOnOnceThereIsRoom) {
 TEST(Journal, FailedSync_PromisesNothingMore) {
   CrashFiles files;
   Records records;
-  auto journal = *Journal::Open(&files, "journal", &records);
+  auto journal = *OpenJournal(&files, "journal", &records);
   files.fail_sync_in = 1;
   EXPECT_TRUE(journal->Append("first", true).ok());
   EXPECT_FALSE(journal->Append("second", true).ok());
@@ -79,7 +87,7 @@ TEST(Journal, FailedSync_PromisesNothingMore) {
 TEST(Journal, DamagedRecord_EndsTheJournalThere) {
   CrashFiles files;
   Records records;
-  auto journal = *Journal::Open(&files, "journal", &records);
+  auto journal = *OpenJournal(&files, "journal", &records);
   for (const char* record : {"one", "two", "three"}) ASSERT_TRUE(journal->Append(record, true).ok());
   const std::vector<std::byte> whole = *files.bytes_of("journal");
   for (size_t at = 0; at < whole.size(); ++at) {
@@ -95,7 +103,7 @@ TEST(Journal, EmptyAndLargeRecords_AreKept) {
   CrashFiles files;
   Records records;
   const Records written = {"", std::string(1 << 20, 'z'), ""};
-  auto journal = *Journal::Open(&files, "journal", &records);
+  auto journal = *OpenJournal(&files, "journal", &records);
   for (const std::string& record : written) ASSERT_TRUE(journal->Append(record, false).ok());
   EXPECT_EQ(ReadBack(&files, "journal"), written);
 }
@@ -112,14 +120,14 @@ TEST_F(PosixFilesTest, JournalOnDisk_IsReadBackAndCutWhereItIsTorn) {
   const std::string path = folder_ + "/a/b/journal";
   {
     Records records;
-    auto journal = Journal::Open(files_, path, &records);
+    auto journal = OpenJournal(files_, path, &records);
     ASSERT_TRUE(journal.ok()) << journal.status();
     for (const char* record : {"one", "two"}) ASSERT_TRUE((*journal)->Append(record, true).ok());
   }
   ASSERT_EQ(truncate(path.c_str(), 20), 0);
   EXPECT_EQ(ReadBack(files_, path), Records{"one"});
   Records records;
-  auto journal = Journal::Open(files_, path, &records);
+  auto journal = OpenJournal(files_, path, &records);
   ASSERT_TRUE((*journal)->Append("three", true).ok());
   EXPECT_EQ(ReadBack(files_, path), (Records{"one", "three"}));
 }
@@ -140,6 +148,7 @@ TEST_F(PosixFilesTest, WholeFile_IsReplacedOrLeftAlone) {
   EXPECT_EQ(*files_->List(folder_ + "/a"), (Records{"b", "file"})) << "a temporary file was left";
   EXPECT_TRUE(files_->Rename(path, path + "2").ok());
   EXPECT_EQ(files_->Read(path).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_FALSE(files_->MakeFolder(folder_ + "/" + std::string(300, 'x')).ok()) << "an error, and nothing is thrown";
   EXPECT_TRUE(files_->Remove(folder_ + "/a").ok());
   EXPECT_TRUE(files_->List(folder_ + "/a")->empty());
 }

@@ -24,12 +24,13 @@ Tokens Join(Tokens a, const Tokens& b) {
 
 class PrefixCacheTest : public EngineTest {
  protected:
-  void MakeEngine(int64_t slots, int64_t rows) {
+  void MakeEngine(int64_t slots, int64_t rows, bool is_batch_invariant = true) {
     EngineOptions options;
     options.max_num_seqs = slots;
     options.max_num_batched_tokens = rows;
     FakeModelOptions model;
     model.may_be_taken_back = true;
+    model.is_batch_invariant = is_batch_invariant;
     EngineTest::MakeEngine(model, options);
   }
   void MakeCache(int64_t memory_bytes = 64 << 20, std::string salt = "") {
@@ -73,6 +74,17 @@ TEST_F(PrefixCacheTest, ExactRepeatOfAPrompt_NeedsNoStepForItsFirstToken) {
   EXPECT_EQ(second.report.tier, Tier::kHost);
   EXPECT_EQ(second.report.Explanation(), "restored 100 of 100 tokens from host memory");
   EXPECT_EQ(second.read.outputs[0].tokens, first.read.outputs[0].tokens);
+}
+
+TEST_F(PrefixCacheTest, ModelThatIsNotBatchInvariant_IsSaidToContinue) {
+  MakeEngine(2, 16, /*is_batch_invariant=*/false);
+  MakeCache();
+  const Tokens prompt = MakePrompt(100);
+  EXPECT_EQ(Serve(prompt, {}, 1).report.exactness, Exactness::kExact);
+  const Served second = Serve(prompt, {}, 1);
+  EXPECT_EQ(second.report.exactness, Exactness::kContinued);
+  EXPECT_NE(second.report.Explanation().find("continued: "), std::string::npos);
+  EXPECT_NE(second.report.Explanation().find("--deterministic"), std::string::npos);
 }
 
 TEST_F(PrefixCacheTest, SharedBeginning_IsComputedOnceWhereItIsKnownToBranch) {

@@ -3,11 +3,8 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cmath>
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <functional>
@@ -20,146 +17,12 @@
 #include "kernels/power_retention/canonical.h"
 #include "models/model.h"
 #include "tests/engine/engine_fixture.h"
+#include "tests/engine/snapshot_file_fixture.h"
 
 namespace statehouse::testing {
 namespace {
 
 using ::testing::HasSubstr;
-
-constexpr int32_t kVocab = 300;
-using File = std::vector<std::byte>;
-const SnapshotFileOptions kAllOptions[] = {
-    {}, {.zstd_level = 3}, {.encoding = StateEncoding::kBf16}, {.encoding = StateEncoding::kInt8, .zstd_level = 3}};
-
-class SnapshotFileTest : public ::testing::Test {
- protected:
-  // Chunks of 16 and a switch-over that short prompts reach.
-  void Load(const char* golden, int64_t switch_over) {
-    engine_.reset();
-    LoadOptions load;
-    load.chunk = 16;
-    load.switch_over = switch_over;
-    auto model = LoadModel(std::string(STATEHOUSE_SOURCE_DIR "/tests/golden/models/") + golden, load, &pool_);
-    ASSERT_TRUE(model.ok()) << model.status();
-    model_ = *std::move(model);
-    auto engine = Engine::Create(model_.get(), nullptr, {.max_num_seqs = 2, .max_num_batched_tokens = 64});
-    ASSERT_TRUE(engine.ok()) << engine.status();
-    engine_ = *std::move(engine);
-  }
-  SlotShape shape() const { return {model_->retention(), model_->config().num_layers}; }
-  Fingerprint fingerprint() const { return Fingerprint::Of(*model_, 7); }
-
-  ReadStream Run(std::unique_ptr<Request> request) {
-    request->num_logprobs = 2;
-    auto stream = engine_->Submit(std::move(request));
-    EXPECT_TRUE(stream.ok()) << stream.status();
-    ReadStream read;
-    while (stream.ok() && !read.done && engine_->RunStep()) Drain(stream->get(), &read);
-    return read;
-  }
-  std::shared_ptr<const Snapshot> SnapshotAt(const std::vector<int32_t>& prompt, int64_t position) {
-    auto request = MakeRequest(prompt, 1);
-    auto draft = *SnapshotDraft::Reserve(shape(), model_->config().vocab_size);
-    request->snapshots = {{position, draft}};
-    Run(std::move(request));
-    EXPECT_TRUE(draft->filled());
-    return draft->Seal(prompt);
-  }
-  File Written(const Snapshot& snapshot, const SnapshotFileOptions& options = {}) {
-    File file;
-    const ByteSink sink = [&file](std::span<const std::byte> bytes) {
-      file.insert(file.end(), bytes.begin(), bytes.end());
-      return absl::OkStatus();
-    };
-    const absl::Status status = WriteSnapshot(snapshot, fingerprint(), sink, options);
-    EXPECT_TRUE(status.ok()) << status;
-    return file;
-  }
-  absl::StatusOr<LoadedSnapshot> Read(const File& file, bool allow_other_numeric = false) {
-    return ReadSnapshot(file, "test.snapshot", fingerprint(), shape(), allow_other_numeric);
-  }
-  // Each head's canonical floats, layer after layer.
-  std::vector<float> Canonical(const Snapshot& snapshot) {
-    std::vector<float> all;
-    const kernels::RetentionLayout& layout = model_->retention();
-    for (int64_t region = 0; region < shape().num_regions(); ++region) {
-      const float* const from = snapshot.regions() + region * snapshot.point().used_floats;
-      const kernels::HeadExtent extent = kernels::ExtentOf(layout, from, snapshot.position());
-      const size_t begin = all.size();
-      all.resize(begin + static_cast<size_t>(kernels::CanonicalFloats(layout, extent)));
-      kernels::ExportHead(layout, from, extent, all.data() + begin);
-    }
-    return all;
-  }
-  static nlohmann::ordered_json FooterOf(const File& file) {
-    uint64_t size = 0;
-    std::memcpy(&size, file.data() + file.size() - 24, sizeof(size));
-    const char* const end = reinterpret_cast<const char*>(file.data()) + file.size() - 24;
-    return nlohmann::ordered_json::parse(end - size, end);
-  }
-  // The file with another footer, whose size and checksum fit.
-  static File WithFooter(const File& file, const nlohmann::ordered_json& footer) {
-    uint64_t size = 0;
-    std::memcpy(&size, file.data() + file.size() - 24, sizeof(size));
-    File changed(file.begin(), file.end() - 24 - static_cast<ptrdiff_t>(size));
-    const std::string text = footer.dump();
-    const uint64_t numbers[2] = {text.size(), snapshot_format::Checksum(std::as_bytes(std::span(text)))};
-    const auto append = [&changed](std::span<const std::byte> bytes) {
-      changed.insert(changed.end(), bytes.begin(), bytes.end());
-    };
-    append(std::as_bytes(std::span(text)));
-    append(std::as_bytes(std::span(numbers)));
-    append(std::as_bytes(std::span(snapshot_format::kEndMagic)));
-    return changed;
-  }
-
-  void ExpectPythonReads(const SnapshotFileOptions& options) {
-    const auto snapshot = SnapshotAt(MakePrompt(70, 3, kVocab), 70);
-    const File file = Written(*snapshot, options);
-    const std::string path = absl::StrCat(::testing::TempDir(), "python.", getpid(), ".snapshot");
-    std::ofstream(path, std::ios::binary)
-        .write(reinterpret_cast<const char*>(file.data()), static_cast<int64_t>(file.size()));
-    const std::string command =
-        absl::StrCat("/usr/bin/python3 " STATEHOUSE_SOURCE_DIR "/clients/python/snapshot.py ", path);
-    FILE* const pipe = popen(command.c_str(), "r");
-    ASSERT_NE(pipe, nullptr);
-    std::string output;
-    for (char line[1024]; std::fgets(line, sizeof line, pipe) != nullptr;) output += line;
-    EXPECT_EQ(pclose(pipe), 0);
-    std::remove(path.c_str());
-    EXPECT_THAT(output, HasSubstr("position 70, 2 layers, made on cpu"));
-    const kernels::RetentionLayout& layout = model_->retention();
-    const kernels::HeadExtent extent = kernels::ExtentOf(layout, snapshot->regions(), 70);
-    const int64_t d = layout.shape().head_dim;
-    EXPECT_THAT(output, HasSubstr(absl::StrCat("'S': ([", layout.expanded(), ", ", d, "], ")));
-    EXPECT_THAT(output, HasSubstr(absl::StrCat("'K': ([", extent.num_rows, ", ", d, "], ")));
-    EXPECT_THAT(output, HasSubstr(absl::StrCat("'L': ([", extent.num_rows, "], ")));
-    EXPECT_THAT(output, HasSubstr(absl::StrCat("state as ", StateEncodingName(options.encoding))));
-    // It prints the sum of magnitudes of each array: that of the first head's keys.
-    const auto loaded = Read(file, true);
-    ASSERT_TRUE(loaded.ok());
-    const std::vector<float> canonical = Canonical(*loaded->snapshot);
-    const int64_t keys_from = extent.folded > 0 ? layout.expanded() * (d + 1) : 0;
-    double sum = 0;
-    for (int64_t idx = 0; idx < extent.num_rows * d; ++idx)
-      sum += std::abs(canonical[static_cast<size_t>(keys_from + idx)]);
-    const size_t at = output.find("'K': (");
-    ASSERT_NE(at, std::string::npos);
-    const double printed = std::strtod(output.c_str() + output.find("], ", at) + 3, nullptr);
-    EXPECT_NEAR(printed, sum, 1e-4 * sum);
-  }
-
-  kernels::ThreadPool pool_{2};
-  std::unique_ptr<Model> model_;
-  std::unique_ptr<Engine> engine_;
-};
-
-bool SameBits(const ReadStream& a, const ReadStream& b) {
-  const ReadOutput& left = a.outputs.at(0);
-  const ReadOutput& right = b.outputs.at(0);
-  return left.tokens == right.tokens && left.logprobs.size() == right.logprobs.size() &&
-         std::memcmp(left.logprobs.data(), right.logprobs.data(), left.logprobs.size() * sizeof(float)) == 0;
-}
 
 TEST_F(SnapshotFileTest, OutAndInAtAnyPosition_GoesOnWithTheSameBits) {
   for (const char* golden : {"powercoder-tiny", "brumby-tiny"}) {
@@ -402,13 +265,6 @@ TEST_F(SnapshotFileTest, AnotherNumericMode_GoesOnOnlyWhereAllowedAndSaysSo) {
   ASSERT_TRUE(loaded.ok()) << loaded.status();
   EXPECT_EQ(loaded->exactness, Exactness::kContinued);
   EXPECT_THAT(loaded->numeric_difference, HasSubstr("device cpu, here cuda sm_90"));
-}
-
-TEST_F(SnapshotFileTest, PythonReader_FindsEveryArray) {
-  if (std::system("/usr/bin/python3 -c 'import numpy' 2>/dev/null") != 0)
-    GTEST_SKIP() << "no NumPy for /usr/bin/python3";
-  Load("powercoder-tiny", 48);
-  for (const SnapshotFileOptions& options : kAllOptions) ExpectPythonReads(options);
 }
 
 TEST_F(SnapshotFileTest, SinkThatFails_EndsTheWrite) {

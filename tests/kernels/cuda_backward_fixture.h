@@ -79,6 +79,7 @@ inline RetentionDoubles SequenceDoubles(const BackwardProblem& problem, int64_t 
           .heads_q = shape.heads_q,
           .heads_kv = shape.heads_kv,
           .head_dim = shape.head_dim,
+          .degree = shape.degree,
           .scale = shape.scale == 0 ? 1 / std::sqrt(static_cast<double>(shape.head_dim)) : shape.scale,
           .Q = doubles(part.Q),
           .K = doubles(part.K),
@@ -99,7 +100,8 @@ inline RetentionDoubleOutputs PairsForward(const RetentionDoubles& in) {
     for (int64_t j = t; j >= 0; --j) {
       double score = 0;
       for (int i = 0; i < d; ++i) score += in.Q[row * d + i] * in.K[(j * in.heads_kv + kv) * d + i];
-      const double weight = in.scale * score * in.scale * score * std::exp(decay);
+      const double squared = in.scale * score * in.scale * score;
+      const double weight = (in.degree == 2 ? squared : squared * squared) * std::exp(decay);
       for (int i = 0; i < d; ++i) out.y[row * d + i] += weight * in.V[(j * in.heads_kv + kv) * d + i];
       out.denominator[row] += weight;
       if (!in.log_G.empty()) decay += in.log_G[j * in.heads_kv + kv];
@@ -142,7 +144,7 @@ inline RetentionGradients Plain(const BackwardProblem& problem, const std::vecto
     const std::vector<double> dY = part(problem.dY, d), dS = state(problem.dS), dz = state(problem.dz);
     PlainOptions options = {.chunk = chunk};
     if (is_exact) {
-      options.chunk = std::max<int64_t>(1, in.t);
+      options.chunk = std::clamp<int64_t>(in.t, 1, in.degree == 2 ? 1024 : in.t);
       const RetentionDoubleOutputs exact = PairsForward(in);
       Append(PlainBackward<double>(in, exact.y, exact.denominator, dY, dS, dz, options).gradients(), out);
       if (forward == nullptr) continue;
@@ -173,6 +175,7 @@ inline BackwardRun RunBackward(const BackwardCase& it, int64_t chunk, RetentionP
   const absl::StatusOr<CudaRetentionPlan> plan = CudaRetentionPlan::Make({.heads_q = shape.heads_q,
                                                                           .heads_kv = shape.heads_kv,
                                                                           .head_dim = shape.head_dim,
+                                                                          .degree = shape.degree,
                                                                           .scale = shape.scale,
                                                                           .chunk = chunk,
                                                                           .dtype = it.dtype},

@@ -217,4 +217,12 @@ inline std::vector<float> PlainImplementation(const RetentionProblem& problem, s
   return out;
 }
 
+// False if this build lacks the kernels of a slot's type and head size; it may not lack those of bf16, 64 and 128.
+inline bool IsBuilt(const absl::Status& status, RetentionDtype dtype, int head_dim) {
+  if (status.ok()) return true;
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented) << status;
+  EXPECT_FALSE(dtype == RetentionDtype::kBf16 && head_dim >= 64) << "every build has this kernel: " << status;
+  return false;
+}
+
 }  // namespace statehouse::kernels

@@ -1,16 +1,15 @@
 // Folding the tails of slots, copying and clearing slots on the GPU. Skips where there is no GPU.
-#include "kernels/power_retention/cuda/slot_memory.h"
+#include "kernels/power_retention/cuda/decode_slots.h"
 #include "kernels/power_retention/cuda/tail_fold.h"
 #include "tests/kernels/cuda_retention_fixture.h"
+#include "tests/support/gpu.h"
 
 namespace statehouse::kernels {
 namespace {
 
 class CudaSlotOps : public ::testing::Test {
  protected:
-  void SetUp() override {
-    if (CountDevices() == 0) GTEST_SKIP() << "no GPU: the kernels were compiled, not run";
-  }
+  void SetUp() override { testing::HasGpu(); }
 };
 
 RetentionDtype StateElement(const RetentionSlotLayout& layout) {
@@ -82,6 +81,12 @@ class FoldedSlot {
     EXPECT_TRUE(memory_.Download(bytes.data(), bytes.size(), layout_.state()).ok());
     return Decode(bytes, StateElement(layout_));
   }
+  // What a bf16 state leaves beside it; empty for float32.
+  std::vector<char> DeviceRests() const {
+    std::vector<char> bytes(shape_.state_dtype == RetentionStateDtype::kBf16 ? S_.size() : 0);
+    EXPECT_TRUE(memory_.Download(bytes.data(), bytes.size(), layout_.rests()).ok());
+    return bytes;
+  }
   std::vector<float> DeviceZ() const {
     std::vector<float> z(z_.size());
     EXPECT_TRUE(memory_.Download(z.data(), z.size() * 4, layout_.normalizer()).ok());
@@ -115,10 +120,7 @@ TEST_F(CudaSlotOps, ChunksFoldedInPlace_AgreeWithTheDefinition) {
                                                          .tail_rows = 200,
                                                          .dtype = dtype,
                                                          .state_dtype = state_dtype});
-          if (!layout.ok()) {
-            EXPECT_EQ(layout.status().code(), absl::StatusCode::kUnimplemented) << layout.status();
-            continue;
-          }
+          if (!IsBuilt(layout.status(), dtype, d)) continue;
           FoldedSlot slot(*layout, rng, rows == 64 ? -3.0f : -0.02f);
           for (int chunk = 0; chunk < 3; ++chunk) {  // the third wraps around the ring's end
             slot.FoldOnDevice(chunk * rows + 100, rows);
@@ -140,7 +142,7 @@ TEST_F(CudaSlotOps, ChunksFoldedInPlace_AgreeWithTheDefinition) {
 
 // A bf16 state that is rounded to nearest stops growing: 97 % off after a million tokens. Rounded up or down at random
 // it stays right on average, and each number wanders by the rounding of the folds that it still remembers.
-TEST_F(CudaSlotOps, Bf16StateOverAMillionTokens_KeepsItsMean) {
+TEST_F(CudaSlotOps, StateOverAMillionTokens_IsHardlyWorseThanOverFourThousand) {
   std::mt19937 rng = SeededRng(std::random_device{}());
   constexpr int64_t kChunk = 128, kFolds = (int64_t{1} << 20) / kChunk;
   for (const RetentionStateDtype state_dtype : {RetentionStateDtype::kFloat32, RetentionStateDtype::kBf16}) {
@@ -156,7 +158,7 @@ TEST_F(CudaSlotOps, Bf16StateOverAMillionTokens_KeepsItsMean) {
       added[chunk] = slot.S();
     }
     std::vector<double> S(added[0].size());
-    double error = 0, mean = 0;
+    double early_error = 0, error = 0, mean = 0;
     for (int64_t fold = 0; fold < kFolds; ++fold) {
       slot.FoldOnDevice(fold * kChunk, kChunk, 7);
       const double decay = slot.Decay(0, fold * kChunk, kChunk);
@@ -165,13 +167,14 @@ TEST_F(CudaSlotOps, Bf16StateOverAMillionTokens_KeepsItsMean) {
       const std::vector<float> got = slot.DeviceS();
       double dot = 0, square = 0;
       for (size_t i = 0; i < S.size(); ++i) dot += got[i] * S[i], square += S[i] * S[i];
-      error = RelativeError(got, S), mean = dot / square - 1;
+      early_error = error, error = RelativeError(got, S), mean = dot / square - 1;
       std::printf("  state %s after %lld tokens: error %.2e, in the mean %.1e\n",
                   state_dtype == RetentionStateDtype::kFloat32 ? "float32" : "bf16",
                   static_cast<long long>((fold + 1) * kChunk), error, mean);
     }
-    EXPECT_LE(error, state_dtype == RetentionStateDtype::kFloat32 ? 1e-3 : 8e-2);
-    EXPECT_LE(std::abs(mean), state_dtype == RetentionStateDtype::kFloat32 ? 1e-4 : 1e-2);
+    EXPECT_LE(error, 2 * early_error);
+    EXPECT_LE(error, state_dtype == RetentionStateDtype::kFloat32 ? 1e-3 : 4e-3);
+    EXPECT_LE(std::abs(mean), 1e-4);
   }
 }
 
@@ -183,8 +186,9 @@ TEST_F(CudaSlotOps, SameFoldInAnotherSlot_SameBits) {
   FoldedSlot a(*layout, rng, -0.01f), b(*layout, same, -0.01f);
   for (int chunk = 0; chunk < 4; ++chunk) a.FoldOnDevice(chunk * 128, 128, 3), b.FoldOnDevice(chunk * 128, 128, 3);
   EXPECT_TRUE(SameBits(a.DeviceS(), b.DeviceS()));
+  EXPECT_EQ(a.DeviceRests(), b.DeviceRests());
   b.FoldOnDevice(4 * 128, 128, 3), a.FoldOnDevice(4 * 128, 128, 4);
-  EXPECT_FALSE(SameBits(a.DeviceS(), b.DeviceS())) << "the seed changes nothing";
+  EXPECT_NE(a.DeviceRests(), b.DeviceRests()) << "the seed changes nothing";
 }
 
 // Bytes of a slot that a fork copies, by the layout's own offsets.
@@ -197,6 +201,7 @@ std::vector<bool> HeldBytes(const RetentionSlotLayout& layout, int64_t state_end
   if (state_end > 0) {
     mark(layout.state(), shape.heads_kv * P * shape.head_dim * ElementBytes(StateElement(layout)));
     mark(layout.normalizer(), shape.heads_kv * P * 4);
+    if (shape.state_dtype == RetentionStateDtype::kBf16) mark(layout.rests(), shape.heads_kv * P * shape.head_dim);
   }
   for (int h = 0; h < shape.heads_kv; ++h) {
     for (int64_t t = state_end; t < position; ++t) {

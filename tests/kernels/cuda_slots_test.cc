@@ -1,14 +1,16 @@
 // Retention on slots on the GPU, beside the CPU's on the same layout; and, in deterministic mode, its bits.
 #include <algorithm>
+#include <bit>
 #include <vector>
 
 #include "kernels/power_retention/cuda/slot_retention.h"
 #include "tests/kernels/retention_fixture.h"
+#include "tests/support/gpu.h"
 
 namespace statehouse::kernels {
 namespace {
 
-constexpr int64_t kMaxRows = 700;
+constexpr int64_t kMaxRows = 1100;
 
 // Shapes of both forms, group sizes that fill and do not fill a tile, chunks that are and are not multiples of 32.
 constexpr RetentionShape kGpuShapes[] = {
@@ -29,12 +31,14 @@ constexpr RetentionShape kGpuShapes[] = {
 // Sequences on the GPU that read rows of one problem each, in steps.
 class GpuSequences {
  public:
-  GpuSequences(const RetentionShape& shape, SlotRetentionMode mode, int count)
-      : layout_(*RetentionLayout::Make(shape)),
+  GpuSequences(const RetentionShape& shape, SlotRetentionMode mode, int count, bool y_is_bf16 = false)
+      : y_is_bf16_(y_is_bf16),
+        layout_(*RetentionLayout::Make(shape)),
         retention_(*SlotRetention::Make(layout_, mode)),
         stream_(*Stream::Make()),
         positions_(count) {
     EXPECT_TRUE(plan_.Reserve(layout_, kMaxRows, mode, 132).ok());
+    EXPECT_TRUE(retention_.Reserve(kMaxRows).ok());
     EXPECT_TRUE(slots_.Allocate(count * layout_.layer_floats() * 4).ok());
     EXPECT_EQ(cudaMemset(slots_.as<void>(), 0, slots_.bytes()), cudaSuccess);
     const int64_t stride = Stride();
@@ -84,6 +88,7 @@ class GpuSequences {
                                                 .log_g = base + q_width + 2 * kv_width,
                                                 .row_stride = Stride(),
                                                 .y = y_.as<void>(),
+                                                .y_is_bf16 = y_is_bf16_,
                                                 .segments = segments_.as<SlotSegment>(),
                                                 .tiles = tiles_.as<SlotTile>(),
                                                 .folds = folds_.as<int32_t>()},
@@ -92,7 +97,14 @@ class GpuSequences {
     ASSERT_TRUE(stream_.Synchronize().ok());
     for (size_t i = 0, at = 0; i < rows.size(); ++i) {
       if (rows[i] == 0) continue;
-      ASSERT_TRUE(y_.Download(&(*Y)[i][positions_[i] * q_width], rows[i] * q_width * 4, at * 4).ok());
+      float* const to = &(*Y)[i][positions_[i] * q_width];
+      if (y_is_bf16_) {
+        std::vector<uint16_t> y(rows[i] * q_width);
+        ASSERT_TRUE(y_.Download(y.data(), y.size() * 2, at * 2).ok());
+        for (size_t j = 0; j < y.size(); ++j) to[j] = std::bit_cast<float>(uint32_t{y[j]} << 16);
+      } else {
+        ASSERT_TRUE(y_.Download(to, rows[i] * q_width * 4, at * 4).ok());
+      }
       at += rows[i] * q_width;
       positions_[i] += rows[i];
     }
@@ -130,6 +142,7 @@ class GpuSequences {
   }
   float* Slot(size_t i) { return slots_.as<float>() + i * layout_.layer_floats(); }
 
+  const bool y_is_bf16_;
   const RetentionLayout layout_;
   SlotRetention retention_;
   Stream stream_;
@@ -165,9 +178,7 @@ double RelativeError(const std::vector<float>& out, const std::vector<Want>& wan
 
 class CudaSlots : public ::testing::Test {
  protected:
-  void SetUp() override {
-    if (CountDevices() == 0) GTEST_SKIP() << "no GPU: the kernels were compiled, not run";
-  }
+  void SetUp() override { testing::HasGpu(); }
   ThreadPool pool_{4};
 };
 
@@ -192,6 +203,42 @@ TEST_F(CudaSlots, EveryFormAndCut_AgreesWithTheDefinition) {
   }
 }
 
+// Long pieces go through the forward pass of whole sequences, short ones and single rows through waves; each goes on
+// from what the other left in the slot.
+TEST_F(CudaSlots, LongPieces_LeaveWhatShortOnesGoOnFrom) {
+  std::mt19937 rng = SeededRng(std::random_device{}());
+  constexpr RetentionShape kShapes[] = {
+      {.heads_q = 6, .heads_kv = 2, .head_dim = 128, .chunk = 128, .switch_over = 256},
+      {.heads_q = 4, .heads_kv = 1, .head_dim = 64, .chunk = 64, .switch_over = 0},
+      {.heads_q = 4, .heads_kv = 2, .head_dim = 64, .chunk = 64, .switch_over = 1024},
+      {.heads_q = 4, .heads_kv = 2, .head_dim = 64, .chunk = 64, .switch_over = 2240},
+  };
+  for (const RetentionShape& shape : kShapes) {
+    const std::vector<RetentionProblem> problems = {RandomProblem(rng, shape, 3300)};
+    const std::vector<double> want = QuadraticReference(problems[0]);
+    const int64_t q_width = int64_t{shape.heads_q} * shape.head_dim;
+    // The first piece may end at the switch-over. Then: past a chunk's begin, at one, just before one.
+    for (const int64_t second : {int64_t{600}, 8 * shape.chunk + 512, 10 * shape.chunk - 1}) {
+      GpuSequences sequences(shape, SlotRetentionMode::kFastBf16, 1, true);
+      std::vector<std::vector<float>> Y = {std::vector<float>(problems[0].Q.size())};
+      for (const int64_t piece : {int64_t{1024}, second, int64_t{70}, int64_t{1}, int64_t{1}, int64_t{513}}) {
+        int64_t left = piece;
+        while (left > 0) {
+          const int64_t rows = sequences.Prepare(0, std::min(left, kMaxRows));
+          sequences.Step(problems, {rows}, &Y);
+          ASSERT_FALSE(::testing::Test::HasFatalFailure());
+          left -= rows;
+        }
+        const int64_t done = sequences.position(0) * q_width, from = std::max<int64_t>(0, done - piece * q_width);
+        const double error = RelativeError(std::vector<float>(Y[0].begin() + from, Y[0].begin() + done),
+                                           std::vector<double>(want.begin() + from, want.begin() + done));
+        EXPECT_LE(error, 1e-2) << "d " << shape.head_dim << ", switch-over " << shape.switch_over << ", second piece "
+                               << second << ", piece of " << piece << " up to " << sequences.position(0);
+      }
+    }
+  }
+}
+
 TEST_F(CudaSlots, DeterministicMode_HasTheSameBitsForEveryCutAndCompany) {
   std::mt19937 rng = SeededRng(std::random_device{}());
   for (const RetentionShape& shape : kGpuShapes) {
@@ -207,7 +254,7 @@ TEST_F(CudaSlots, DeterministicMode_HasTheSameBitsForEveryCutAndCompany) {
     GpuSequences mixed(shape, SlotRetentionMode::kDeterministic, 3);
     std::vector<std::vector<float>> Y(3);
     for (int i = 0; i < 3; ++i) Y[i].resize(problems[i].Q.size());
-    while (mixed.position(1) < problems[1].t) {
+    while (mixed.position(1) < problems[1].t && !HasFatalFailure()) {
       std::vector<int64_t> rows(3);
       for (int i = 0; i < 3; ++i) {
         const int64_t left = problems[i].t - mixed.position(i);

@@ -1,6 +1,7 @@
 // The gradients of power retention as a plain program computes them, in the form that the GPU's kernels use: pairs of
 // rows within chunks, states across them. In double and without rounding it is exact; with float, and what matrix
-// products take rounded to 16 bits, it is the yardstick of a kernel's error. One sequence; degree 2.
+// products take rounded to 16 bits, it is the yardstick of a kernel's error. One sequence; degree 2, or degree 4 in one
+// chunk and without states.
 #pragma once
 
 #include <algorithm>
@@ -154,9 +155,10 @@ class PlainBackward {
   int64_t KeyRow(const Rows& rows, int64_t c) const { return (rows.first + c) * in_.heads_kv + kv_; }
   int64_t QueryRow(const Rows& rows, int64_t c, int head) const { return (rows.first + c) * in_.heads_q + head; }
   int group() const { return in_.heads_q / in_.heads_kv; }
-  // σ² / den and dY·y of a query's row.
+  // σ^p / den and dY·y of a query's row.
   Real Factor(int64_t row) const {
-    return denominator_[row] > 0 ? static_cast<Real>(in_.scale * in_.scale / denominator_[row]) : 0;
+    const double scale = std::pow(in_.scale, in_.degree);
+    return denominator_[row] > 0 ? static_cast<Real>(scale / denominator_[row]) : 0;
   }
   Real Delta(int64_t row) const { return Dot(Row(dY_, row), Row(y_, row), d_); }
 
@@ -216,11 +218,12 @@ class PlainBackward {
     for (int64_t j = 0; j <= t; ++j) {
       const Real *k = Row(K_, KeyRow(rows, j)), *v = Row(V_, KeyRow(rows, j));
       const Real a = factor * std::exp(rows.L[t] - rows.L[j]), s = Dot(q, k, d_);
-      const Real dW = Dot(dY, v, d_) - delta, moved = a * s * s * dW;
-      const Real ds = Round(2 * a * s * dW);
+      const Real lower = a * (in_.degree == 2 ? s : s * s * s);  // s^(p-1) of the weight's s^p
+      const Real dW = Dot(dY, v, d_) - delta, moved = lower * s * dW;
+      const Real ds = Round(in_.degree * lower * dW);
       Add(ds, k, d_, dq.data());
       Add(ds, q, d_, dK[j].data());
-      Add(Round(a * s * s), dY, d_, dV[j].data());
+      Add(Round(lower * s), dY, d_, dV[j].data());
       entering[t] += moved;
       entering[j] -= moved;
     }

@@ -1,10 +1,9 @@
 // The reference of the gradients against central differences of the forward pass, and against the golden cases.
 #include <algorithm>
-#include <cstdlib>
-#include <cstring>
+#include <cstdio>
 
 #include "kernels/power_retention/backward_ref.h"
-#include "models/safetensors.h"
+#include "tests/kernels/golden_op.h"
 #include "tests/kernels/kernel_test_support.h"
 #include "tests/kernels/retention_backward_plain.h"
 #include "tests/support/golden.h"
@@ -167,34 +166,25 @@ TEST(RetentionBackwardRef, GoldenCases_Agree) {
   ASSERT_TRUE(cases.ok()) << cases.status();
   for (const auto& path : *cases) {
     SCOPED_TRACE(path.string());
-    const absl::StatusOr<Safetensors> file = Safetensors::Open(path);
-    ASSERT_TRUE(file.ok()) << file.status();
-    const auto number = [&](const char* name) { return std::strtod(file->metadata().at(name).c_str(), nullptr); };
-    const int64_t t = static_cast<int64_t>(number("t"));
-    if (number("deg") != 2 && number("head_dim") > 16) continue;  // D is 52 360: minutes in plain loops
-    const auto batch_entry = [&](const char* name, int64_t b) {
-      const auto found = file->tensors().find(name);
-      if (found == file->tensors().end()) return std::vector<float>();
-      const int64_t size = found->second.num_bytes / 4 / static_cast<int64_t>(number("b"));
-      std::vector<float> out(size);
-      std::memcpy(out.data(), found->second.data + b * size * 4, size * 4);
-      return out;
-    };
-    const auto doubles = [&](const char* name, int64_t b) {
-      const std::vector<float> values = batch_entry(name, b);
+    const absl::StatusOr<GoldenOp> golden = GoldenOp::Open(path);
+    ASSERT_TRUE(golden.ok()) << golden.status();
+    const RetentionShape shape = golden->shape();
+    if (shape.degree != 2 && shape.head_dim > 16) continue;  // D is 52 360: minutes in plain loops
+    const auto doubles = [&](const char* name, int64_t entry) {
+      const std::vector<float> values = golden->Floats(name, entry);
       return std::vector<double>(values.begin(), values.end());
     };
-    for (int64_t b = 0; b < static_cast<int64_t>(number("b")); ++b) {
-      RetentionDoubles in = {.t = t,
-                             .heads_q = static_cast<int>(number("heads_q")),
-                             .heads_kv = static_cast<int>(number("heads_kv")),
-                             .head_dim = static_cast<int>(number("head_dim")),
-                             .degree = static_cast<int>(number("deg")),
-                             .scale = number("scale")};
+    for (int64_t b = 0; b < golden->batch(); ++b) {
+      RetentionDoubles in = {.t = golden->t(),
+                             .heads_q = shape.heads_q,
+                             .heads_kv = shape.heads_kv,
+                             .head_dim = shape.head_dim,
+                             .degree = shape.degree,
+                             .scale = golden->Number("scale")};
       in.Q = doubles("Q", b), in.K = doubles("K", b), in.V = doubles("V", b), in.log_G = doubles("log_G", b);
       const RetentionGradients got = PowerRetentionBackwardRef(in, doubles("dY", b), {}, {});
       const auto expect = [&](const char* name, const std::vector<double>& gradient) {
-        const std::vector<float> want = batch_entry(name, b);
+        const std::vector<float> want = golden->Floats(name, b);
         if (want.empty()) return;  // no gates
         const double error = RelativeError(want, gradient);
         std::printf("  %-28s %-6s relative error %.2e\n", path.filename().c_str(), name, error);

@@ -1,14 +1,18 @@
 // The golden models on a GPU, and what must hold of every model there: bits in deterministic mode, slots that move
 // between devices, one identity.
 #include <cmath>
+#include <cstring>
 #include <filesystem>
+#include <limits>
 #include <map>
 #include <string>
 #include <vector>
 
 #include "kernels/cuda/device.h"
+#include "tests/models/checkpoint_builder.h"
 #include "tests/models/golden_cases.h"
 #include "tests/support/golden.h"
+#include "tests/support/gpu.h"
 
 namespace statehouse {
 namespace {
@@ -37,7 +41,7 @@ double Distance(const std::vector<float>& out, const std::vector<float>& want) {
 class CudaModels : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (kernels::CountDevices() == 0) GTEST_SKIP() << "no GPU: nothing was run";
+    if (!testing::HasGpu()) return;
     auto dirs = FindGoldenCases(GoldenKind::kModel);
     ASSERT_TRUE(dirs.ok()) << dirs.status();
     for (const auto& dir : *dirs) {
@@ -46,6 +50,7 @@ class CudaModels : public ::testing::Test {
       // Degree 4 has kernels for the tail alone, which these cases do not ask for.
       if (config->model.degree == 2) models_[dir] = ReadCases(dir);
     }
+    ASSERT_FALSE(models_.empty()) << "no golden model of degree 2";
   }
 
   kernels::ThreadPool pool_{4};
@@ -104,6 +109,7 @@ TEST_F(CudaModels, Bf16_StaysWithinItsTolerance) {
 }
 
 TEST_F(CudaModels, LongCases_AcrossTheirSwitchOver_MatchTheReference) {
+  int num_run = 0;
   for (const auto& [dir, cases] : models_) {
     const auto config = ReadConfig(dir);
     ASSERT_TRUE(config.ok());
@@ -115,8 +121,10 @@ TEST_F(CudaModels, LongCases_AcrossTheirSwitchOver_MatchTheReference) {
       const auto model = Load(dir, options, pool_, kLongPiece);
       ASSERT_NE(model, nullptr);
       RunCase(*model, golden, kLongPiece, Tolerance{});
+      ++num_run;
     }
   }
+  EXPECT_GT(num_run, 0) << "no golden case is longer than " << kLongestExhaustive << " tokens";
 }
 
 TEST_F(CudaModels, ASequenceOfTheCpu_GoesOnOnTheGpuAndBack) {
@@ -157,10 +165,48 @@ TEST_F(CudaModels, ASequenceOfTheCpu_GoesOnOnTheGpuAndBack) {
   }
 }
 
+TEST_F(CudaModels, AWeightThatBf16CannotHold_IsRefusedByName) {
+  // One layer of a head size that there are kernels for.
+  const nlohmann::json config = {{"model_type", "powercoder"}, {"hidden_size", 32},        {"intermediate_size", 16},
+                                 {"num_hidden_layers", 1},     {"num_attention_heads", 2}, {"num_key_value_heads", 1},
+                                 {"vocab_size", 16},           {"eos_token_id", 0}};
+  testing::RawTensors tensors;
+  const auto add = [&tensors](const std::string& name, const std::vector<int64_t>& shape) {
+    tensors[name] = testing::PatternF32(shape, 1);
+  };
+  const auto linear = [&add](const std::string& name, int64_t outputs, int64_t inputs) {
+    add("model.layers.0." + name + ".weight", {outputs, inputs});
+    add("model.layers.0." + name + ".bias", {outputs});
+  };
+  for (const std::string name :
+       {"model.norm", "model.layers.0.input_layernorm", "model.layers.0.post_attention_layernorm"}) {
+    add(name + ".weight", {32});
+    add(name + ".bias", {32});
+  }
+  add("model.embed_tokens.weight", {16, 32});
+  linear("self_attn.q_proj", 32, 32);
+  linear("self_attn.k_proj", 16, 32);
+  linear("self_attn.v_proj", 16, 32);
+  linear("self_attn.g_proj", 1, 32);
+  linear("self_attn.o_proj", 32, 32);
+  linear("mlp.c_fc", 16, 32);
+  linear("mlp.c_proj", 32, 16);
+  const float largest = std::numeric_limits<float>::max();
+  std::memcpy(tensors["model.layers.0.mlp.c_fc.weight"].bytes.data() + (3 * 32 + 5) * 4, &largest, 4);
+  const testing::TempDir dir;
+  testing::WriteCheckpoint(dir.path(), config, tensors);
+  const absl::Status status = LoadModel(dir.path(), OnGpu(LoadOptions::DType::kBF16, true), &pool_).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+  for (const char* part : {"model.layers.0.mlp.c_fc.weight", "row 3 holds", "too large for bf16"}) {
+    EXPECT_NE(std::string(status.message()).find(part), std::string::npos) << status;
+  }
+  EXPECT_TRUE(LoadModel(dir.path(), OnGpu(LoadOptions::DType::kF32, true), &pool_).ok());
+}
+
 TEST(CudaModelsWithoutAGpu, SayWhatIsMissing) {
   if (kernels::CountDevices() > 0) GTEST_SKIP() << "there is a GPU";
   kernels::ThreadPool pool(1);
-  const std::filesystem::path dir = STATEHOUSE_SOURCE_DIR "/tests/golden/models/powercoder-tiny";
+  const std::filesystem::path dir = testing::SourceDir() / "tests/golden/models/powercoder-tiny";
   const absl::Status status = LoadModel(dir, OnGpu(LoadOptions::DType::kAuto, false), &pool).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << status;
   EXPECT_NE(std::string(status.message()).find("--device cpu runs on the CPU"), std::string::npos) << status;

@@ -1,15 +1,18 @@
 // What LoadModel() refuses, what it fills in, and what its fingerprint depends on.
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <functional>
 #include <limits>
 #include <memory>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "models/element.h"
 #include "models/model.h"
 #include "models/weight_files.h"
 #include "tests/models/checkpoint_builder.h"
@@ -135,6 +138,31 @@ TEST(LoadModel, NanAndInfinity_AreRefusedInMatricesAndVectorsOfEveryType) {
         ExpectMessage(LoadTiny(narrow).status(), {"tensor \"" + std::string(name) + "\"", "finite"});
       }
     }
+  }
+}
+
+TEST(Elements, RoundedToBf16_AreTheNearestAndRefusedBeyondTheLargest) {
+  EXPECT_EQ(FloatToBf16(1.0f), 0x3f80u);
+  EXPECT_EQ(FloatToBf16(std::bit_cast<float>(0x3f808000u)), 0x3f80u) << "a tie goes to the even one";
+  EXPECT_EQ(FloatToBf16(std::bit_cast<float>(0x3f818000u)), 0x3f82u) << "a tie goes to the even one";
+  EXPECT_EQ(FloatToBf16(std::bit_cast<float>(0xbf808001u)), 0xbf81u);
+  const float largest = std::bit_cast<float>(0x7f7f0000u), rounds_down = std::bit_cast<float>(0x7f7f7fffu);
+  const float rounds_past = std::bit_cast<float>(0x7f7f8000u);
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  for (const auto& [value, fits_bf16, fits_f32] :
+       std::vector<std::tuple<float, bool, bool>>{{largest, true, true},
+                                                  {-rounds_down, true, true},
+                                                  {rounds_past, false, true},
+                                                  {-std::numeric_limits<float>::max(), false, true},
+                                                  {kInfinity, false, false},
+                                                  {std::numeric_limits<float>::quiet_NaN(), false, false}}) {
+    const float values[3] = {9.0f, value, 0.5f};
+    uint16_t rounded[2];
+    float same[2];
+    EXPECT_EQ(CopyElements(values, kernels::SourceType::kF32, 1, 2, /*to_bf16=*/true, rounded), fits_bf16) << value;
+    EXPECT_EQ(CopyElements(values, kernels::SourceType::kF32, 1, 2, /*to_bf16=*/false, same), fits_f32) << value;
+    EXPECT_EQ(rounded[1], 0x3f00u);
+    EXPECT_EQ(same[1], 0.5f);
   }
 }
 

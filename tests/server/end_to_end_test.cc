@@ -62,6 +62,15 @@ class EndToEnd : public ::testing::Test {
 HostedModel* EndToEnd::model_ = nullptr;
 testing::TestServer* EndToEnd::server_ = nullptr;
 
+TEST_F(EndToEnd, Status_SaysWhatComputes) {
+  grpc::ClientContext context;
+  v1::GetStatusResponse status;
+  const auto stub = v1::Admin::NewStub(server_->Channel());
+  ASSERT_TRUE(stub->GetStatus(&context, {}, &status).ok());
+  EXPECT_THAT(status.build().device(), ::testing::HasSubstr("cpu, "));
+  EXPECT_FALSE(status.has_machine()) << "nobody asked to measure it";
+}
+
 TEST_F(EndToEnd, ASeededRequest_IsTheSameAloneAndAmongThirtyTwoOthers) {
   const auto request = Chat("My name is Ada and I live in Oslo. Where do I live?", 7, 48);
   grpc::Status status;

@@ -3,16 +3,20 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cstdio>
 #include <fstream>
+#include <future>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "engine/engine.h"
 #include "engine/state/prefix_cache.h"
 #include "server/metrics_text.h"
 #include "tests/support/fake_model.h"
+#include "tests/support/fake_vault.h"
 #include "tests/support/server_fixture.h"
 
 namespace statehouse {
@@ -38,7 +42,7 @@ class Prefix : public ::testing::Test {
   ~Prefix() override {
     if (server_ != nullptr) server_->Stop();
   }
-  void Serve(int64_t memory_bytes = 64 << 20, double efficiency_weight = 1) {
+  void Serve(int64_t memory_bytes = 64 << 20, double efficiency_weight = 1, SnapshotVault* vault = nullptr) {
     if (server_ != nullptr) server_->Stop();  // which drains its engine
     auto engine = Engine::Create(&model_, &tokenizer_, {.max_num_seqs = 3, .max_num_batched_tokens = 64});
     ASSERT_TRUE(engine.ok()) << engine.status();
@@ -48,7 +52,8 @@ class Prefix : public ::testing::Test {
     cache_ = nullptr;
     if (memory_bytes > 0) {
       cache_ = std::make_unique<PrefixCache>(
-          PrefixCacheOptions{.memory_bytes = memory_bytes, .efficiency_weight = efficiency_weight}, model_);
+          PrefixCacheOptions{.memory_bytes = memory_bytes, .efficiency_weight = efficiency_weight, .vault = vault},
+          model_);
       served_.prefix_cache = cache_.get();
     }
     ServerOptions options;
@@ -100,6 +105,30 @@ class Prefix : public ::testing::Test {
   std::unique_ptr<testing::TestServer> server_;
   std::unique_ptr<v1::Generation::Stub> stub_;
 };
+
+TEST_F(Prefix, DiskThatHangs_HoldsUpOnlyPromptsThatLieThere) {
+  testing::FakeVault vault;
+  std::promise<void> gate;
+  vault.on_fetch = [answers = gate.get_future().share()] { answers.wait(); };
+  Serve(3 * 40'000, 0, &vault);
+  const auto prompt = [](int idx) { return std::string(150, static_cast<char>('a' + idx)); };
+  for (int idx = 0; idx < 12; ++idx) Answer(Text(prompt(idx)));
+  ASSERT_GT(vault.kept.size(), 3u) << "prompts had to leave memory";
+  // The oldest are asked for by more calls than there are threads that tokenise.
+  std::vector<std::thread> waiting;
+  for (int idx = 0; idx < 3; ++idx) {
+    waiting.emplace_back([&, idx] { EXPECT_GT(Answer(Text(prompt(idx))).usage().cached_tokens(), 0); });
+  }
+  const bool all_wait = testing::Eventually([&] { return vault.fetches >= 3; });
+  EXPECT_TRUE(all_wait) << "they wait on the threads that tokenise";
+  if (all_wait) {
+    EXPECT_EQ(Answer(Text(std::string(150, 'z'))).usage().cached_tokens(), 0);
+  }
+  gate.set_value();
+  for (std::thread& thread : waiting) thread.join();
+  server_->Stop();
+  cache_.reset();  // before the vault
+}
 
 TEST_F(Prefix, RepeatedPrompt_IsRestored_AndEveryPlaceSaysSo) {
   Serve();

@@ -6,51 +6,35 @@ the protos with protoc, and checks streaming, cancelling, log probabilities, typ
 by SIGTERM. Exits 77 (skipped) where grpcio, protobuf or the plugin are missing.
 """
 
-import json
-import os
 import pathlib
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
-import threading
 import time
 import unittest
 import urllib.request
 
-try:
-    import grpc
-    from google.protobuf import any_pb2  # noqa: F401  (the details of errors are Any)
-except ImportError as error:
-    print(f"skipped: {error}")
-    sys.exit(77)
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+import served  # noqa: E402
+from served import SCRATCH, SOURCE, free_port  # noqa: E402
 
-BINARY, SOURCE = sys.argv[1], pathlib.Path(sys.argv[2])
-PLUGIN = shutil.which("grpc_python_plugin")
-PROTOC = shutil.which("protoc")
-if PLUGIN is None or PROTOC is None:
-    print("skipped: protoc or grpc_python_plugin is not installed")
-    sys.exit(77)
+import grpc  # noqa: E402
 
 
 def generate_stubs(out):
-    """Compiles the protos. The health proto lives in package `grpc`, which would hide grpcio: it is renamed."""
+    """Compiles the public protos beside ours. The health proto lives in package `grpc`, which would hide grpcio: it is renamed."""
     protos = pathlib.Path(out) / "protos"
-    shutil.copytree(SOURCE / "proto" / "statehouse", protos / "statehouse")
-    shutil.copytree(SOURCE / "proto" / "google", protos / "google_details")
-    shutil.copy(SOURCE / "proto" / "grpc" / "health" / "v1" / "health.proto", protos / "health.proto")
+    protos.mkdir()
+    shutil.copy(SOURCE / "proto/grpc/health/v1/health.proto", protos / "health.proto")
     for name in ("status", "error_details"):
-        shutil.move(protos / "google_details" / "rpc" / f"{name}.proto", protos / f"rpc_{name}.proto")
-    files = [str(path.relative_to(protos)) for path in protos.rglob("*.proto")]
-    subprocess.run([PROTOC, f"-I{protos}", f"--python_out={out}", f"--grpc_python_out={out}",
-                    f"--plugin=protoc-gen-grpc_python={PLUGIN}", *files], check=True)
-    sys.path.insert(0, out)
+        shutil.copy(SOURCE / f"proto/google/rpc/{name}.proto", protos / f"rpc_{name}.proto")
+    plugin = shutil.which("grpc_python_plugin")
+    subprocess.run(["protoc", f"-I{protos}", f"--python_out={out}", f"--grpc_python_out={out}",
+                    f"--plugin=protoc-gen-grpc_python={plugin}", *[path.name for path in protos.iterdir()]], check=True)
 
 
-STUBS = tempfile.TemporaryDirectory()
-generate_stubs(STUBS.name)
+generate_stubs(SCRATCH.name)
 import health_pb2  # noqa: E402
 import health_pb2_grpc  # noqa: E402
 import rpc_error_details_pb2  # noqa: E402
@@ -59,50 +43,11 @@ from statehouse.v1 import admin_pb2, admin_pb2_grpc, generation_pb2, generation_
 from statehouse.v1 import models_pb2, models_pb2_grpc, tokenizer_pb2, tokenizer_pb2_grpc  # noqa: E402
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-class Server:
-    """`statehouse serve` on free ports, with its log read as JSON."""
+class Server(served.Server):
+    """On a port, under the name that the tests expect."""
 
     def __init__(self, *flags, metrics_port=0):
-        command = [BINARY, "serve", "--model", str(SOURCE / "models/demo/checkpoint"), "--served-model-name", "demo",
-                   "--port", "0", "--metrics-port", str(metrics_port), "--log-format", "json", *flags]
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("STATEHOUSE_")}
-        environment["XDG_CONFIG_HOME"] = STUBS.name  # no config file of whoever runs this
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
-        self.lines = []
-        self.ready = threading.Event()
-        self.reader = threading.Thread(target=self._read, daemon=True)
-        self.reader.start()
-        if not self.ready.wait(120):
-            self.process.kill()
-            raise RuntimeError(f"the server did not start: {self.lines}")
-
-    def _read(self):
-        for line in self.process.stderr:
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:
-                entry = {"message": line}
-            self.lines.append(entry)
-            if entry["message"] == "ready":
-                self.address = entry["address"].split(" ")[0]
-                self.ready.set()
-        self.ready.set()
-
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        return self.wait()
-
-    def wait(self):
-        status = self.process.wait(60)
-        self.reader.join(10)
-        self.process.stderr.close()
-        return status
+        super().__init__("--served-model-name", "demo", *flags, port=0, metrics_port=metrics_port)
 
 
 def details(error):
@@ -278,7 +223,7 @@ class Endings(unittest.TestCase):
             call = generation_pb2_grpc.GenerationStub(channel).Generate(generation_pb2.GenerateRequest(
                 chat=chat, stop=generation_pb2.Stop(max_tokens=200, ignore_eos=True)))
             next(call)
-            server.process.send_signal(signal.SIGTERM)
+            server.terminate()
             kinds = [event.WhichOneof("event") for event in call]
             self.assertEqual(kinds[-1], "done")
         self.assertEqual(server.wait(), 0)
@@ -289,17 +234,17 @@ class Endings(unittest.TestCase):
             call = generation_pb2_grpc.GenerationStub(channel).Generate(generation_pb2.GenerateRequest(
                 text="Hello", stop=generation_pb2.Stop(max_tokens=10000000, ignore_eos=True)))
             next(call)
-            server.process.send_signal(signal.SIGTERM)
+            server.terminate()
             deadline = time.time() + 30
             while not any(line["message"].startswith("stopping") for line in server.lines) and time.time() < deadline:
                 time.sleep(0.02)
             start = time.time()
-            server.process.send_signal(signal.SIGTERM)
+            server.terminate()
             self.assertEqual(server.wait(), 128 + signal.SIGTERM)
             self.assertLess(time.time() - start, 5)
 
     def test_example_speaks_tls_and_keeps_its_token_from_the_wire(self):
-        folder = pathlib.Path(STUBS.name)
+        folder = pathlib.Path(SCRATCH.name)
         cert, key, tokens = folder / "cert.pem", folder / "key.pem", folder / "example-tokens"
         subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
                         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)],
@@ -322,7 +267,7 @@ class Endings(unittest.TestCase):
         self.assertIn("unencrypted", refused.stderr)
 
     def test_metrics_and_tokens(self):
-        tokens = pathlib.Path(STUBS.name) / "tokens"
+        tokens = pathlib.Path(SCRATCH.name) / "tokens"
         tokens.write_text("alice alices-token-0123456789\n")
         port = free_port()
         server = Server("--auth-tokens-file", str(tokens), metrics_port=port)

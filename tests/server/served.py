@@ -8,6 +8,7 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -42,22 +43,28 @@ def environment():
 
 
 class Server:
-    """`statehouse serve` of the demo checkpoint on a socket file, and on a port if one is given; `kill()` is kill -9."""
+    """`statehouse serve` of the demo checkpoint on a socket file, and on a port if one is given (0: any); `kill()` is kill -9.
 
-    def __init__(self, *flags, socket="server", port=-1):
-        self.socket = pathlib.Path(SCRATCH.name) / socket
+    `address` is the port's if there is one. `lines` are those of the log, read as JSON.
+    """
+
+    def __init__(self, *flags, socket_name="server", port=-1, metrics_port=0):
+        self.socket = pathlib.Path(SCRATCH.name) / socket_name
         self.address = f"unix:{self.socket}"
         command = [BINARY, "serve", "--model", str(SOURCE / "models/demo/checkpoint"), "--port", str(port), "--unix-socket",
-                   str(self.socket), "--metrics-port", "0", "--log-format", "json", *flags]
+                   str(self.socket), "--metrics-port", str(metrics_port), "--log-format", "json", *flags]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment())
         self.lines = []
         self._ready = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self._ready.wait(120)
-        if self.process.poll() is not None or not any(line["message"] == "ready" for line in self.lines):
+        ready = next((line for line in self.lines if line["message"] == "ready"), None)
+        if self.process.poll() is not None or ready is None:
             self.kill()
             raise RuntimeError(f"the server did not start: {self.lines}")
+        if port >= 0:
+            self.address = ready["address"].split(" ")[0]
 
     def _read(self):
         for line in self.process.stderr:
@@ -73,17 +80,27 @@ class Server:
     def kill(self):
         if self.process.poll() is None:
             self.process.kill()
-        return self._end()
+        return self.wait()
 
     def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        return self._end()
+        self.terminate()
+        return self.wait()
 
-    def _end(self):
+    def terminate(self):
+        self.process.send_signal(signal.SIGTERM)
+
+    def wait(self):
+        """The exit status of a server that ends."""
         status = self.process.wait(60)
         self._reader.join(10)
         self.process.stderr.close()
         return status
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def eventually(condition, seconds=30):

@@ -4,8 +4,10 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "engine/sessions/session_store.h"
@@ -107,5 +109,38 @@ inline std::vector<int32_t> IdsOf(const v1::GenerateResponse& response) {
   if (response.outputs().empty()) return {};
   return {response.outputs(0).token_ids().begin(), response.outputs(0).token_ids().end()};
 }
+
+// Takes turns on a server of its own.
+class SessionTurns : public ::testing::Test {
+ protected:
+  v1::GenerateResponse Once(const v1::GenerateRequest& request, grpc::Status* status = nullptr) {
+    grpc::ClientContext context;
+    v1::GenerateResponse response;
+    const grpc::Status ended = server_.generation().GenerateOnce(&context, request, &response);
+    if (status != nullptr) {
+      *status = ended;
+    } else {
+      EXPECT_TRUE(ended.ok()) << ended.error_message();
+    }
+    return response;
+  }
+  grpc::Status StatusOf(const v1::GenerateRequest& request) {
+    grpc::Status status;
+    Once(request, &status);
+    return status;
+  }
+  std::vector<int32_t> TokensOf(const std::string& session) {
+    auto transcript = server_.store().Transcript("", session, 0, 1 << 20);
+    return transcript.ok() ? transcript->tokens : std::vector<int32_t>();
+  }
+  // From now on a step takes so long.
+  void SlowSteps(int milliseconds) {
+    server_.model().on_forward = [milliseconds](const StepBatch&) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
+    };
+  }
+
+  SessionServer server_;
+};
 
 }  // namespace statehouse::testing

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <new>
 #include <span>
 #include <string>
 #include <thread>
@@ -65,30 +66,66 @@ TEST(TurnTable, TicketThatOutlivesItsTurn_LeavesTheNextOneItsPlace) {
 TEST(ImportTable, TransferGoesOnWhereItEnded) {
   ImportTable table;
   EXPECT_EQ(table.Offset("ann", "t"), 0);
-  ASSERT_TRUE(table.Open("ann", "t").ok());
-  EXPECT_TRUE(absl::IsAborted(table.Open("ann", "t"))) << "another call is at it";
-  ASSERT_TRUE(table.Append("ann", "t", 0, "abc").ok());
-  EXPECT_TRUE(absl::IsInvalidArgument(table.Append("ann", "t", 2, "x")));
-  table.Close("ann", "t");
+  auto first = table.Open("ann", "t");
+  ASSERT_TRUE(first.ok());
+  EXPECT_TRUE(absl::IsAborted(table.Open("ann", "t").status())) << "another call is at it";
+  ASSERT_TRUE((*first)->Append(0, "abc").ok());
+  EXPECT_TRUE(absl::IsInvalidArgument((*first)->Append(2, "x")));
+  first->reset();
   EXPECT_EQ(table.Offset("ann", "t"), 3);
   EXPECT_EQ(table.Offset("bob", "t"), 0) << "somebody else's";
-  ASSERT_TRUE(table.Open("ann", "t").ok());
-  ASSERT_TRUE(table.Append("ann", "t", 3, "de").ok());
-  EXPECT_EQ(table.Take("ann", "t"), "abcde");
+  auto second = table.Open("ann", "t");
+  ASSERT_TRUE(second.ok());
+  ASSERT_TRUE((*second)->Append(3, "de").ok());
+  EXPECT_EQ((*second)->Take(), "abcde");
   EXPECT_EQ(table.Offset("ann", "t"), 0);
 }
 
-TEST(ImportTable, BoundsNumberAndBytes_AndForgets) {
-  ImportTable table({.max_transfers_per_principal = 2, .max_bytes = 10, .keep = absl::ZeroDuration()});
-  for (const char* id : {"a", "b"}) ASSERT_TRUE(table.Open("ann", id).ok());
-  EXPECT_TRUE(absl::IsResourceExhausted(table.Open("ann", "c")));
-  ASSERT_TRUE(table.Open("bob", "c").ok());
-  ASSERT_TRUE(table.Append("ann", "a", 0, "12345678").ok());
-  EXPECT_TRUE(absl::IsResourceExhausted(table.Append("bob", "c", 0, "123")));
-  table.Close("ann", "a");
-  absl::SleepFor(absl::Milliseconds(2));
-  ASSERT_TRUE(table.Open("ann", "c").ok()) << "what nobody goes on with makes room";
-  EXPECT_TRUE(table.Append("bob", "c", 0, "123").ok());
+TEST(ImportTable, CallThatEndsInAnException_LeavesTheTransferToTheNext) {
+  ImportTable table;
+  try {
+    auto opened = table.Open("ann", "t");
+    ASSERT_TRUE((*opened)->Append(0, "abc").ok());
+    throw std::bad_alloc();
+  } catch (const std::bad_alloc&) {
+  }
+  EXPECT_TRUE(table.Open("ann", "t").ok());
+  EXPECT_EQ(table.Offset("ann", "t"), 3);
+}
+
+TEST(ImportTable, NumberAndBytesOfAllAndOfEach_AreBounded) {
+  ImportTable table({.max_transfers_per_principal = 2, .max_bytes = 10, .max_bytes_per_principal = 8});
+  const auto a = *table.Open("ann", "a"), b = *table.Open("ann", "b");
+  EXPECT_TRUE(absl::IsResourceExhausted(table.Open("ann", "c").status()));
+  const auto c = *table.Open("bob", "c");
+  ASSERT_TRUE(a->Append(0, "12345").ok());
+  const absl::Status own = b->Append(0, "6789");
+  EXPECT_TRUE(absl::IsResourceExhausted(own));
+  EXPECT_THAT(std::string(own.message()), HasSubstr("of yours"));
+  EXPECT_TRUE(absl::IsResourceExhausted(c->Append(0, "123456")));
+  EXPECT_TRUE(c->Append(0, "12345").ok()) << "ann leaves room to bob";
+  EXPECT_EQ(a->Take(), "12345");
+  EXPECT_TRUE(b->Append(0, "6789").ok());
+}
+
+TEST(ImportTable, TransferThatNobodyGoesOnWith_IsForgotten) {
+  for (const bool asks : {true, false}) {
+    ImportTable table({.max_bytes = 10, .keep = absl::ZeroDuration()});
+    const auto under_way = *table.Open("bob", "c");
+    ASSERT_TRUE(under_way->Append(0, "1").ok());
+    auto broken_off = table.Open("ann", "a");
+    ASSERT_TRUE((*broken_off)->Append(0, "12345678").ok());
+    EXPECT_FALSE(under_way->Append(1, "23456789").ok());
+    broken_off->reset();
+    absl::SleepFor(absl::Milliseconds(2));
+    if (asks) {
+      EXPECT_EQ(table.Offset("ann", "a"), 0);
+    } else {
+      table.ForgetOld();
+    }
+    EXPECT_TRUE(under_way->Append(1, "23456789").ok()) << "its bytes are there for others";
+    EXPECT_EQ(under_way->Take(), "123456789");
+  }
 }
 
 // A session file of three tokens that says of itself what it likes.

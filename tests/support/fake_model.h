@@ -33,9 +33,10 @@ struct FakeModelOptions {
   // A sequence may go on from an earlier position than its slot holds, where Snapshot::exact_from() allows it.
   bool may_be_taken_back = false;
   bool is_batch_invariant = true;  // as Model says it; the fake's logits always are
+  std::string device = "cpu";      // as Model::device() says
 };
 
-class FakeModel final : public Model {
+class FakeModel : public Model {
  public:
   explicit FakeModel(const FakeModelOptions& options = {});
 
@@ -45,6 +46,7 @@ class FakeModel final : public Model {
   int64_t num_parameters() const override { return 1 << 18; }
   kernels::WeightType weight_type() const override { return kernels::WeightType::kF32; }
   uint64_t fingerprint() const override { return 1; }
+  std::string device() const override { return options_.device; }
   bool is_batch_invariant() const override { return options_.is_batch_invariant; }
   absl::Status Reserve(int64_t max_rows, int64_t max_logit_rows) override;
   int64_t workspace_bytes() const override { return 4096; }

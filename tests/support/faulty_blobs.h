@@ -34,6 +34,10 @@ class FaultyBlobs final : public BlobStore {
   void SetHanging(bool hanging) {
     Set([&] { hanging_ = hanging; });
   }
+  // What Get() says of values that are there.
+  void SetReads(const absl::Status& status) {
+    Set([&] { reads_ = status; });
+  }
   void SetDelay(absl::Duration delay) {
     Set([&] { delay_ = delay; });
   }
@@ -89,6 +93,7 @@ class FaultyBlobs final : public BlobStore {
     if (absl::Status status = Fault(&lock); !status.ok()) return status;
     const auto found = values_.find(key);
     if (found == values_.end()) return absl::NotFoundError(key);
+    if (!reads_.ok()) return reads_;
     return found->second;
   }
   absl::StatusOr<BlobInfo> Stat(const std::string& key) override {
@@ -149,6 +154,7 @@ class FaultyBlobs final : public BlobStore {
   std::set<std::string> quarantine_;
   bool dead_ = false;
   bool hanging_ = false;
+  absl::Status reads_;
   absl::Duration delay_ = absl::ZeroDuration();
   int64_t room_ = int64_t{1} << 40;
   int64_t num_calls_ = 0;

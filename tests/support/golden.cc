@@ -35,6 +35,12 @@ absl::StatusOr<std::vector<fs::path>> CasesIn(GoldenKind kind, const fs::path& r
 
 }  // namespace
 
+fs::path SourceDir() {
+  std::error_code error;
+  const fs::path built_from = STATEHOUSE_SOURCE_DIR;
+  return fs::exists(built_from, error) ? built_from : fs::current_path(error);
+}
+
 absl::StatusOr<std::vector<fs::path>> FindGoldenCases(GoldenKind kind, const fs::path& source_dir) {
   absl::StatusOr<std::vector<fs::path>> cases = CasesIn(kind, source_dir / "tests" / "golden");
   const char* named = std::getenv("STATEHOUSE_GOLDEN");

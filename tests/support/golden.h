@@ -17,10 +17,14 @@ enum class GoldenKind {
   kModel,  // models/NAME/: one checkpoint directory each (a directory with a golden.json)
 };
 
+// The root of the source tree that was built from; where that is not on this machine, the current directory: a program
+// that was carried elsewhere runs in the root of the tree there.
+std::filesystem::path SourceDir();
+
 // Every case of one kind, sorted by name within each folder; the source tree's first. Prints `golden: N cases from DIR`
 // for each folder. NOT_FOUND if a folder is missing or has no case of that kind, whether built in or named: a run that
 // checks nothing must not pass. `source_dir` is the root of the source tree.
 absl::StatusOr<std::vector<std::filesystem::path>> FindGoldenCases(
-    GoldenKind kind, const std::filesystem::path& source_dir = STATEHOUSE_SOURCE_DIR);
+    GoldenKind kind, const std::filesystem::path& source_dir = SourceDir());
 
 }  // namespace statehouse::testing

@@ -82,6 +82,7 @@ class MemoryVault final : public SnapshotVault {
     Write(key, shared ? kStore : kDisk);
     return absl::OkStatus();
   }
+  bool CanFlush(bool) const override { return !absl::IsFailedPrecondition(flush_fails); }
   absl::StatusOr<Fetched> Fetch(const std::string& key, bool allow_other_numeric) override {
     std::lock_guard<std::mutex> lock(mu_);
     if (const auto held = host_.find(key); held != host_.end()) {

@@ -38,6 +38,7 @@ inline ServedModel FakeServedModel(Engine* engine, const FakeTokenizer* tokenize
   if (auto chat = ChatTemplate::ByName("chatml", *tokenizer); chat.ok()) model.chat_template = *chat;
   model.why_no_chat_template = "the test took it away";
   model.why_no_fim = "the fake has no such tokens";
+  model.device = "cpu, 1 thread";
   model.card.set_name("fake");
   model.card.set_vocab_size(vocab_size);
   model.engine = engine;

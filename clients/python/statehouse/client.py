@@ -1,4 +1,5 @@
 """The client: see the package's text. One Client may be used from several threads."""
+import contextlib
 import dataclasses
 import ipaddress
 import pathlib
@@ -14,20 +15,28 @@ from statehouse.v1 import generation_pb2 as pb
 from statehouse.v1 import generation_pb2_grpc, sessions_pb2, sessions_pb2_grpc
 
 OUTCOME_KEY = "statehouse-session-outcome-bin"
+CUT_OFF = (pb.FINISH_REASON_CANCELLED, pb.FINISH_REASON_DEADLINE, pb.FINISH_REASON_ERROR)
 # What a proxy or a dying connection makes of a lost server, beside UNAVAILABLE.
 LOST_STREAM = ("RST_STREAM", "Stream removed", "Socket closed", "GOAWAY")
+HEALTH_SERVING = b"\x08\x01"  # grpc.health.v1.HealthCheckResponse{status: SERVING}
+# Methods of the Sessions service that may run twice: the others are not asked again once a server may have got them.
+REPEATABLE = ("Get", "List", "Check", "ImportStatus")
 
 
 class StatehouseError(Exception):
     """A call that failed for good: `code` is grpc's, and `outcome` says where a session stands, if it was told."""
 
-    def __init__(self, error: grpc.RpcError):
-        super().__init__(f"{error.code().name}: {error.details()}")
-        self.code = error.code()
-        self.outcome = None
+    def __init__(self, code: grpc.StatusCode, message: str, outcome: Optional[pb.SessionOutcome] = None):
+        super().__init__(f"{code.name}: {message}")
+        self.code, self.outcome = code, outcome
+
+    @classmethod
+    def of(cls, error: grpc.RpcError) -> "StatehouseError":
+        outcome = None
         for key, value in error.trailing_metadata() or ():
             if key == OUTCOME_KEY:
-                self.outcome = pb.SessionOutcome.FromString(value)
+                outcome = pb.SessionOutcome.FromString(value)
+        return cls(error.code(), error.details(), outcome)
 
 
 @dataclasses.dataclass
@@ -61,7 +70,7 @@ class Client:
         self._tls = tls or tls_ca is not None
         self._tls_ca = pathlib.Path(tls_ca).read_bytes() if tls_ca else None
         for address in self._addresses:
-            if token and not self._tls and not token_in_clear and not _is_local(address):
+            if token and not self._tls and not token_in_clear and not is_local(address):
                 raise ValueError(f"the token would go to {address} unencrypted; set tls or tls_ca, or token_in_clear")
         self._metadata: List[Tuple[str, str]] = [("authorization", f"Bearer {token}")] if token else []
         self._patience, self._first_pause, self._longest_pause = patience, first_pause, longest_pause
@@ -85,7 +94,8 @@ class Client:
     # --- generation ---
 
     def stream(self, request: pb.GenerateRequest, timeout: Optional[float] = None) -> Iterator[pb.GenerateEvent]:
-        """The events of one request. With `session` they go on after a lost server, as those of one undisturbed call."""
+        """The events of one request. With `session` they go on after a lost server, as those of one undisturbed call. To stop
+        early, close the iterator: of a session's turn `on_failure` says what is kept then."""
         if not request.HasField("session"):
             yield from self._stream_once(request, timeout)
             return
@@ -95,36 +105,45 @@ class Client:
         if not attempt.session.idempotency_key:
             attempt.session.idempotency_key = secrets.token_hex(16)
         deadline = None if timeout is None else time.monotonic() + timeout
-        started = finished = lost = False
+        started = finished = lost = is_cut = False
         last_event, pause = time.monotonic(), self._first_pause
         while True:
             remaining = None if deadline is None else max(0.001, deadline - time.monotonic())
             address = self._address()
             try:
-                for event in self._call(address, attempt, remaining):
-                    last_event, pause = time.monotonic(), self._first_pause
-                    kind = event.WhichOneof("event")
-                    if (kind == "started" and started) or (kind == "finished" and finished):
-                        continue
-                    if kind == "started":
-                        started = True
-                        attempt.session.resume_from = event.started.session_position + event.started.prompt_tokens
-                    elif kind == "delta":
-                        attempt.session.resume_from += len(event.delta.token_ids)
-                    elif kind == "finished":
-                        finished = True
-                    yield event
+                with contextlib.closing(self._call(address, attempt, remaining)) as events:
+                    for event in events:
+                        last_event, pause = time.monotonic(), self._first_pause
+                        kind = event.WhichOneof("event")
+                        if (kind == "started" and started) or (kind == "finished" and finished):
+                            continue
+                        if kind == "started":
+                            started = True
+                            answer = event.started.session_position + event.started.prompt_tokens
+                            attempt.session.resume_from = max(attempt.session.resume_from, answer)
+                        elif kind == "delta":
+                            attempt.session.resume_from += len(event.delta.token_ids)
+                        elif kind == "finished":
+                            finished, is_cut = True, event.finished.reason in CUT_OFF
+                        elif kind == "done" and lost and is_cut and event.done.session.repeated:
+                            # No answer to pass on as one: the loss ended it, and what came of it was kept.
+                            raise StatehouseError(grpc.StatusCode.ABORTED, "the answer was cut off while the server was lost; "
+                                                  "the session keeps what came of it: ask again", event.done.session)
+                        yield event
                 return
             except grpc.RpcError as error:
                 lost = lost or _is_loss(error)
                 # ABORTED after a loss: the turn that was lost is still held for us, here or under a dead server's lease.
                 may_retry = _is_loss(error) or (lost and error.code() == grpc.StatusCode.ABORTED)
-                if not may_retry or time.monotonic() - last_event > self._patience:
-                    raise StatehouseError(error) from error
+                now = time.monotonic()
+                is_late = deadline is not None and now >= deadline
+                if not may_retry or is_late or now - last_event > self._patience:
+                    raise StatehouseError.of(error) from error
                 if self._on_loss is not None:
                     self._on_loss(address, error)
                 self._move_on(address)
-                time.sleep(pause * random.uniform(0.5, 1.0))
+                nap = pause * random.uniform(0.5, 1.0)
+                time.sleep(nap if deadline is None else max(0.0, min(nap, deadline - time.monotonic())))
                 pause = min(2 * pause, self._longest_pause)
 
     def generate(self, request: pb.GenerateRequest, timeout: Optional[float] = None) -> Answer:
@@ -164,19 +183,23 @@ class Client:
     # --- sessions ---
 
     def sessions(self, method: str, request, timeout: Optional[float] = 30.0):
-        """A unary call of the Sessions service: `client.sessions("Get", GetSessionRequest(session="ada"))`. Asked again at
-        the next address while no server answers."""
+        """A unary call of the Sessions service: `client.sessions("Get", GetSessionRequest(session="ada"))`. What only reads is
+        asked again, at the next address, while no server answers. All else goes to the first address whose health check
+        says that it serves, and once: if that server is lost then, the call may have been carried out."""
         end = time.monotonic() + (timeout if timeout is not None else self._patience)
+        metadata = self._metadata + _routing(getattr(request, "session", "") or getattr(request, "import_id", ""))
         pause = self._first_pause
         while True:
-            address = self._address()
-            stub = sessions_pb2_grpc.SessionsStub(self._channel(address))
+            address = self._address() if method in REPEATABLE else self._serving(metadata, end)
+            call = getattr(sessions_pb2_grpc.SessionsStub(self._channel(address)), method)
             try:
-                return getattr(stub, method)(request, metadata=self._metadata, timeout=max(0.001, end - time.monotonic()))
+                return call(request, metadata=metadata, timeout=max(0.001, end - time.monotonic()))
             except grpc.RpcError as error:
-                if error.code() != grpc.StatusCode.UNAVAILABLE or time.monotonic() + pause > end:
-                    raise StatehouseError(error) from error
-                self._move_on(address)
+                is_lost = error.code() == grpc.StatusCode.UNAVAILABLE
+                if is_lost:
+                    self._move_on(address)
+                if not is_lost or method not in REPEATABLE or time.monotonic() + pause > end:
+                    raise StatehouseError.of(error) from error
                 time.sleep(pause)
                 pause = min(2 * pause, self._longest_pause)
 
@@ -197,21 +220,58 @@ class Client:
 
     def _stream_once(self, request: pb.GenerateRequest, timeout: Optional[float]) -> Iterator[pb.GenerateEvent]:
         try:
-            yield from self._call(self._address(), request, timeout)
+            with contextlib.closing(self._call(self._address(), request, timeout)) as events:
+                yield from events
         except grpc.RpcError as error:
-            raise StatehouseError(error) from error
+            raise StatehouseError.of(error) from error
 
     def _call(self, address: str, request: pb.GenerateRequest, timeout: Optional[float]) -> Iterator[pb.GenerateEvent]:
-        call = generation_pb2_grpc.GenerationStub(self._channel(address)).Generate(
-            request, metadata=self._metadata + _routing(request.session.session), timeout=timeout)
+        stub = generation_pb2_grpc.GenerationStub(self._channel(address))
+        request_id, metadata = secrets.token_hex(16), self._metadata + _routing(request.session.session)
+        call = stub.Generate(request, metadata=metadata + [("x-request-id", request_id)], timeout=timeout)
         try:
             yield from call
+        except (GeneratorExit, KeyboardInterrupt):
+            # A reader that stops on purpose. A connection that breaks off keeps nothing, so what is to be kept is said.
+            if request.session.on_failure == pb.ON_FAILURE_KEEP_DELIVERED:
+                self._stop(stub, call, request_id, metadata)
+            raise
         finally:
-            call.cancel()  # of a reader that stops early; nothing otherwise
+            call.cancel()  # nothing, if it has ended
+
+    def _stop(self, stub: generation_pb2_grpc.GenerationStub, call, request_id: str, metadata: List[Tuple[str, str]]) -> None:
+        """Ends a call and waits, not for long, until its turn is settled."""
+        patience = threading.Timer(self._longest_pause, call.cancel)
+        patience.start()
+        try:
+            stub.Cancel(pb.CancelRequest(request_id=request_id), metadata=metadata, timeout=self._longest_pause)
+            for _ in call:
+                pass
+        except grpc.RpcError:
+            pass  # CANCELLED, as it was asked for; or the server is lost, which takes the turn with it
+        finally:
+            patience.cancel()
 
     def _address(self) -> str:
         with self._lock:
             return self._addresses[self._current % len(self._addresses)]
+
+    def _serving(self, metadata: List[Tuple[str, str]], end: float) -> str:
+        """The first address from the current one on whose server takes calls, or the current one when time is up."""
+        pause = self._first_pause
+        while True:
+            address = self._address()
+            patience = max(0.001, min(self._longest_pause, end - time.monotonic()))
+            check = self._channel(address).unary_unary("/grpc.health.v1.Health/Check")  # of the server as a whole
+            try:
+                serves = check(b"", metadata=metadata, timeout=patience) == HEALTH_SERVING
+            except grpc.RpcError as error:  # some other word of a proxy: somebody is there
+                serves = error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+            if serves or time.monotonic() + pause > end:
+                return address
+            self._move_on(address)
+            time.sleep(pause)
+            pause = min(2 * pause, self._longest_pause)
 
     def _move_on(self, failed: str) -> None:
         """To the next address, unless another thread has moved on already."""
@@ -249,7 +309,7 @@ def _routing(session: str) -> List[Tuple[str, str]]:
     return [("x-statehouse-session", session if plain else session.encode().hex())]
 
 
-def _is_local(address: str) -> bool:
+def is_local(address: str) -> bool:
     """Whether what is sent there stays on this machine."""
     host = address.rpartition(":")[0].strip("[]")
     if address.startswith("unix:") or host == "localhost":

@@ -1,7 +1,8 @@
 #include <cuda_bf16.h>
 
 #include "kernels/activation/cuda/activation.h"
-#include "kernels/cuda/status.h"
+#include "kernels/cuda/early_launch.h"
+#include "kernels/cuda/mma.cuh"
 
 namespace statehouse::kernels {
 namespace {
@@ -38,6 +39,8 @@ __device__ __forceinline__ float Gelu(float x) {
 // Grid-stride over fours.
 template <typename T, bool kGated>
 __global__ void __launch_bounds__(kThreads) Activate(CudaActivationArgs args) {
+  LetDependentsStart();
+  WaitForResults();
   const int64_t fours = args.num_rows * args.size / 4, per_row = args.size / 4;
   for (int64_t at = blockIdx.x * int64_t{kThreads} + threadIdx.x; at < fours; at += gridDim.x * int64_t{kThreads}) {
     const int64_t row = at / per_row, column = at % per_row * 4;
@@ -63,12 +66,8 @@ absl::Status Launch(const CudaActivationArgs& args, const char* name, cudaStream
   if (args.size % 4 != 0) return absl::InvalidArgumentError("activation on the GPU: size must be a multiple of 4");
   const int64_t blocks = (args.num_rows * args.size / 4 + kThreads - 1) / kThreads;
   const unsigned grid = static_cast<unsigned>(blocks < 65536 ? blocks : 65536);
-  if (args.is_bf16) {
-    Activate<__nv_bfloat16, kGated><<<grid, kThreads, 0, stream>>>(args);
-  } else {
-    Activate<float, kGated><<<grid, kThreads, 0, stream>>>(args);
-  }
-  return LaunchStatus(name);
+  if (args.is_bf16) return LaunchEarly(name, Activate<__nv_bfloat16, kGated>, grid, kThreads, 0, stream, args);
+  return LaunchEarly(name, Activate<float, kGated>, grid, kThreads, 0, stream, args);
 }
 
 }  // namespace

@@ -89,16 +89,16 @@ Cublas& Cublas::operator=(Cublas&& other) noexcept {
   return *this;
 }
 
-absl::Status Cublas::Run(const Product& product) {
-  const float one = 1, beta = product.add ? 1.0f : 0.0f;
-  const cudaDataType inputs = product.inputs_are_bf16 ? CUDA_R_16BF : CUDA_R_32F;
-  const cudaDataType output = product.y_is_bf16 ? CUDA_R_16BF : CUDA_R_32F;
-  const int outputs = static_cast<int>(product.outputs), depth = static_cast<int>(product.inputs);
+absl::Status Cublas::Run(const CudaMatMulArgs& args, bool inputs_are_bf16) {
+  const float one = 1, beta = args.add ? 1.0f : 0.0f;
+  const cudaDataType inputs = inputs_are_bf16 ? CUDA_R_16BF : CUDA_R_32F;
+  const cudaDataType output = args.y_is_bf16 ? CUDA_R_16BF : CUDA_R_32F;
+  const int outputs = static_cast<int>(args.outputs), depth = static_cast<int>(args.inputs);
   // Column-major: yᵀ [outputs, rows] = W xᵀ.
-  return BlasStatus(api_->gemm(handle_, kTransposed, kNotTransposed, outputs, static_cast<int>(product.rows), depth,
-                               &one, product.weights, inputs, depth, product.x, inputs, depth, &beta, product.y, output,
-                               outputs, kCompute32F, kDefaultAlgorithm),
-                    "cublasGemmEx");
+  return BlasStatus(
+      api_->gemm(handle_, kTransposed, kNotTransposed, outputs, static_cast<int>(args.rows), depth, &one, args.weights,
+                 inputs, depth, args.x, inputs, depth, &beta, args.y, output, outputs, kCompute32F, kDefaultAlgorithm),
+      "cublasGemmEx");
 }
 
 }  // namespace statehouse::kernels

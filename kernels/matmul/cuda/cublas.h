@@ -12,6 +12,18 @@
 
 namespace statehouse::kernels {
 
+// y = x Wᵀ, or added to y; all row-major without gaps.
+struct CudaMatMulArgs {
+  const void* weights = nullptr;  // [outputs, inputs]
+  const void* x = nullptr;        // [rows, inputs], of the weights' type
+  void* y = nullptr;              // [rows, outputs]
+  bool y_is_bf16 = false;
+  int64_t rows = 0;
+  int64_t outputs = 0;
+  int64_t inputs = 0;  // a multiple of 8
+  bool add = false;    // to a float32 y
+};
+
 class Cublas {
  public:
   // NOT_FOUND says which file names were tried and what the loader said.
@@ -20,17 +32,8 @@ class Cublas {
   Cublas(Cublas&& other) noexcept;
   Cublas& operator=(Cublas&& other) noexcept;
 
-  // y [rows, outputs] (+)= x [rows, inputs] Wᵀ, W [outputs, inputs], all row-major without gaps.
-  struct Product {
-    const void* weights = nullptr;
-    const void* x = nullptr;
-    bool inputs_are_bf16 = false;  // of weights and x
-    void* y = nullptr;
-    bool y_is_bf16 = false;
-    int64_t rows = 0, outputs = 0, inputs = 0;
-    bool add = false;
-  };
-  absl::Status Run(const Product& product);
+  // `inputs_are_bf16`: of weights and x; else float32.
+  absl::Status Run(const CudaMatMulArgs& args, bool inputs_are_bf16);
 
  private:
   struct Api;

@@ -23,15 +23,7 @@ absl::Status CudaMatMul::Run(const CudaMatMulArgs& args) {
   if (args.rows == 0) return absl::OkStatus();
   if (args.add && args.y_is_bf16) return absl::UnimplementedError("matmul on the GPU: adding to a bf16 y");
   if (!cublas_.has_value()) return MatMulInOrder(args, is_bf16_, stream_);
-  return cublas_->Run({.weights = args.weights,
-                       .x = args.x,
-                       .inputs_are_bf16 = is_bf16_,
-                       .y = args.y,
-                       .y_is_bf16 = args.y_is_bf16,
-                       .rows = args.rows,
-                       .outputs = args.outputs,
-                       .inputs = args.inputs,
-                       .add = args.add});
+  return cublas_->Run(args, is_bf16_);
 }
 
 }  // namespace statehouse::kernels

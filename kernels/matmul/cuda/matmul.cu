@@ -1,6 +1,7 @@
 // y = x Wᵀ with one order of summation for any number of rows: each element is one chain over the inputs, of fused
 // multiply-adds (float32) or of 16x8x16 products (bf16). Tiles cut outputs and rows, never inputs.
 #include "absl/strings/str_cat.h"
+#include "kernels/cuda/launch.h"
 #include "kernels/cuda/mma.cuh"
 #include "kernels/cuda/status.h"
 #include "kernels/matmul/cuda/matmul.h"
@@ -117,10 +118,7 @@ __global__ void __launch_bounds__(128) MultiplyBf16(CudaMatMulArgs args) {
 template <int kRows>
 absl::Status LaunchBf16(const CudaMatMulArgs& args, cudaStream_t stream) {
   constexpr int kShared = 4 * (kTile + kRows) * (64 + 8) * 2;
-  const absl::Status status =
-      CudaStatus(cudaFuncSetAttribute(MultiplyBf16<kRows>, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared),
-                 "cudaFuncSetAttribute(MultiplyBf16)");
-  if (!status.ok()) return status;
+  if (absl::Status status = AllowShared(MultiplyBf16<kRows>, kShared); !status.ok()) return status;
   const dim3 grid((args.outputs + kTile - 1) / kTile, (args.rows + kRows - 1) / kRows);
   MultiplyBf16<kRows><<<grid, 128, kShared, stream>>>(args);
   return LaunchStatus("MultiplyBf16");

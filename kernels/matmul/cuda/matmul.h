@@ -13,20 +13,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernels/cuda/device.h"
-#include "kernels/matmul/cuda/cublas.h"
+#include "kernels/matmul/cuda/cublas.h"  // CudaMatMulArgs
 
 namespace statehouse::kernels {
-
-struct CudaMatMulArgs {
-  const void* weights = nullptr;  // [outputs, inputs]
-  const void* x = nullptr;        // [rows, inputs], of the weights' type
-  void* y = nullptr;              // [rows, outputs]
-  bool y_is_bf16 = false;
-  int64_t rows = 0;
-  int64_t outputs = 0;
-  int64_t inputs = 0;  // a multiple of 8
-  bool add = false;    // to a float32 y
-};
 
 enum class MatMulMode { kFast, kDeterministic };
 

@@ -1,7 +1,8 @@
-#include <cuda_bf16.h>
-
 #include "absl/strings/str_cat.h"
-#include "kernels/cuda/status.h"
+#include "kernels/cuda/block_sum.cuh"
+#include "kernels/cuda/early_launch.h"
+#include "kernels/cuda/elements.cuh"
+#include "kernels/cuda/mma.cuh"
 #include "kernels/norm/cuda/norm.h"
 
 namespace statehouse::kernels {
@@ -11,28 +12,13 @@ constexpr int kThreads = 512;
 constexpr int kHeld = 8;  // elements of a row, its scale and its shift that a thread holds in registers
 constexpr int64_t kMostElements = 16384;
 
-// Sum over the block, the same in every thread; the order depends on the block's shape alone.
-__device__ __forceinline__ float BlockSum(float value, float* shared) {
-#pragma unroll
-  for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(0xffffffffu, value, step);
-  if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = value;
-  __syncthreads();  // warps' sums are there
-  float sum = 0;
-#pragma unroll
-  for (int warp = 0; warp < kThreads / 32; ++warp) sum += shared[warp];
-  __syncthreads();  // `shared` may be used again
-  return sum;
-}
-
-__device__ __forceinline__ void Put(float* to, float value) { *to = value; }
-__device__ __forceinline__ void Put(__nv_bfloat16* to, float value) { *to = __float2bfloat16_rn(value); }
-
 // Grid (row). A row of up to kThreads · kHeld · kTurns elements is held in registers; all loads are under way before
 // the first sum, because a decode step is a chain of latencies.
 template <typename T, int kTurns>
 __global__ void __launch_bounds__(kThreads) Normalise(CudaNormArgs args) {
   __shared__ float sums[kThreads / 32];
   constexpr int kMine = kHeld * kTurns;
+  LetDependentsStart();
   const int64_t at = args.rows != nullptr ? args.rows[blockIdx.x] : blockIdx.x;
   const int size = static_cast<int>(args.size);
   float* const x = args.x + at * args.size;
@@ -40,11 +26,16 @@ __global__ void __launch_bounds__(kThreads) Normalise(CudaNormArgs args) {
 #pragma unroll
   for (int j = 0; j < kMine; ++j) {
     const int i = j * kThreads + threadIdx.x;
-    row[j] = weight[j] = bias[j] = 0;
+    weight[j] = bias[j] = 0;
     if (i >= size) continue;
-    row[j] = x[i];
     if (args.x_bias != nullptr) bias[j] = args.x_bias[i];
     weight[j] = args.weight[i];
+  }
+  WaitForResults();
+#pragma unroll
+  for (int j = 0; j < kMine; ++j) {
+    const int i = j * kThreads + threadIdx.x;
+    row[j] = i < size ? x[i] : 0.0f;
   }
 #pragma unroll
   for (int j = 0; j < kMine; ++j) {
@@ -54,7 +45,7 @@ __global__ void __launch_bounds__(kThreads) Normalise(CudaNormArgs args) {
     bias[j] = i < size && args.bias != nullptr ? args.bias[i] : 0.0f;
     sum += args.is_rms ? row[j] * row[j] : row[j];
   }
-  sum = BlockSum(sum, sums);
+  sum = BlockSum<kThreads>(sum, sums);
   const float inverse_size = 1.0f / static_cast<float>(size);
   float mean = 0, variance = sum * inverse_size;
   if (!args.is_rms) {
@@ -65,7 +56,7 @@ __global__ void __launch_bounds__(kThreads) Normalise(CudaNormArgs args) {
       const float off = j * kThreads + static_cast<int>(threadIdx.x) < size ? row[j] - mean : 0.0f;
       squares += off * off;
     }
-    variance = BlockSum(squares, sums) * inverse_size;
+    variance = BlockSum<kThreads>(squares, sums) * inverse_size;
   }
   const float scale = 1.0f / sqrtf(variance + args.epsilon);
   T* const y = static_cast<T*>(args.y) + blockIdx.x * args.size;
@@ -79,12 +70,8 @@ __global__ void __launch_bounds__(kThreads) Normalise(CudaNormArgs args) {
 template <typename T>
 absl::Status Launch(const CudaNormArgs& args, cudaStream_t stream) {
   const unsigned grid = static_cast<unsigned>(args.num_rows);
-  if (args.size <= kThreads * kHeld) {
-    Normalise<T, 1><<<grid, kThreads, 0, stream>>>(args);
-  } else {
-    Normalise<T, 4><<<grid, kThreads, 0, stream>>>(args);
-  }
-  return LaunchStatus("Normalise");
+  if (args.size <= kThreads * kHeld) return LaunchEarly("Normalise", Normalise<T, 1>, grid, kThreads, 0, stream, args);
+  return LaunchEarly("Normalise", Normalise<T, 4>, grid, kThreads, 0, stream, args);
 }
 
 }  // namespace

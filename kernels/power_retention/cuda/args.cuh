@@ -28,8 +28,9 @@ struct RetentionArgs {
   bool has_wgmma;  // compute capability 9.0
   // What a fold sums: the rows of `fold_heads` heads, each padded to whole tiles, and in which chunks.
   int fold_heads;
-  bool folds_first, folds_last;  // also in a sequence's first (last) chunk
-  const float* fold_weights;     // [n, h, FoldRows()] of rows in the normaliser; null: e^{L_end - L}
+  bool folds_first, folds_last;   // also in a sequence's first (last) chunk
+  bool leaves_last_open = false;  // the last chunk is not part of the final state
+  const float* fold_weights;      // [n, h, FoldRows()] of rows in the normaliser; null: e^{L_end - L}
 
   const T* Q;  // [T, Hq, d]
   const T* K;  // [T, Hk, d]
@@ -46,9 +47,9 @@ struct RetentionArgs {
   float2* sums;        // [n, h, chunk_rows] log gates summed from the chunk's start: a float and what it cannot hold
   float* key_factors;  // [n, h, chunk_rows] e^{L - L_j} with L at the end of j's kTokenTile rows
   float* decay;        // [n, h] what the whole chunk leaves of the state before it
-  // Where there are no tensor cores, keys and values are null. Where there are warpgroup products, `keys` holds for each
-  // tile of tokens keys, then values, as FoldChunksSm90 wants them, and tiles of `prefix` lie as QueryChunksSm90 wants
-  // them.
+  // Where there are no tensor cores, keys and values are null. Where there are warpgroup products, `keys` holds for
+  // each tile of tokens keys, then values, as FoldChunksSm90 wants them, and tiles of `prefix` lie as QueryChunksSm90
+  // wants them.
   T* keys;                   // [n, h, d, FoldRows()] K transposed
   T* values;                 // [n, h, FoldRows(), d] V times what is left of its row at the chunk's end
   float* local;              // [n, h, P, d] what the chunk adds to S

@@ -6,31 +6,30 @@
 #include "kernels/cuda/status.h"
 #include "kernels/power_retention/cuda/backward_args.cuh"
 #include "kernels/power_retention/cuda/backward_workspace.h"
+#include "kernels/power_retention/cuda/instances.h"
 
 namespace statehouse::kernels {
 
 template <typename T, int kDim>
 absl::Status QueueBackward(const BackwardArgs<T>& args, cudaStream_t stream);
+template <typename T>
+absl::Status QueueBackwardWide(const BackwardArgs<T>& args, int head_dim, cudaStream_t stream);
 
 namespace {
 
-using QueueFunction = absl::Status (*)(const BackwardArgs<bf16>&, cudaStream_t);
-
-QueueFunction FindInstance(const CudaRetentionShape& shape) {
-  if (shape.dtype != RetentionDtype::kBf16) return nullptr;
-  switch (shape.head_dim) {
+// bf16 of degree 2: through tensor cores.
+absl::Status QueueNarrow(const BackwardArgs<bf16>& args, int head_dim, cudaStream_t stream) {
+  switch (head_dim) {
 #ifdef STATEHOUSE_CUDA_ALL_INSTANCES
     case 16:
-      return QueueBackward<bf16, 16>;
+      return QueueBackward<bf16, 16>(args, stream);
     case 32:
-      return QueueBackward<bf16, 32>;
+      return QueueBackward<bf16, 32>(args, stream);
 #endif
     case 64:
-      return QueueBackward<bf16, 64>;
-    case 128:
-      return QueueBackward<bf16, 128>;
+      return QueueBackward<bf16, 64>(args, stream);
     default:
-      return nullptr;
+      return QueueBackward<bf16, 128>(args, stream);
   }
 }
 
@@ -55,7 +54,7 @@ absl::Status CheckPointers(const CudaRetentionBackwardArgs& args) {
   return absl::OkStatus();
 }
 
-absl::Status CheckStates(const CudaRetentionBackwardArgs& args) {
+absl::Status CheckStates(const CudaRetentionShape& shape, const CudaRetentionBackwardArgs& args) {
   const struct {
     const char* state_name;
     const void* state;
@@ -69,6 +68,10 @@ absl::Status CheckStates(const CudaRetentionBackwardArgs& args) {
       return absl::InvalidArgumentError(
           absl::StrCat("power retention backward: ", it.state == nullptr ? it.state_name : it.normalizer_name,
                        " is null and ", it.state == nullptr ? it.normalizer_name : it.state_name, " is not"));
+    }
+    if (it.state != nullptr && shape.degree != 2) {
+      return absl::UnimplementedError(
+          absl::StrCat("power retention backward on the GPU: degree ", shape.degree, " with ", it.state_name));
     }
   }
   return absl::OkStatus();
@@ -91,10 +94,11 @@ absl::Status PassStateThrough(const CudaRetentionPlan& plan, const CudaRetention
 }
 
 // The forward pass whose chunk states are computed again.
-RetentionArgs<bf16> ForwardArgs(const CudaRetentionPlan& plan, const CudaRetentionBackwardArgs& args,
-                                const BackwardWorkspace& parts) {
+template <typename T>
+RetentionArgs<T> ForwardArgs(const CudaRetentionPlan& plan, const CudaRetentionBackwardArgs& args,
+                             const BackwardWorkspace& parts) {
   char* workspace = static_cast<char*>(args.workspace);
-  RetentionArgs<bf16> out = {};
+  RetentionArgs<T> out = {};
   out.chunks = static_cast<const ChunkEntry*>(plan.chunk_table());
   out.blocks = static_cast<const BlockEntry*>(plan.block_table());
   out.first_chunks = plan.sequence_table();
@@ -108,37 +112,40 @@ RetentionArgs<bf16> ForwardArgs(const CudaRetentionPlan& plan, const CudaRetenti
   out.degree = plan.shape().degree;
   out.fold_heads = 1;
   out.folds_first = true;
-  out.Q = static_cast<const bf16*>(args.Q);
-  out.K = static_cast<const bf16*>(args.K);
-  out.V = static_cast<const bf16*>(args.V);
+  out.Q = static_cast<const T*>(args.Q);
+  out.K = static_cast<const T*>(args.K);
+  out.V = static_cast<const T*>(args.V);
   out.log_G = args.log_G;
   out.initial_state = args.initial_state;
   out.initial_normalizer = args.initial_normalizer;
   out.sums = reinterpret_cast<float2*>(workspace + parts.sums);
   out.key_factors = reinterpret_cast<float*>(workspace + parts.key_factors);
   out.decay = reinterpret_cast<float*>(workspace + parts.decay);
-  out.keys = reinterpret_cast<bf16*>(workspace + parts.keys);
-  out.values = reinterpret_cast<bf16*>(workspace + parts.values);
+  out.keys = reinterpret_cast<T*>(workspace + parts.keys);
+  out.values = reinterpret_cast<T*>(workspace + parts.values);
   out.local = reinterpret_cast<float*>(workspace + parts.local);
   out.local_z = reinterpret_cast<float*>(workspace + parts.local_z);
-  out.prefix = reinterpret_cast<bf16*>(workspace + parts.prefix);
+  out.prefix = reinterpret_cast<PrefixElement<T>*>(workspace + parts.prefix);
   out.prefix_z = reinterpret_cast<float*>(workspace + parts.prefix_z);
   return out;
 }
 
-BackwardArgs<bf16> KernelArgs(const CudaRetentionPlan& plan, const CudaRetentionBackwardArgs& args, bool has_states) {
+template <typename T>
+BackwardArgs<T> KernelArgs(const CudaRetentionPlan& plan, const CudaRetentionBackwardArgs& args) {
+  const bool has_states =
+      args.initial_state != nullptr || args.dfinal_state != nullptr || args.dinitial_state != nullptr;
   const BackwardWorkspace parts(plan, has_states);
   char* workspace = static_cast<char*>(args.workspace);
-  BackwardArgs<bf16> out = {};
-  out.forward = ForwardArgs(plan, args, parts);
-  out.y = static_cast<const bf16*>(args.y);
+  BackwardArgs<T> out = {};
+  out.forward = ForwardArgs<T>(plan, args, parts);
+  out.y = static_cast<const T*>(args.y);
   out.denominator = args.denominator;
-  out.dY = static_cast<const bf16*>(args.dY);
+  out.dY = static_cast<const T*>(args.dY);
   out.dfinal_state = args.dfinal_state;
   out.dfinal_normalizer = args.dfinal_normalizer;
-  out.dQ = static_cast<bf16*>(args.dQ);
-  out.dK = static_cast<bf16*>(args.dK);
-  out.dV = static_cast<bf16*>(args.dV);
+  out.dQ = static_cast<T*>(args.dQ);
+  out.dK = static_cast<T*>(args.dK);
+  out.dV = static_cast<T*>(args.dV);
   out.dlog_G = args.dlog_G;
   out.dinitial_state = args.dinitial_state;
   out.dinitial_normalizer = args.dinitial_normalizer;
@@ -148,7 +155,7 @@ BackwardArgs<bf16> KernelArgs(const CudaRetentionPlan& plan, const CudaRetention
   out.fold_weights = reinterpret_cast<float*>(workspace + parts.fold_weights);
   out.query_sums = reinterpret_cast<float*>(workspace + parts.query_sums);
   out.key_sums = reinterpret_cast<float2*>(workspace + parts.key_sums);
-  out.suffix = reinterpret_cast<bf16*>(workspace + parts.suffix);
+  out.suffix = reinterpret_cast<PrefixElement<T>*>(workspace + parts.suffix);
   out.suffix_z = reinterpret_cast<float*>(workspace + parts.suffix_z);
   out.border = reinterpret_cast<float*>(workspace + parts.border);
   out.border_parts = parts.border_parts;
@@ -157,32 +164,45 @@ BackwardArgs<bf16> KernelArgs(const CudaRetentionPlan& plan, const CudaRetention
 
 }  // namespace
 
+absl::Status CheckRetentionBackwardShape(const CudaRetentionShape& shape) {
+#ifdef STATEHOUSE_CUDA_ALL_INSTANCES
+  constexpr bool kHasAll = true;
+#else
+  constexpr bool kHasAll = false;
+#endif
+  const int d = shape.head_dim;
+  const bool has_dim = d == 64 || d == 128 || (kHasAll && (d == 16 || d == 32));
+  const bool has_degree = shape.degree == 2 || (shape.degree == 4 && (kHasAll || shape.dtype != RetentionDtype::kBf16));
+  if (has_dim && has_degree) return absl::OkStatus();
+  return absl::UnimplementedError(absl::StrCat(
+      "power retention backward on the GPU: degree ", shape.degree, ", head_dim ", d, ", ",
+      RetentionDtypeName(shape.dtype), ": this build has ",
+      kHasAll ? "degrees 2 and 4 with head_dim 16, 32, 64, 128"
+              : "degrees 2 and, of fp16 and float32, 4, with head_dim 64, 128 (16, 32 and degree 4 of bf16 with "
+                "-DSTATEHOUSE_CUDA_INSTANCES=all)"));
+}
+
 absl::Status CudaRetentionBackward(const CudaRetentionPlan& plan, const CudaRetentionBackwardArgs& args,
                                    cudaStream_t stream) {
-  if (plan.shape().degree != 2) {
-    return absl::UnimplementedError(
-        absl::StrCat("power retention backward on the GPU: degree ", plan.shape().degree, ": there is only degree 2"));
-  }
-  if (absl::Status status = CheckStates(args); !status.ok()) return status;
+  const CudaRetentionShape& shape = plan.shape();
+  if (absl::Status status = CheckRetentionBackwardShape(shape); !status.ok()) return status;
+  if (absl::Status status = CheckStates(shape, args); !status.ok()) return status;
   if (plan.num_rows() == 0) return PassStateThrough(plan, args, stream);
   if (absl::Status status = CheckPointers(args); !status.ok()) return status;
-  const QueueFunction queue = FindInstance(plan.shape());
-  if (queue == nullptr) {
-    return absl::UnimplementedError(absl::StrCat("power retention backward on the GPU: head_dim ",
-                                                 plan.shape().head_dim, ", ", RetentionDtypeName(plan.shape().dtype),
-                                                 ": this build has bf16 with the head sizes of the forward pass"));
-  }
-  const bool has_states =
-      args.initial_state != nullptr || args.dfinal_state != nullptr || args.dinitial_state != nullptr;
-  BackwardArgs<bf16> kernel_args = KernelArgs(plan, args, has_states);
-  int device = 0, major = 0, minor = 0;
-  if (absl::Status status = CudaStatus(cudaGetDevice(&device), "cudaGetDevice"); !status.ok()) return status;
-  cudaError_t result = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-  if (result == cudaSuccess) result = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
-  if (absl::Status status = CudaStatus(result, "cudaDeviceGetAttribute"); !status.ok()) return status;
-  kernel_args.forward.has_wgmma =
-      plan.shape().head_dim >= 64 && major == 9 && minor == 0 && args.path != RetentionPath::kMmaSync;
-  return queue(kernel_args, stream);
+  const auto queue_wide = [&](auto element) {
+    using T = decltype(element);
+    return QueueBackwardWide<T>(KernelArgs<T>(plan, args), shape.head_dim, stream);
+  };
+  if (shape.dtype == RetentionDtype::kFloat32) return queue_wide(float());
+  if (shape.dtype == RetentionDtype::kFp16) return queue_wide(half());
+#ifdef STATEHOUSE_CUDA_ALL_INSTANCES
+  if (shape.degree != 2) return queue_wide(bf16());
+#endif
+  BackwardArgs<bf16> kernel_args = KernelArgs<bf16>(plan, args);
+  const absl::StatusOr<bool> has_wgmma = UsesWgmma(shape, args.path);
+  if (!has_wgmma.ok()) return has_wgmma.status();
+  kernel_args.forward.has_wgmma = *has_wgmma;
+  return QueueNarrow(kernel_args, shape.head_dim, stream);
 }
 
 }  // namespace statehouse::kernels

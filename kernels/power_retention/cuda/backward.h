@@ -5,8 +5,10 @@
 // forward pass's workspace is kept. A sequence of one chunk needs no states: its gradients run over pairs of rows
 // alone, which is cheaper for short ones (RetentionBackwardChunk()). The same inputs give the same bits.
 //
-// States and their gradients have the layout of retention.h; each element of a gradient is the derivative by that
-// element of the padded layout, tiles I < J (which count twice in y) included. Thread-safety: as retention.h.
+// bf16 goes through tensor cores; fp16 and float32 through float32 arithmetic, in which no square of fp16 numbers
+// overflows, and so does degree 4, which has no states. States and their gradients have the layout of retention.h; each
+// element of a gradient is the derivative by that element of the padded layout, tiles I < J (which count twice in y)
+// included. Thread-safety: as retention.h.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -51,8 +53,11 @@ struct CudaRetentionBackwardArgs {
 // Bytes of a call's workspace. `has_states`: one of the six pointers to states is not null.
 size_t CudaRetentionBackwardWorkspace(const CudaRetentionPlan& plan, bool has_states);
 
+// Is there a backward pass of this degree, type and head size? UNIMPLEMENTED names what is missing.
+absl::Status CheckRetentionBackwardShape(const CudaRetentionShape& shape);
+
 // Queues the kernels and returns. INVALID_ARGUMENT names a missing pointer; UNIMPLEMENTED a type or head size that
-// this build has no kernel for.
+// this build has no kernel for, and states of degree 4.
 absl::Status CudaRetentionBackward(const CudaRetentionPlan& plan, const CudaRetentionBackwardArgs& args,
                                    cudaStream_t stream);
 

@@ -27,13 +27,13 @@ struct BackwardArgs {
   bool has_prefix, has_suffix;  // are there states before chunks, gradients after them?
 
   // Workspace; n is the chunk, h the key/value head, q the query head.
-  float2* rows;         // [n, q, chunk_rows] σ² / denominator (0 past the end, and where y is 0), and dY·y
-  float* fold_weights;  // [n, h, FoldRows()] of rows of q in dz
-  float* query_sums;    // [n, q, chunk_rows] Σ_j w dW of a row
-  float2* key_sums;     // [n, h, chunk_rows] Σ_t w dW of a key: over rows of later chunks, of its own
-  T* suffix;            // [n, h, P, d] gradient of S after the chunk; laid out as prefix
-  float* suffix_z;      // [n, h, P]
-  float* border;        // [n, h, border_parts] <dS after, S before the chunk>, by warps of the scan
+  float2* rows;              // [n, q, chunk_rows] σ^p / denominator (0 past the end, and where y is 0), and dY·y
+  float* fold_weights;       // [n, h, FoldRows()] of rows of q in dz
+  float* query_sums;         // [n, q, chunk_rows] Σ_j w dW of a row
+  float2* key_sums;          // [n, h, chunk_rows] Σ_t w dW of a key: over rows of later chunks, of its own
+  PrefixElement<T>* suffix;  // [n, h, P, d] gradient of S after the chunk; laid out as prefix
+  float* suffix_z;           // [n, h, P]
+  float* border;             // [n, h, border_parts] <dS after, S before the chunk>, by warps of the scan
   int border_parts;
 };
 

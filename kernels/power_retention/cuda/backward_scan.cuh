@@ -12,12 +12,16 @@
 
 namespace statehouse::kernels {
 
-// Four neighbours of S (of z) before a chunk; S as the tensor cores take it.
+// Four neighbours of S (of z) before a chunk; S as the tensor cores take it, if they do.
 template <typename T>
 __device__ __forceinline__ float4 LoadBefore(const RetentionArgs<T>& args, int64_t at, bool is_normalizer) {
   if (is_normalizer) return *reinterpret_cast<const float4*>(args.prefix_z + at);
-  const uint2 pairs = *reinterpret_cast<const uint2*>(args.prefix + at);
-  return {Pair<T>::Low(pairs.x), Pair<T>::High(pairs.x), Pair<T>::Low(pairs.y), Pair<T>::High(pairs.y)};
+  if constexpr (std::is_same_v<PrefixElement<T>, float>) {
+    return *reinterpret_cast<const float4*>(args.prefix + at);
+  } else {
+    const uint2 pairs = *reinterpret_cast<const uint2*>(args.prefix + at);
+    return {Pair<T>::Low(pairs.x), Pair<T>::High(pairs.x), Pair<T>::Low(pairs.y), Pair<T>::High(pairs.y)};
+  }
 }
 
 // Grid (ScanTiles::kBlocks, Hk, sequences). A thread carries 4 neighbours of dS or dz.

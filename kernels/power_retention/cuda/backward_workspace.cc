@@ -15,7 +15,9 @@ constexpr int64_t kMaxRows = 65536;  // of a chunk
 
 BackwardWorkspace::BackwardWorkspace(const CudaRetentionPlan& plan, bool has_states) {
   const CudaRetentionShape& shape = plan.shape();
-  const int64_t element = shape.dtype == RetentionDtype::kFloat32 ? 4 : 2;
+  // Only the tensor cores' passes prepare rows, and keep states and their gradients in 16 bits.
+  const bool has_tensor_cores = shape.dtype == RetentionDtype::kBf16 && shape.degree == 2;
+  const int64_t element = has_tensor_cores ? 2 : 0, state_element = has_tensor_cores ? 2 : 4;
   chunk_rows = static_cast<int>((shape.chunk + kBlockRows - 1) / kBlockRows * kBlockRows);
   const int64_t slots = int64_t{plan.num_chunks()} * shape.heads_kv, group = shape.heads_q / shape.heads_kv;
   const int64_t P = RetentionStateRows(shape.head_dim), d = shape.head_dim;
@@ -30,15 +32,15 @@ BackwardWorkspace::BackwardWorkspace(const CudaRetentionPlan& plan, bool has_sta
   rows = take(slots * group * chunk_rows * 8);
   query_sums = take(slots * group * chunk_rows * 4);
   key_sums = take(slots * chunk_rows * 8);
-  const int64_t states = has_states || plan.has_long_sequence() ? slots : 0;
+  const int64_t states = shape.degree == 2 && (has_states || plan.has_long_sequence()) ? slots : 0;
   keys = take(states * group * chunk_rows * d * element);
   values = take(states * group * chunk_rows * d * element);
-  fold_weights = take(states * group * chunk_rows * 4);
+  fold_weights = take(has_tensor_cores ? states * group * chunk_rows * 4 : 0);
   local = take(states * P * d * 4);
   local_z = take(states * P * 4);
-  prefix = take(states * P * d * element);
+  prefix = take(states * P * d * state_element);
   prefix_z = take(states * P * 4);
-  suffix = take(states * P * d * element);
+  suffix = take(states * P * d * state_element);
   suffix_z = take(states * P * 4);
   border_parts = static_cast<int>((P * (d + 1) / 4 + 255) / 256 * 8);  // warps of one head's scan
   border = take(states * border_parts * 4);

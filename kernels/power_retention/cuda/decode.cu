@@ -139,6 +139,7 @@ absl::StatusOr<RetentionSlotLayout> RetentionSlotLayout::Make(const CudaRetentio
     return at;
   };
   take(rows * d * (shape.state_dtype == RetentionStateDtype::kFloat32 ? 4 : 2));
+  layout.rests_ = take(shape.state_dtype == RetentionStateDtype::kBf16 ? rows * d : 0);
   layout.normalizer_ = take(rows * 4);
   layout.keys_ = take(tail * d * element);
   layout.values_ = take(tail * d * element);

@@ -3,10 +3,11 @@
 //
 //   y[t] = (σ² e^{L} φ(q)ᵀ S + Σ_{j in tail, j <= t} (σ q·k_j)² e^{L[t]-L[j]} v_j) / (the same with z and 1)
 //
-// Of degree 4 there is the tail alone.
+// Of degree 4 there is the tail alone. The slots here are not the engine's: slot_retention.h answers from those.
 //
 // A slot is the memory of one layer of one sequence, one block of device memory laid out by RetentionSlotLayout: the
-// state S and z as in retention.h (S in float32 or bf16), and a ring of tail rows K, V, log_g; the row at absolute
+// state S and z as in retention.h (S in float32 or bf16; beside bf16, what its rounding left, which folds need), and a
+// ring of tail rows K, V, log_g; the row at absolute
 // position t lies at t mod tail_rows. Positions live on the device, so that a captured graph can be replayed as
 // sequences grow.
 //
@@ -45,7 +46,10 @@ class RetentionSlotLayout {
 
   const CudaRetentionSlotShape& shape() const { return shape_; }  // resolved: scale is concrete
   // Byte offsets within a slot, multiples of 256.
-  size_t state() const { return 0; }                 // [Hk, P, d]
+  size_t state() const { return 0; }  // [Hk, P, d]
+  // [Hk, P, d] int8, of a bf16 state: what the state in float32 has beyond its nearest bf16, in units of 2^-8 of that
+  // one's last place. Zero for a state that is given in bf16.
+  size_t rests() const { return rests_; }
   size_t normalizer() const { return normalizer_; }  // [Hk, P] float32
   size_t keys() const { return keys_; }              // [Hk, tail_rows, d]
   size_t values() const { return values_; }          // [Hk, tail_rows, d]
@@ -54,7 +58,7 @@ class RetentionSlotLayout {
 
  private:
   CudaRetentionSlotShape shape_;
-  size_t normalizer_ = 0, keys_ = 0, values_ = 0, gates_ = 0, bytes_ = 0;
+  size_t rests_ = 0, normalizer_ = 0, keys_ = 0, values_ = 0, gates_ = 0, bytes_ = 0;
 };
 
 // The sequences of one call; arrays on the device, one entry per sequence.

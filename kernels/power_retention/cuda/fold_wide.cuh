@@ -84,6 +84,23 @@ __device__ __forceinline__ void LoadWideBatch(const T* keys, const T* values, Ti
   }
 }
 
+// A block's sums to the workspace.
+template <typename T, int kDim>
+__device__ __forceinline__ void StoreWideFold(const RetentionArgs<T>& args, int64_t slot,
+                                              const WideFoldSums<kDim>& sums) {
+  using Sums = WideFoldSums<kDim>;
+  const int64_t first_row = slot * RetentionStateRows(kDim) + int64_t{blockIdx.x} * 64 + Sums::Row() * 8;
+#pragma unroll
+  for (int j = 0; j < 8; ++j) {
+    if (threadIdx.x % 32 == 0) args.local_z[first_row + j] = sums.z[j];
+    if (!Sums::HasColumns()) continue;
+    Neighbours<float, Sums::kColumns> row;
+#pragma unroll
+    for (int c = 0; c < Sums::kColumns; ++c) row.x[c] = sums.S[j][c];
+    *reinterpret_cast<Neighbours<float, Sums::kColumns>*>(args.local + (first_row + j) * kDim + Sums::Column()) = row;
+  }
+}
+
 // What each chunk adds to S and z. Grid (tiles, Hk, chunks).
 template <typename T, int kDim>
 __global__ void __launch_bounds__(kWideFoldThreads) FoldChunksWide(RetentionArgs<T> args) {
@@ -112,16 +129,7 @@ __global__ void __launch_bounds__(kWideFoldThreads) FoldChunksWide(RetentionArgs
     __syncthreads();  // the batch is there
     sums.Add(shared);
   }
-  const int64_t first_row = slot * RetentionStateRows(kDim) + int64_t{blockIdx.x} * 64 + Sums::Row() * 8;
-#pragma unroll
-  for (int j = 0; j < 8; ++j) {
-    if (threadIdx.x % 32 == 0) args.local_z[first_row + j] = sums.z[j];
-    if (!Sums::HasColumns()) continue;
-    Neighbours<float, Sums::kColumns> row;
-#pragma unroll
-    for (int c = 0; c < Sums::kColumns; ++c) row.x[c] = sums.S[j][c];
-    *reinterpret_cast<Neighbours<float, Sums::kColumns>*>(args.local + (first_row + j) * kDim + Sums::Column()) = row;
-  }
+  StoreWideFold<T, kDim>(args, slot, sums);
 }
 
 }  // namespace statehouse::kernels

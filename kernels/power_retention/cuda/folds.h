@@ -1,4 +1,5 @@
-// The parts of a forward pass that the backward pass queues again; instantiated beside QueueForward().
+// The parts of a forward pass that the backward pass queues again; instantiated beside QueueForward() and
+// QueueForwardWide().
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -19,5 +20,9 @@ absl::Status QueueFold(const RetentionArgs<T>& args, cudaStream_t stream);
 // The state before each chunk, from K and V: prefix, prefix_z.
 template <typename T, int kDim>
 absl::Status QueueStates(const RetentionArgs<T>& args, cudaStream_t stream);
+
+// The same in float32 without tensor cores, for fp16 and float32.
+template <typename T>
+absl::Status QueueStatesWide(const RetentionArgs<T>& args, int head_dim, cudaStream_t stream);
 
 }  // namespace statehouse::kernels

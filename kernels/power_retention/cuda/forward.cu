@@ -76,7 +76,8 @@ RetentionArgs<T> KernelArgs(const CudaRetentionPlan& plan, const CudaRetentionFo
   out.has_wgmma = false;
   out.fold_heads = 1;
   out.folds_first = true;
-  out.folds_last = args.final_state != nullptr;
+  out.folds_last = args.final_state != nullptr && plan.open_rows() == 0;
+  out.leaves_last_open = plan.open_rows() > 0;
   out.fold_weights = nullptr;
   out.Q = static_cast<const T*>(args.Q);
   out.K = static_cast<const T*>(args.K);
@@ -116,6 +117,16 @@ std::string ForwardInstanceNames() {
 #endif
 }
 
+absl::StatusOr<bool> UsesWgmma(const CudaRetentionShape& shape, RetentionPath path) {
+  if (shape.head_dim < 64 || path == RetentionPath::kMmaSync) return false;
+  int device = 0, major = 0, minor = 0;
+  cudaError_t result = cudaGetDevice(&device);
+  if (result == cudaSuccess) result = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  if (result == cudaSuccess) result = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+  if (absl::Status status = CudaStatus(result, "cudaDeviceGetAttribute"); !status.ok()) return status;
+  return major == 9 && minor == 0;
+}
+
 absl::Status CudaRetentionForward(const CudaRetentionPlan& plan, const CudaRetentionForwardArgs& args,
                                   cudaStream_t stream) {
   if (plan.num_rows() == 0) return absl::OkStatus();
@@ -130,13 +141,9 @@ absl::Status CudaRetentionForward(const CudaRetentionPlan& plan, const CudaReten
   if (plan.shape().degree != 2) return queue_wide(bf16());
   const QueueFunction<bf16> queue = FindInstance<bf16>(plan.shape().head_dim);
   RetentionArgs<bf16> kernel_args = KernelArgs<bf16>(plan, args);
-  int device = 0, major = 0, minor = 0;
-  if (absl::Status status = CudaStatus(cudaGetDevice(&device), "cudaGetDevice"); !status.ok()) return status;
-  cudaError_t result = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-  if (result == cudaSuccess) result = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
-  if (absl::Status status = CudaStatus(result, "cudaDeviceGetAttribute"); !status.ok()) return status;
-  kernel_args.has_wgmma =
-      plan.shape().head_dim >= 64 && major == 9 && minor == 0 && args.path != RetentionPath::kMmaSync;
+  const absl::StatusOr<bool> has_wgmma = UsesWgmma(plan.shape(), args.path);
+  if (!has_wgmma.ok()) return has_wgmma.status();
+  kernel_args.has_wgmma = *has_wgmma;
   return queue(kernel_args, has_state, stream);
 }
 

@@ -8,11 +8,21 @@
 #include "kernels/cuda/status.h"
 #include "kernels/power_retention/cuda/args.cuh"
 #include "kernels/power_retention/cuda/fold_wide.cuh"
+#include "kernels/power_retention/cuda/folds.h"
 #include "kernels/power_retention/cuda/prepare.cuh"
 #include "kernels/power_retention/cuda/query_wide.cuh"
 #include "kernels/power_retention/cuda/scan.cuh"
 
 namespace statehouse::kernels {
+
+template <typename T, int kDim>
+absl::Status QueueWideStates(const RetentionArgs<T>& args, cudaStream_t stream) {
+  const unsigned chunks = args.num_chunks, heads = args.heads_kv, tiles = RetentionStateRows(kDim) / 64;
+  FoldChunksWide<T, kDim><<<dim3(tiles, heads, chunks), kWideFoldThreads, 0, stream>>>(args);
+  if (absl::Status status = LaunchStatus("FoldChunksWide"); !status.ok()) return status;
+  ScanChunks<T, kDim><<<dim3(ScanTiles<kDim>::kBlocks, heads, args.num_sequences), kScanThreads, 0, stream>>>(args);
+  return LaunchStatus("ScanChunks");
+}
 
 template <typename T, int kDim>
 absl::Status QueueWide(const RetentionArgs<T>& args, bool has_state, cudaStream_t stream) {
@@ -21,11 +31,7 @@ absl::Status QueueWide(const RetentionArgs<T>& args, bool has_state, cudaStream_
   if (absl::Status status = LaunchStatus("SumGates"); !status.ok()) return status;
   if constexpr (std::is_same_v<PrefixElement<T>, float>) {  // other types come here without a state
     if (has_state) {
-      const unsigned tiles = RetentionStateRows(kDim) / 64;
-      FoldChunksWide<T, kDim><<<dim3(tiles, heads, chunks), kWideFoldThreads, 0, stream>>>(args);
-      if (absl::Status status = LaunchStatus("FoldChunksWide"); !status.ok()) return status;
-      ScanChunks<T, kDim><<<dim3(ScanTiles<kDim>::kBlocks, heads, args.num_sequences), kScanThreads, 0, stream>>>(args);
-      if (absl::Status status = LaunchStatus("ScanChunks"); !status.ok()) return status;
+      if (absl::Status status = QueueWideStates<T, kDim>(args, stream); !status.ok()) return status;
     }
   }
   using Query = WideQueryTiles<kDim>;
@@ -35,20 +41,31 @@ absl::Status QueueWide(const RetentionArgs<T>& args, bool has_state, cudaStream_
   return LaunchStatus("QueryChunksWide");
 }
 
-template <typename T>
-absl::Status QueueForwardWide(const RetentionArgs<T>& args, int head_dim, bool has_state, cudaStream_t stream) {
+// Calls visit(std::integral_constant<int, d>()) for a head size that there are kernels of.
+template <typename Visit>
+absl::Status ForWideHeadDim(int head_dim, const Visit& visit) {
   switch (head_dim) {
     case 16:
-      return QueueWide<T, 16>(args, has_state, stream);
+      return visit(std::integral_constant<int, 16>());
     case 32:
-      return QueueWide<T, 32>(args, has_state, stream);
+      return visit(std::integral_constant<int, 32>());
     case 64:
-      return QueueWide<T, 64>(args, has_state, stream);
+      return visit(std::integral_constant<int, 64>());
     case 128:
-      return QueueWide<T, 128>(args, has_state, stream);
+      return visit(std::integral_constant<int, 128>());
     default:
       return absl::UnimplementedError(absl::StrCat("power retention on the GPU: head_dim ", head_dim));
   }
+}
+
+template <typename T>
+absl::Status QueueStatesWide(const RetentionArgs<T>& args, int head_dim, cudaStream_t stream) {
+  return ForWideHeadDim(head_dim, [&](auto dim) { return QueueWideStates<T, dim>(args, stream); });
+}
+
+template <typename T>
+absl::Status QueueForwardWide(const RetentionArgs<T>& args, int head_dim, bool has_state, cudaStream_t stream) {
+  return ForWideHeadDim(head_dim, [&](auto dim) { return QueueWide<T, dim>(args, has_state, stream); });
 }
 
 }  // namespace statehouse::kernels

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -70,15 +71,23 @@ const char* RetentionDtypeName(RetentionDtype dtype) {
 }
 
 absl::StatusOr<CudaRetentionPlan> CudaRetentionPlan::Make(const CudaRetentionShape& shape,
-                                                          std::span<const int64_t> cu_seqlens) {
+                                                          std::span<const int64_t> cu_seqlens, int64_t open_rows) {
   if (absl::Status status = CheckShape(shape); !status.ok()) return status;
   if (absl::Status status = CheckLengths(shape, cu_seqlens); !status.ok()) return status;
   CudaRetentionPlan plan;
   plan.shape_ = shape;
   if (shape.scale == 0) plan.shape_.scale = 1 / std::sqrt(static_cast<float>(shape.head_dim));
   if (shape.chunk == 0) plan.shape_.chunk = kDefaultChunk;
-  if (shape.degree == 4) plan.shape_.chunk = kMaxChunk;  // one chunk per sequence
+  if (shape.degree == 4) {  // one chunk per sequence
+    plan.shape_.chunk = 1;
+    for (size_t i = 1; i < cu_seqlens.size(); ++i)
+      plan.shape_.chunk = std::max(plan.shape_.chunk, cu_seqlens[i] - cu_seqlens[i - 1]);
+  }
   const int64_t C = plan.shape_.chunk;
+  if (open_rows < 0 || open_rows > C) {
+    return absl::InvalidArgumentError(absl::StrCat("open_rows ", open_rows, ": must be 0 … ", C, ", the chunk"));
+  }
+  plan.open_rows_ = open_rows;
 
   std::vector<ChunkEntry> chunks;
   std::vector<BlockEntry> blocks;
@@ -86,14 +95,16 @@ absl::StatusOr<CudaRetentionPlan> CudaRetentionPlan::Make(const CudaRetentionSha
   for (size_t sequence = 0; sequence + 1 < cu_seqlens.size(); ++sequence) {
     const int64_t begin = cu_seqlens[sequence], end = cu_seqlens[sequence + 1];
     first_chunks.push_back(static_cast<int>(chunks.size()));
-    for (int64_t row = begin; row < end; row += C) {
-      const int num_rows = static_cast<int>(std::min(C, end - row));
+    const int64_t open = std::max(begin, end - open_rows);  // its first open row
+    for (int64_t row = begin; row < end;) {
+      const int num_rows = static_cast<int>(std::min(C, (row < open ? open : end) - row));
       for (int first = 0; first < num_rows; first += kBlockRows)
         blocks.push_back({static_cast<int>(chunks.size()), first});
-      chunks.push_back(
-          {row, num_rows, static_cast<int>(sequence), static_cast<int>((row - begin) / C), row + C >= end});
+      const int index = static_cast<int>(chunks.size()) - first_chunks.back();
+      chunks.push_back({row, num_rows, static_cast<int>(sequence), index, row + num_rows >= end});
+      row += num_rows;
     }
-    if (end - begin > C) plan.has_long_sequence_ = true;
+    if (static_cast<int>(chunks.size()) - first_chunks.back() > 1) plan.has_long_sequence_ = true;
   }
   first_chunks.push_back(static_cast<int>(chunks.size()));
   plan.num_rows_ = cu_seqlens.back();

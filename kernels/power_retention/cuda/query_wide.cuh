@@ -62,6 +62,25 @@ struct WideQuerySums {
       for (int c = 0; c < Tiles::kVector; ++c) y[row][vector][c] *= factor;
     }
   }
+  // The thread's part of the product with a row of `rows` [d][kRowStride], transposed as the block's queries are.
+  __device__ __forceinline__ float Dot(int row, const float* rows) const {
+    float sum = 0;
+#pragma unroll
+    for (int vector = 0; vector < Tiles::kVectors; ++vector) {
+#pragma unroll
+      for (int c = 0; c < Tiles::kVector; ++c)
+        sum = fmaf(y[row][vector][c], rows[(Tiles::Column(vector) + c) * Tiles::kRowStride + Tiles::Row() + row], sum);
+    }
+    return sum;
+  }
+  template <typename T>
+  __device__ __forceinline__ void StoreRow(int row, float factor, T* to) const {
+#pragma unroll
+    for (int vector = 0; vector < Tiles::kVectors; ++vector) {
+#pragma unroll
+      for (int c = 0; c < Tiles::kVector; ++c) to[Tiles::Column(vector) + c] = T(y[row][vector][c] * factor);
+    }
+  }
 };
 
 __device__ __forceinline__ void LoadFour(float (&to)[4], const float* from) {
@@ -228,12 +247,7 @@ __global__ void __launch_bounds__(WideQueryTiles<kDim>::kThreads) QueryChunksWid
     const float denominator = sums.denominator[r], inverse = denominator >= FLT_MIN ? 1 / denominator : 0.0f;
     const int64_t at = (chunk.first_row + row) * args.heads_q + head;
     if (args.denominator != nullptr && threadIdx.x % 16 == 0) args.denominator[at] = denominator;
-#pragma unroll
-    for (int vector = 0; vector < Tiles::kVectors; ++vector) {
-#pragma unroll
-      for (int c = 0; c < Tiles::kVector; ++c)
-        args.y[at * kDim + Tiles::Column(vector) + c] = T(sums.y[r][vector][c] * inverse);
-    }
+    sums.StoreRow(r, inverse, args.y + at * kDim);
   }
 }
 

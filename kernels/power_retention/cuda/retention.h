@@ -50,13 +50,16 @@ class CudaRetentionPlan {
   // cu_seqlens: first rows of the sequences and the total, ascending from 0; sequences may be empty. Copies tables to
   // the device and waits. INVALID_ARGUMENT names the field; UNIMPLEMENTED names head size and type that this build has
   // no kernel for.
-  static absl::StatusOr<CudaRetentionPlan> Make(const CudaRetentionShape& shape, std::span<const int64_t> cu_seqlens);
+  // open_rows (0 … C): so many last rows of each sequence are a chunk of their own, and not part of its final state.
+  static absl::StatusOr<CudaRetentionPlan> Make(const CudaRetentionShape& shape, std::span<const int64_t> cu_seqlens,
+                                                int64_t open_rows = 0);
 
   const CudaRetentionShape& shape() const { return shape_; }  // resolved: scale and chunk are concrete
   int64_t num_rows() const { return num_rows_; }
   int num_sequences() const { return num_sequences_; }
   int num_chunks() const { return num_chunks_; }
   int num_blocks() const { return num_blocks_; }
+  int64_t open_rows() const { return open_rows_; }
   bool has_long_sequence() const { return has_long_sequence_; }  // longer than one chunk
   size_t workspace_bytes() const { return workspace_bytes_; }
   const void* chunk_table() const { return tables_.as<char>(); }
@@ -71,6 +74,7 @@ class CudaRetentionPlan {
   int num_sequences_ = 0;
   int num_chunks_ = 0;
   int num_blocks_ = 0;
+  int64_t open_rows_ = 0;
   bool has_long_sequence_ = false;
   size_t workspace_bytes_ = 0;
   size_t block_table_offset_ = 0;

@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(kScanThreads) ScanChunks(RetentionArgs<T> args
   float4 x = {};
   if (initial != nullptr) x = *reinterpret_cast<const float4*>(initial + in_state);
   const int first = args.first_chunks[sequence], last = args.first_chunks[sequence + 1] - 1;
-  const int folded = final != nullptr ? last + 1 : last;
+  const int folded = final != nullptr && !args.leaves_last_open ? last + 1 : last;
   constexpr int kAhead = 4;  // loads in flight
   float4 ahead[kAhead];
 #pragma unroll

@@ -2,6 +2,7 @@
 //   a stretch of the state's monomials:  Σ_m φ_m(q) S[m], Σ_m φ_m(q) z[m]      (scaled when the parts are added)
 //   a stretch of the tail's rows:        Σ_j w_j v_j, Σ_j w_j,  w_j = (σ q·k_j)^p e^{L[t] - L[j]}
 // Every element is one float32 chain over monomials or rows, in order, whatever the tile's width.
+#include "kernels/cuda/launch.h"
 #include "kernels/cuda/status.h"
 #include "kernels/power_retention/cuda/slot_tile.cuh"
 
@@ -192,14 +193,9 @@ __global__ void __launch_bounds__(kQueries* kDenLanes) AnswerTiles(SlotKernelArg
 
 template <int d, int kQueries>
 absl::Status Launch(const SlotKernelArgs& args, int num_tiles, cudaStream_t stream) {
-  constexpr size_t kShared = sizeof(AnswerShared<d, kQueries>);
+  constexpr int kShared = sizeof(AnswerShared<d, kQueries>);
   const auto kernel = AnswerTiles<d, kQueries>;
-  if (kShared > 48 * 1024) {
-    const absl::Status status =
-        CudaStatus(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared),
-                   "cudaFuncSetAttribute(AnswerTiles)");
-    if (!status.ok()) return status;
-  }
+  if (absl::Status status = AllowShared(kernel, kShared); !status.ok()) return status;
   const dim3 grid(args.state_parts + args.tail_parts, args.view.heads_kv, num_tiles);
   kernel<<<grid, kQueries * kDenLanes, kShared, stream>>>(args);
   return LaunchStatus("AnswerTiles");

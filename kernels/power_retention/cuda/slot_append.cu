@@ -1,5 +1,6 @@
 // Writes new rows into their chunk blocks: K transposed, V in panels, running sums of the log gates.
-#include "kernels/cuda/status.h"
+#include "kernels/cuda/early_launch.h"
+#include "kernels/cuda/mma.cuh"
 #include "kernels/power_retention/cuda/slot_args.cuh"
 
 namespace statehouse::kernels {
@@ -23,8 +24,10 @@ __device__ __forceinline__ double StoreGateSum(const SlotView& view, float* bloc
 template <int d>
 __global__ void __launch_bounds__(kThreads) AppendRows(SlotKernelArgs args) {
   __shared__ float gates[kThreads];
+  LetDependentsStart();
   const SlotView& view = args.view;
   const SlotSegment segment = args.segments[blockIdx.x];
+  WaitForResults();
   const int head = blockIdx.y, rows = segment.num_rows;
   const SlotHead slot(view, segment.memory, args.layer_idx, head);
   const bool holds_state = slot.HoldsState();
@@ -75,10 +78,8 @@ absl::Status LaunchSlotAppend(const SlotKernelArgs& args, int d, int num_segment
   constexpr int kBlocks = 64;
   const int slices = num_segments >= kBlocks ? 1 : kBlocks / num_segments < kSlices ? kBlocks / num_segments : kSlices;
   const dim3 grid(num_segments, args.view.heads_kv, slices);
-  return ForHeadDim(d, [&]<int kDim>() {
-    AppendRows<kDim><<<grid, kThreads, 0, stream>>>(args);
-    return LaunchStatus("AppendRows");
-  });
+  return ForHeadDim(
+      d, [&]<int kDim>() { return LaunchEarly("AppendRows", AppendRows<kDim>, grid, kThreads, 0, stream, args); });
 }
 
 }  // namespace statehouse::kernels

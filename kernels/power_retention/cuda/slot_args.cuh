@@ -38,7 +38,9 @@ absl::Status LaunchSlotAnswerFew(const SlotKernelArgs& args, int d, int tile_que
 absl::Status LaunchSlotFoldWide(const SlotKernelArgs& args, int d, int num_folds, cudaStream_t stream);
 absl::Status LaunchSlotWiden(const SlotKernelArgs& args, int d, int num_segments, cudaStream_t stream);
 absl::Status LaunchSlotAnswerWide(const SlotKernelArgs& args, int d, int num_tiles, cudaStream_t stream);
-absl::Status LaunchSlotCombine(const SlotKernelArgs& args, int d, int tile_queries, int num_tiles, cudaStream_t stream);
+// `few`: of AnswerFew, whose parts need not be added in one chain.
+absl::Status LaunchSlotCombine(const SlotKernelArgs& args, int d, int tile_queries, int num_tiles, bool few,
+                               cudaStream_t stream);
 
 // One head's switch-over. `staging` [header and all rows blocks].
 struct SlotSwitchArgs {
@@ -77,6 +79,7 @@ struct TilePlace {
   int64_t first_chunk;  // of the tail
   float* region;
 
+  TilePlace() = default;
   __device__ TilePlace(const SlotKernelArgs& args, int tile, int head, int tile_queries) : tile(tile), head(head) {
     const SlotTile placed = args.tiles[tile];
     segment = args.segments[placed.segment - args.first_segment];
@@ -84,8 +87,13 @@ struct TilePlace {
     num_queries = min(tile_queries, segment.num_rows * args.view.group - first_query);
     chunk = segment.position / args.view.chunk;
     chunk_row = static_cast<int32_t>(segment.position - chunk * args.view.chunk);
-    const SlotHead slot(args.view, segment.memory, args.layer_idx, head);
-    region = slot.base;
+    region = SlotHead(args.view, segment.memory, args.layer_idx, head).base;
+    Refresh(args.view);
+  }
+
+  // Reads again what the kernels before may write.
+  __device__ void Refresh(const SlotView& view) {
+    const SlotHead slot = Head(view);
     holds_state = slot.HoldsState();
     first_chunk = holds_state ? slot.header()->folded_chunks : 0;
   }

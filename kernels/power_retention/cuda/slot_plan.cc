@@ -11,6 +11,11 @@ constexpr int kFewQueries = 16;
 constexpr int kPlainTile = 64;
 constexpr int kWideTile = 256;
 constexpr int kGroup = 32;  // monomials that are never parted
+// Fewer rows of a sequence are not worth what moving the state costs.
+constexpr int64_t kLeastBulkRows = 512;
+constexpr int64_t kLeastBulkChunks = 4;
+// Below the switch-over all rows before go through it again: worth it while they are not many more than the new ones.
+constexpr int64_t kMostOldRows = 2;  // per new row
 
 int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -37,6 +42,7 @@ absl::Status SlotRetentionPlan::Reserve(const RetentionLayout& layout, int64_t m
   group_ = layout.group();
   heads_kv_ = shape.heads_kv;
   head_dim_ = shape.head_dim;
+  has_bulks_ = HasBulkForward(layout, mode);
   has_wide_ = mode == SlotRetentionMode::kFastBf16 && HasWideKernel(layout);
   mode_ = mode;
   num_multiprocessors_ = num_multiprocessors;
@@ -47,6 +53,7 @@ absl::Status SlotRetentionPlan::Reserve(const RetentionLayout& layout, int64_t m
   tiles_.reserve(max_tiles_);
   folds_.reserve(max_folds());
   waves_.reserve(max_rows);
+  bulks_.reserve(max_rows / kLeastBulkRows + 1);
   return absl::OkStatus();
 }
 
@@ -55,7 +62,15 @@ void SlotRetentionPlan::Make(std::span<const SlotRows> sequences) {
   tiles_.clear();
   folds_.clear();
   waves_.clear();
-  left_.assign(sequences.begin(), sequences.end());
+  bulks_.clear();
+  left_.clear();
+  for (const SlotRows& rows : sequences) {
+    if (IsBulk(rows)) {
+      AddBulk(rows);
+    } else {
+      left_.push_back(rows);
+    }
+  }
   while (!left_.empty()) {
     SlotWave wave;
     wave.first_segment = static_cast<int32_t>(segments_.size());
@@ -87,6 +102,34 @@ void SlotRetentionPlan::Make(std::span<const SlotRows> sequences) {
     ChooseParts(&wave);
     waves_.push_back(wave);
   }
+}
+
+bool SlotRetentionPlan::IsBulk(const SlotRows& rows) const {
+  return has_bulks_ && rows.num_rows >= std::max(kLeastBulkRows, kLeastBulkChunks * chunk_) &&
+         (rows.position >= switch_over_ || rows.position <= kMostOldRows * rows.num_rows);
+}
+
+// The state covers whole chunks before and after; what it does not cover yet goes through the forward pass again.
+void SlotRetentionPlan::AddBulk(const SlotRows& rows) {
+  SlotBulk bulk;
+  bulk.rows = rows;
+  bulk.holds_state = rows.position >= switch_over_;
+  bulk.first_segment = static_cast<int32_t>(segments_.size());
+  const int64_t end = rows.position + rows.num_rows;
+  int64_t kept = rows.position;  // the first row that the slot keeps
+  if (bulk.holds_state) {
+    bulk.first_position = chunk_ * std::max<int64_t>(0, DivideUp(rows.position, chunk_) - 2);
+    kept = chunk_ * ((end - 1) / chunk_ - 1);
+    bulk.open_rows = end - kept;
+  }
+  while (kept < end) {
+    const int64_t taken = std::min(chunk_ - kept % chunk_, end - kept);
+    segments_.push_back(
+        {rows.memory, kept, rows.first_row + static_cast<int32_t>(kept - rows.position), static_cast<int32_t>(taken)});
+    kept += taken;
+  }
+  bulk.num_segments = static_cast<int32_t>(segments_.size()) - bulk.first_segment;
+  bulks_.push_back(bulk);
 }
 
 void SlotRetentionPlan::AddTiles(SlotWave* wave) {

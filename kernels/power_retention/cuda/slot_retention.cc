@@ -4,7 +4,9 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/power_retention/cuda/instances.h"
 #include "kernels/power_retention/cuda/slot_args.cuh"
+#include "kernels/power_retention/cuda/slot_bulk.h"
 
 namespace statehouse::kernels {
 namespace {
@@ -31,6 +33,30 @@ absl::Status SlotRetention::CheckSupport(const RetentionLayout& layout) {
 bool HasWideKernel(const RetentionLayout& layout) {
   const RetentionShape& shape = layout.shape();
   return (shape.head_dim == 64 || shape.head_dim == 128) && shape.degree == 2 && shape.chunk % 64 == 0;
+}
+
+bool HasBulkForward(const RetentionLayout& layout, SlotRetentionMode mode) {
+  const RetentionShape& shape = layout.shape();
+  return mode == SlotRetentionMode::kFastBf16 && HasWideKernel(layout) && layout.has_state() &&
+         HasForwardInstance({.heads_q = shape.heads_q, .heads_kv = shape.heads_kv, .head_dim = shape.head_dim});
+}
+
+SlotRetention::SlotRetention(const RetentionLayout& layout) : layout_(layout) {}
+SlotRetention::~SlotRetention() = default;
+SlotRetention::SlotRetention(SlotRetention&& other) noexcept = default;
+
+int64_t SlotRetention::bytes() const {
+  return static_cast<int64_t>(pairs_.bytes() + blocks_.bytes() + wide_state_.bytes() + numerators_.bytes() +
+                              denominators_.bytes() + staging_.bytes()) +
+         (bulk_ == nullptr ? 0 : bulk_->bytes());
+}
+
+int64_t SlotRetention::BytesFor(int64_t max_rows) const {
+  return bulk_ == nullptr ? 0 : SlotBulkForward::BytesFor(layout_, max_rows);
+}
+
+absl::Status SlotRetention::Reserve(int64_t max_rows) {
+  return bulk_ == nullptr ? absl::OkStatus() : bulk_->Reserve(max_rows);
 }
 
 // Blocks of one i and 16 neighbouring j, by i: for each the row of S that holds (i, j), and 256 i + j / 16.
@@ -76,6 +102,7 @@ absl::StatusOr<SlotRetention> SlotRetention::Make(const RetentionLayout& layout,
                                      made.staging_.Allocate(staged * sizeof(float))}) {
     if (!status.ok()) return status;
   }
+  if (HasBulkForward(layout, mode)) made.bulk_ = std::make_unique<SlotBulkForward>(layout);
   if (mode == SlotRetentionMode::kFastBf16 && HasWideKernel(layout)) {
     if (absl::Status status = made.MakeWideTables(); !status.ok()) return status;
   }
@@ -83,37 +110,52 @@ absl::StatusOr<SlotRetention> SlotRetention::Make(const RetentionLayout& layout,
 }
 
 absl::Status SlotRetention::Run(const SlotRetentionPlan& plan, const SlotRetentionArgs& args, cudaStream_t stream) {
+  for (const SlotBulk& bulk : plan.bulks()) {
+    if (!args.y_is_bf16) return absl::InternalError("power retention: a bulk whose answers are not bf16");
+    if (absl::Status status = bulk_->Run(bulk, KernelArgs(args), stream); !status.ok()) return status;
+  }
   for (const SlotWave& wave : plan.waves()) {
     if (absl::Status status = AnswerWave(wave, args, stream); !status.ok()) return status;
   }
   return absl::OkStatus();
 }
 
+SlotKernelArgs SlotRetention::KernelArgs(const SlotRetentionArgs& args) const {
+  return {.view = SlotView::Of(layout_),
+          .q = args.q,
+          .k = args.k,
+          .v = args.v,
+          .log_g = args.log_g,
+          .row_stride = args.row_stride,
+          .y = args.y,
+          .y_is_bf16 = args.y_is_bf16,
+          .layer_idx = args.layer_idx,
+          .segments = args.segments,
+          .tiles = args.tiles,
+          .folds = args.folds,
+          .first_segment = 0,
+          .pairs = pairs_.as<uchar2>(),
+          .blocks = blocks_.as<int2>(),
+          .wide_state = wide_state_.as<void>(),
+          .wide_rows = layout_.expanded(),
+          .numerators = numerators_.as<float>(),
+          .denominators = denominators_.as<float>(),
+          .state_parts = 0,
+          .tail_parts = 0,
+          .part_rows = 0};
+}
+
 absl::Status SlotRetention::AnswerWave(const SlotWave& wave, const SlotRetentionArgs& args, cudaStream_t stream) {
   const RetentionShape& shape = layout_.shape();
   const int d = shape.head_dim;
-  SlotKernelArgs kernel = {.view = SlotView::Of(layout_),
-                           .q = args.q,
-                           .k = args.k,
-                           .v = args.v,
-                           .log_g = args.log_g,
-                           .row_stride = args.row_stride,
-                           .y = args.y,
-                           .y_is_bf16 = args.y_is_bf16,
-                           .layer_idx = args.layer_idx,
-                           .segments = args.segments + wave.first_segment,
-                           .tiles = args.tiles + wave.first_tile,
-                           .folds = args.folds + wave.first_fold,
-                           .first_segment = wave.first_segment,
-                           .pairs = pairs_.as<uchar2>(),
-                           .blocks = blocks_.as<int2>(),
-                           .wide_state = wide_state_.as<void>(),
-                           .wide_rows = layout_.expanded(),
-                           .numerators = numerators_.as<float>(),
-                           .denominators = denominators_.as<float>(),
-                           .state_parts = wave.state_parts,
-                           .tail_parts = wave.tail_parts,
-                           .part_rows = wave.part_rows};
+  SlotKernelArgs kernel = KernelArgs(args);
+  kernel.segments += wave.first_segment;
+  kernel.tiles += wave.first_tile;
+  kernel.folds += wave.first_fold;
+  kernel.first_segment = wave.first_segment;
+  kernel.state_parts = wave.state_parts;
+  kernel.tail_parts = wave.tail_parts;
+  kernel.part_rows = wave.part_rows;
   if (wave.num_folds > 0) {
     const absl::Status status = blocks_.bytes() > 0 ? LaunchSlotFoldWide(kernel, d, wave.num_folds, stream)
                                                     : LaunchSlotFold(kernel, d, wave.num_folds, stream);
@@ -132,7 +174,7 @@ absl::Status SlotRetention::AnswerWave(const SlotWave& wave, const SlotRetention
     SlotKernelArgs round = kernel;
     round.tiles += first;
     if (absl::Status status = AnswerTiles(wave, round, count, stream); !status.ok()) return status;
-    const absl::Status status = LaunchSlotCombine(round, d, wave.tile_queries, count, stream);
+    const absl::Status status = LaunchSlotCombine(round, d, wave.tile_queries, count, wave.few, stream);
     if (!status.ok()) return status;
   }
   return absl::OkStatus();

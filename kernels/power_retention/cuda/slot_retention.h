@@ -14,7 +14,9 @@
 
 #include <cuda_runtime_api.h>
 
+#include <compare>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -25,7 +27,8 @@
 
 namespace statehouse::kernels {
 
-// kFastBf16: many rows of one sequence are answered with products of bf16 numbers.
+// kFastBf16: many rows of one sequence are answered with products of bf16 numbers. REQUIRES: blocks may have
+// WideKernelSharedBytes() of shared memory.
 enum class SlotRetentionMode { kFast, kFastBf16, kDeterministic };
 
 // One sequence's rows in a step.
@@ -51,6 +54,15 @@ struct SlotTile {
   int32_t first_query;
 };
 
+// Many rows of one sequence that go through the forward pass of whole sequences instead of waves.
+struct SlotBulk {
+  SlotRows rows;
+  bool holds_state = false;                     // else rows form
+  int64_t first_position = 0;                   // of the first row that no state may cover yet; a multiple of the chunk
+  int64_t open_rows = 0;                        // last rows, which the state does not cover afterwards
+  int32_t first_segment = 0, num_segments = 0;  // the rows that the slot keeps
+};
+
 // What is launched for one chunk per sequence.
 struct SlotWave {
   int32_t first_segment = 0, num_segments = 0;
@@ -63,11 +75,15 @@ struct SlotWave {
   int32_t state_parts = 0;
   int32_t tail_parts = 0;  // the most that a tile of it has
   int32_t part_rows = 0;   // rows of the tail per part
-  bool operator==(const SlotWave&) const = default;
+  auto operator<=>(const SlotWave&) const = default;
 };
 
-// Whether there is a kernel on tensor cores, and for how many segments of a wave.
+// Whether there is a kernel on tensor cores, how much shared memory a block of it needs (0 without one), and for how
+// many segments of a wave it is.
 bool HasWideKernel(const RetentionLayout& layout);
+int WideKernelSharedBytes(const RetentionLayout& layout);
+// Whether steps may hold bulks.
+bool HasBulkForward(const RetentionLayout& layout, SlotRetentionMode mode);
 inline constexpr int kMostWideSegments = 16;
 
 // The cutting of a step, made on the host once for all layers. Reserve() is the only place that allocates.
@@ -83,17 +99,20 @@ class SlotRetentionPlan {
   // Segments that fold a chunk before their rows, if it is due; -1: nothing.
   const std::vector<int32_t>& folds() const { return folds_; }
   const std::vector<SlotWave>& waves() const { return waves_; }
+  const std::vector<SlotBulk>& bulks() const { return bulks_; }
   int64_t max_segments() const { return max_segments_; }
   int64_t max_tiles() const { return max_tiles_; }
   int64_t max_folds() const { return 2 * max_segments_; }
 
  private:
+  bool IsBulk(const SlotRows& rows) const;
+  void AddBulk(const SlotRows& rows);
   void AddTiles(SlotWave* wave);
   void ChooseParts(SlotWave* wave) const;
 
   int64_t chunk_ = 0, switch_over_ = 0, expanded_ = 0;
   int group_ = 0, heads_kv_ = 0, head_dim_ = 0;
-  bool has_wide_ = false;
+  bool has_wide_ = false, has_bulks_ = false;
   SlotRetentionMode mode_ = SlotRetentionMode::kFast;
   int num_multiprocessors_ = 0;
   int64_t max_segments_ = 0, max_tiles_ = 0;
@@ -102,9 +121,11 @@ class SlotRetentionPlan {
   std::vector<SlotTile> tiles_;
   std::vector<int32_t> folds_;
   std::vector<SlotWave> waves_;
+  std::vector<SlotBulk> bulks_;
 };
 
 struct SlotKernelArgs;
+class SlotBulkForward;
 
 // Rows of a step as one layer sees them; device memory, float32.
 struct SlotRetentionArgs {
@@ -126,31 +147,38 @@ class SlotRetention {
   // Allocates tables and working memory. UNIMPLEMENTED names what there is no kernel for.
   static absl::StatusOr<SlotRetention> Make(const RetentionLayout& layout, SlotRetentionMode mode);
   static absl::Status CheckSupport(const RetentionLayout& layout);
+  ~SlotRetention();
+  SlotRetention(SlotRetention&& other) noexcept;
+  SlotRetention& operator=(SlotRetention&& other) noexcept = delete;
+
+  // Room for steps of up to max_rows rows. Without it Run() must not be given a plan with bulks.
+  absl::Status Reserve(int64_t max_rows);
 
   // Queues one layer's retention of the step that `plan` cut.
   absl::Status Run(const SlotRetentionPlan& plan, const SlotRetentionArgs& args, cudaStream_t stream);
   // Queues the switch-over of one head; does nothing on a head that has had it.
   absl::Status SwitchOver(float* layer_memory, int head, cudaStream_t stream);
 
-  int64_t bytes() const {
-    return static_cast<int64_t>(pairs_.bytes() + blocks_.bytes() + wide_state_.bytes() + numerators_.bytes() +
-                                denominators_.bytes() + staging_.bytes());
-  }
+  int64_t bytes() const;
+  // What Reserve() will take.
+  int64_t BytesFor(int64_t max_rows) const;
 
  private:
-  explicit SlotRetention(const RetentionLayout& layout) : layout_(layout) {}
+  explicit SlotRetention(const RetentionLayout& layout);
 
   absl::Status MakeWideTables();
   absl::Status AnswerTiles(const SlotWave& wave, const SlotKernelArgs& args, int num_tiles, cudaStream_t stream);
+  SlotKernelArgs KernelArgs(const SlotRetentionArgs& args) const;
   absl::Status AnswerWave(const SlotWave& wave, const SlotRetentionArgs& args, cudaStream_t stream);
 
   const RetentionLayout layout_;
-  DeviceBuffer pairs_;         // [D] of (i, j): monomials in canonical order
-  DeviceBuffer blocks_;        // of 16 monomials, for the kernel on tensor cores
-  DeviceBuffer wide_state_;    // its copies of the state, in bf16
-  DeviceBuffer numerators_;    // [tile, Hk, part, query, d]
-  DeviceBuffer denominators_;  // [tile, Hk, part, query]
-  DeviceBuffer staging_;       // one head's rows form, during its switch-over
+  DeviceBuffer pairs_;                     // [D] of (i, j): monomials in canonical order
+  DeviceBuffer blocks_;                    // of 16 monomials, for the kernel on tensor cores
+  DeviceBuffer wide_state_;                // its copies of the state, in bf16
+  DeviceBuffer numerators_;                // [tile, Hk, part, query, d]
+  DeviceBuffer denominators_;              // [tile, Hk, part, query]
+  DeviceBuffer staging_;                   // one head's rows form, during its switch-over
+  std::unique_ptr<SlotBulkForward> bulk_;  // where there are kernels for it
 };
 
 }  // namespace statehouse::kernels

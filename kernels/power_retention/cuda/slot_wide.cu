@@ -5,6 +5,7 @@
 // the number q_i: it is formed in registers. Blocks across the diagonal hold zeros for j < i. The state comes from a
 // copy in bf16 that WidenState makes once per wave, with z as further columns, in three numbers of bf16 each. Tail:
 // scores, weights and the product with v stay in registers; a column of ones sums the denominator.
+#include "kernels/cuda/launch.h"
 #include "kernels/cuda/mma.cuh"
 #include "kernels/cuda/status.h"
 #include "kernels/power_retention/cuda/slot_args.cuh"
@@ -331,16 +332,18 @@ __global__ void __launch_bounds__(kThreads) WidenState(SlotKernelArgs args) {
 template <int d>
 absl::Status Launch(const SlotKernelArgs& args, int num_tiles, cudaStream_t stream) {
   constexpr int kShared = sizeof(WideShared<d>);
-  const absl::Status status =
-      CudaStatus(cudaFuncSetAttribute(AnswerWide<d>, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared),
-                 "cudaFuncSetAttribute(AnswerWide)");
-  if (!status.ok()) return status;
+  if (absl::Status status = AllowShared(AnswerWide<d>, kShared); !status.ok()) return status;
   const dim3 grid(args.state_parts + args.tail_parts, args.view.heads_kv, num_tiles);
   AnswerWide<d><<<grid, kThreads, kShared, stream>>>(args);
   return LaunchStatus("AnswerWide");
 }
 
 }  // namespace
+
+int WideKernelSharedBytes(const RetentionLayout& layout) {
+  if (!HasWideKernel(layout)) return 0;
+  return layout.shape().head_dim == 64 ? sizeof(WideShared<64>) : sizeof(WideShared<128>);
+}
 
 absl::Status LaunchSlotWiden(const SlotKernelArgs& args, int d, int num_segments, cudaStream_t stream) {
   const dim3 grid((args.view.expanded + kThreads / 32 - 1) / (kThreads / 32), args.view.heads_kv, num_segments);

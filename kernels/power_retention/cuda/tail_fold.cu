@@ -25,7 +25,7 @@ struct TailFoldArgs {
   int rows;
   uint64_t seed;
   int64_t tail_rows;
-  int64_t normalizer, keys, values, gates;  // offsets within a slot
+  int64_t rests, normalizer, keys, values, gates;  // offsets within a slot
 };
 
 template <int kDim>
@@ -54,10 +54,21 @@ __device__ __forceinline__ void WeighBatch(const RingGates& gates, int first, in
   if (lane == 0) shared.later += sum;
 }
 
-// Up or down to bf16, so that the mean is x; `random`: 16 bits. Infinities and NaN stay.
-__device__ __forceinline__ uint32_t RoundStochastically(float x, uint32_t random) {
+// A float32 without its last 8 bits, in two parts: the nearest bf16, which decoding reads, and what that leaves, in
+// units of 2^-8 of its last place.
+struct BfloatAndRest {
+  uint16_t nearest;
+  int8_t rest;
+};
+__device__ __forceinline__ float Join(uint16_t nearest, int8_t rest) {
+  return __uint_as_float((static_cast<uint32_t>(nearest) << 16) + (static_cast<int32_t>(rest) << 8));
+}
+// Rounds the last 8 bits up or down, so that the mean is x; `random`: 8 bits. Infinities and NaN stay.
+__device__ __forceinline__ BfloatAndRest Split(float x, uint32_t random) {
   const uint32_t bits = __float_as_uint(x);
-  return (bits & 0x7f800000u) == 0x7f800000u ? bits >> 16 : (bits + random) >> 16;
+  if ((bits & 0x7f800000u) == 0x7f800000u) return {static_cast<uint16_t>(bits >> 16), 0};
+  const uint32_t kept = (bits + random) & 0xffffff00u, nearest = (kept + 0x8000u) >> 16;
+  return {static_cast<uint16_t>(nearest), static_cast<int8_t>(static_cast<int32_t>(kept - (nearest << 16)) >> 8)};
 }
 
 // What the update of a state needs beside the sums.
@@ -75,8 +86,8 @@ __device__ __forceinline__ float Updated(float old, float added, const StateUpda
 
 // kColumns neighbours of S in place: e^L S + sums. `element`: the first one's place within the layer's states.
 template <int kColumns>
-__device__ __forceinline__ void UpdateState(float* state, const float (&sums)[kColumns], const StateUpdate& update,
-                                            int64_t) {
+__device__ __forceinline__ void UpdateState(float* state, int8_t*, const float (&sums)[kColumns],
+                                            const StateUpdate& update, int64_t) {
   constexpr int kVector = kColumns < 4 ? kColumns : 4;
 #pragma unroll
   for (int first = 0; first < kColumns; first += kVector) {
@@ -88,9 +99,9 @@ __device__ __forceinline__ void UpdateState(float* state, const float (&sums)[kC
   }
 }
 template <int kColumns>
-__device__ __forceinline__ void UpdateState(bf16* state, const float (&sums)[kColumns], const StateUpdate& update,
-                                            int64_t element) {
-  constexpr int kVector = kColumns < 8 ? kColumns : 8;  // as many as one draw has halves
+__device__ __forceinline__ void UpdateState(bf16* state, int8_t* rests, const float (&sums)[kColumns],
+                                            const StateUpdate& update, int64_t element) {
+  constexpr int kVector = kColumns < 8 ? kColumns : 8;
 #pragma unroll
   for (int first = 0; first < kColumns; first += kVector) {
     const uint64_t place = element + first;
@@ -99,14 +110,18 @@ __device__ __forceinline__ void UpdateState(bf16* state, const float (&sums)[kCo
                update.key);
     const uint32_t random[4] = {drawn.x, drawn.y, drawn.z, drawn.w};
     auto& row = *reinterpret_cast<Neighbours<uint16_t, kVector>*>(state + first);
+    auto& rest_row = *reinterpret_cast<Neighbours<int8_t, kVector>*>(rests + first);
     Neighbours<uint16_t, kVector> updated = row;
+    Neighbours<int8_t, kVector> updated_rests = rest_row;
 #pragma unroll
     for (int c = 0; c < kVector; ++c) {
-      const float old = __uint_as_float(static_cast<uint32_t>(updated.x[c]) << 16);
-      const float next = Updated(old, sums[first + c], update);
-      updated.x[c] = static_cast<uint16_t>(RoundStochastically(next, random[c / 2] >> c % 2 * 16 & 0xffffu));
+      const float next = Updated(Join(updated.x[c], updated_rests.x[c]), sums[first + c], update);
+      const BfloatAndRest split = Split(next, random[c / 4] >> c % 4 * 8 & 0xffu);
+      updated.x[c] = split.nearest;
+      updated_rests.x[c] = split.rest;
     }
     row = updated;
+    rest_row = updated_rests;
   }
 }
 
@@ -116,8 +131,8 @@ inline constexpr bool kHasTf32Fold = sizeof(T) == 2 && kDim >= 64;
 
 // S and z of the tile, from its first row on. All threads call it.
 template <typename S, int kDim>
-__device__ __forceinline__ void UpdateTile(const WideFoldSums<kDim>& sums, WideFoldShared<kDim>&, S* states, float* z,
-                                           int64_t first_row, const StateUpdate& update) {
+__device__ __forceinline__ void UpdateTile(const WideFoldSums<kDim>& sums, WideFoldShared<kDim>&, S* states,
+                                           int8_t* rests, float* z, int64_t first_row, const StateUpdate& update) {
   using Sums = WideFoldSums<kDim>;
   const int64_t row = first_row + Sums::Row() * 8;
 #pragma unroll
@@ -126,7 +141,7 @@ __device__ __forceinline__ void UpdateTile(const WideFoldSums<kDim>& sums, WideF
     float own[Sums::kColumns];
 #pragma unroll
     for (int c = 0; c < Sums::kColumns; ++c) own[c] = sums.S[j][c];
-    if (Sums::HasColumns()) UpdateState<Sums::kColumns>(states + element, own, update, element);
+    if (Sums::HasColumns()) UpdateState<Sums::kColumns>(states + element, rests + element, own, update, element);
   }
   if (threadIdx.x % 32 == 0) {
 #pragma unroll
@@ -135,14 +150,14 @@ __device__ __forceinline__ void UpdateTile(const WideFoldSums<kDim>& sums, WideF
 }
 template <typename S, int kDim>
 __device__ __forceinline__ void UpdateTile(const Tf32FoldSums<kDim>& sums, WideFoldShared<kDim>& shared, S* states,
-                                           float* z, int64_t first_row, const StateUpdate& update) {
+                                           int8_t* rests, float* z, int64_t first_row, const StateUpdate& update) {
   using Sums = Tf32FoldSums<kDim>;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int64_t element = (first_row + Sums::Row() + half * 8) * kDim + Sums::Column();
     float row[Sums::kColumns];
     sums.Get(half, row);
-    UpdateState<Sums::kColumns>(states + element, row, update, element);
+    UpdateState<Sums::kColumns>(states + element, rests + element, row, update, element);
   }
   __syncthreads();  // all are done with the last batch
   const float added = sums.SumNormalizer(shared);
@@ -181,7 +196,8 @@ __global__ void __launch_bounds__(kThreads) FoldTail(TailFoldArgs args) {
                               expm1f(gates_sum),
                               {static_cast<uint32_t>(args.seed), static_cast<uint32_t>(args.seed >> 32)},
                               {static_cast<uint32_t>(state_end), static_cast<uint32_t>(state_end >> 32)}};
-  UpdateTile<S, kDim>(sums, shared.batch, reinterpret_cast<S*>(slot), reinterpret_cast<float*>(slot + args.normalizer),
+  UpdateTile<S, kDim>(sums, shared.batch, reinterpret_cast<S*>(slot), reinterpret_cast<int8_t*>(slot + args.rests),
+                      reinterpret_cast<float*>(slot + args.normalizer),
                       h * RetentionStateRows(kDim) + int64_t{blockIdx.x} * 64, update);
 }
 
@@ -228,6 +244,7 @@ absl::Status CudaRetentionFoldTail(const RetentionSlotLayout& layout, const Cuda
                             static_cast<int>(args.rows),
                             args.seed,
                             shape.tail_rows,
+                            static_cast<int64_t>(layout.rests()),
                             static_cast<int64_t>(layout.normalizer()),
                             static_cast<int64_t>(layout.keys()),
                             static_cast<int64_t>(layout.values()),

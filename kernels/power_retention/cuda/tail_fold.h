@@ -2,10 +2,10 @@
 //   S ← e^{L} S + Σ_j e^{L - L_j} φ(k_j) v_jᵀ,  z likewise, over the C rows from the state's end on; L sums their log
 //   gates
 // Sums are in float32, gate sums in double. e^{L - L_j} φ(k_j) is in float32, or, for 16-bit types with d >= 64, a tf32
-// number. A bf16 state is rounded stochastically: up or down with
-// probabilities that make the mean exact, because a state that is rounded to nearest stops growing
-// (docs/gpu-kernels.md). What is drawn depends on `seed`, the state's end and the place in the layer's memory alone:
-// not on the slot's address, nor on what else is in the call.
+// number. A bf16 state keeps 8 bits more beside it, which only the fold reads (decode.h): 16 alone would lose in a
+// million tokens what they gain in four thousand (docs/gpu-kernels.md). The last bit kept is rounded up or down with
+// probabilities that make the mean exact. What is drawn depends on `seed`, the state's end and the place in the layer's
+// memory alone: not on the slot's address, nor on what else is in the call.
 //
 // Thread-safety: a call touches the states of its slots alone. The same inputs give the same bits.
 #pragma once

@@ -41,45 +41,62 @@ absl::StatusOr<double> MedianSeconds(cudaStream_t stream, const std::function<ab
 
 }  // namespace
 
-absl::StatusOr<GpuCeilings> MeasureGpuCeilings() {
-  constexpr size_t kBytes = size_t{640} << 20;
-  constexpr int64_t kSide = 8192;
-  DeviceBuffer from, to, workspace;
-  for (const absl::Status& status : {from.Allocate(kBytes), to.Allocate(kBytes), workspace.Allocate(32 << 20)}) {
+absl::StatusOr<double> MeasureGpuCopy(int64_t bytes) {
+  DeviceBuffer from, to;
+  for (const absl::Status& status : {from.Allocate(bytes), to.Allocate(bytes)}) {
     if (!status.ok()) return status;
   }
-  absl::StatusOr<Stream> stream = Stream::Make();
+  absl::Status filled = CudaStatus(cudaMemset(from.as<void>(), 0x5a, bytes), "cudaMemset");
+  if (!filled.ok()) return filled;
+  const absl::StatusOr<Stream> stream = Stream::Make();
   if (!stream.ok()) return stream.status();
+  const absl::StatusOr<double> seconds = MedianSeconds(stream->get(), [&] {
+    return CudaStatus(cudaMemcpyAsync(to.as<void>(), from.as<void>(), bytes, cudaMemcpyDeviceToDevice, stream->get()),
+                      "copy");
+  });
+  if (!seconds.ok()) return seconds.status();
+  return 2.0 * static_cast<double>(bytes) / *seconds;
+}
+
+absl::StatusOr<double> MeasureGpuProducts() {
+  constexpr int64_t kSide = 8192;
+  constexpr size_t kBytes = 2 * kSide * kSide;
+  DeviceBuffer weights, x, y, workspace;
+  for (const absl::Status& status :
+       {weights.Allocate(kBytes), x.Allocate(kBytes), y.Allocate(kBytes), workspace.Allocate(32 << 20)}) {
+    if (!status.ok()) return status;
+  }
   // Random bf16 numbers about 1: products of zeros may run faster than real ones.
   std::vector<uint16_t> random(kSide * kSide);
   std::mt19937 rng(1);
-  for (uint16_t& x : random) x = static_cast<uint16_t>(0x3f00u | (rng() & 0x80ffu));
-  for (size_t half : {size_t{0}, size_t{1}}) {
-    const size_t bytes = random.size() * 2;
-    if (absl::Status status = from.Upload(random.data(), bytes, half * bytes); !status.ok()) return status;
+  for (DeviceBuffer* matrix : {&weights, &x}) {
+    for (uint16_t& number : random) number = static_cast<uint16_t>(0x3f00u | (rng() & 0x80ffu));
+    if (absl::Status status = matrix->Upload(random.data(), kBytes); !status.ok()) return status;
   }
-  GpuCeilings ceilings;
-  const auto copy = MedianSeconds(stream->get(), [&] {
-    return CudaStatus(cudaMemcpyAsync(to.as<void>(), from.as<void>(), kBytes, cudaMemcpyDeviceToDevice, stream->get()),
-                      "copy");
-  });
-  if (!copy.ok()) return copy.status();
-  ceilings.copy_bytes_per_s = 2.0 * kBytes / *copy;
+  const absl::StatusOr<Stream> stream = Stream::Make();
+  if (!stream.ok()) return stream.status();
   absl::StatusOr<Cublas> cublas = Cublas::Open(stream->get(), workspace.as<void>(), workspace.bytes());
   if (!cublas.ok()) return cublas.status();
-  const auto product = MedianSeconds(stream->get(), [&] {
-    return cublas->Run({.weights = from.as<char>(),
-                        .x = from.as<char>() + random.size() * 2,
-                        .inputs_are_bf16 = true,
-                        .y = to.as<void>(),
+  const absl::StatusOr<double> seconds = MedianSeconds(stream->get(), [&] {
+    return cublas->Run({.weights = weights.as<void>(),
+                        .x = x.as<void>(),
+                        .y = y.as<void>(),
                         .y_is_bf16 = true,
                         .rows = kSide,
                         .outputs = kSide,
-                        .inputs = kSide});
+                        .inputs = kSide},
+                       /*inputs_are_bf16=*/true);
   });
-  if (!product.ok()) return product.status();
-  ceilings.bf16_flops_per_s = 2.0 * kSide * kSide * kSide / *product;
-  return ceilings;
+  if (!seconds.ok()) return seconds.status();
+  return 2.0 * kSide * kSide * kSide / *seconds;
+}
+
+absl::StatusOr<GpuCeilings> MeasureGpuCeilings() {
+  const absl::StatusOr<double> copy = MeasureGpuCopy(int64_t{640} << 20);
+  if (!copy.ok()) return copy.status();
+  const absl::StatusOr<double> products = MeasureGpuProducts();
+  if (!products.ok()) return products.status();
+  return GpuCeilings{*copy, *products};
 }
 
 }  // namespace statehouse::kernels

@@ -1,4 +1,5 @@
-#include "kernels/cuda/status.h"
+#include "kernels/cuda/early_launch.h"
+#include "kernels/cuda/mma.cuh"
 #include "kernels/rope/cuda/heads.h"
 
 namespace statehouse::kernels {
@@ -28,6 +29,8 @@ __device__ __forceinline__ float LogSigmoid(float x) { return fminf(x, 0.0f) - l
 __global__ void __launch_bounds__(kThreads) PrepareHeads(CudaHeadsArgs args) {
   const int lane = threadIdx.x % 32, d = args.head_dim, half = d / 2;
   const int head = blockIdx.y * kWarps + threadIdx.x / 32, heads = args.heads_q + 2 * args.heads_kv;
+  LetDependentsStart();
+  WaitForResults();
   if (head > heads) return;
   const int64_t row = blockIdx.x;
   float* const x = args.x + row * args.row_stride + int64_t{head} * d;
@@ -79,9 +82,8 @@ absl::Status CudaRopeAngles(const int64_t* positions, const DoubleDouble* turns,
 absl::Status CudaPrepareHeads(const CudaHeadsArgs& args, cudaStream_t stream) {
   if (args.num_rows == 0) return absl::OkStatus();
   const int heads = args.heads_q + 2 * args.heads_kv + 1;
-  PrepareHeads<<<dim3(static_cast<unsigned>(args.num_rows), (heads + kWarps - 1) / kWarps), kThreads, 0, stream>>>(
-      args);
-  return LaunchStatus("PrepareHeads");
+  const dim3 grid(static_cast<unsigned>(args.num_rows), (heads + kWarps - 1) / kWarps);
+  return LaunchEarly("PrepareHeads", PrepareHeads, grid, kThreads, 0, stream, args);
 }
 
 }  // namespace statehouse::kernels

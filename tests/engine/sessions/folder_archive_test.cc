@@ -85,6 +85,20 @@ TEST_F(FolderArchiveTest, ServerThatDiedAfterSealing_LeavesTheRestToTheNext) {
   EXPECT_EQ(FilesBelow(session).size(), 3u) << "entry, base and one record";
 }
 
+TEST_F(FolderArchiveTest, RemovalThatWasCutShort_CountsNoLongerThanTheNextLook) {
+  const auto archive = Open();
+  const std::string ann = "ann";
+  for (int number = 1; number <= 3; ++number) ASSERT_TRUE(archive->PutEntry(EntryOf(number, ann, "")).ok());
+  // Here the server died: the session is gone, and its marker is not.
+  std::filesystem::remove_all(folder_ + "/" + FolderCatalog::SessionPath(IdOf(2)));
+  const auto listed = archive->ListEntries(&ann, "", 10);
+  ASSERT_TRUE(listed.ok()) << listed.status();
+  EXPECT_EQ(listed->size(), 2u);
+  EXPECT_EQ(*archive->CountEntries(ann), 2);
+  ASSERT_TRUE(archive->PutEntry(EntryOf(2, ann, "")).ok());
+  EXPECT_EQ(*archive->CountEntries(ann), 3);
+}
+
 TEST_F(FolderArchiveTest, DamagedFile_IsDataLossNamedAndNeverRead) {
   const auto archive = Open();
   ASSERT_TRUE(archive->PutEntry(EntryOf(1, "ann", "")).ok());

@@ -198,6 +198,33 @@ TEST_F(SessionCrashTest, TurnsWrittenBehind_AreThereAsFarAsTheyWereSynced) {
   EXPECT_EQ(found, expected);
 }
 
+TEST_F(SessionCrashTest, SyncThatFailedOnce_IsNotTakenForDoneTheNextTime) {
+  std::vector<std::string> heard;
+  options_.on_upkeep_failure = [&heard](const std::string& what) { heard.push_back(what); };
+  for (uint32_t seed = 0; seed < 16; ++seed) {
+    MakeSessions(seed);
+    heard.clear();
+    SessionSpec spec = Named("ann", "behind");
+    spec.durability = Durability::kAsync;
+    ASSERT_TRUE(store_->Create(spec).ok());
+    ASSERT_TRUE(RunTurn(store_.get(), "ann", "behind", {1}, {2}).ok());
+    ASSERT_TRUE(RunTurn(store_.get(), "ann", "behind", {3}, {4}).ok());
+    files_->fail_sync_in = 0;
+    EXPECT_FALSE(store_->Upkeep().ok());
+    EXPECT_FALSE(store_->Upkeep().ok()) << "as long as nothing can be synced";
+    EXPECT_EQ(store_->totals().upkeep_failures, 2);
+    EXPECT_NE(store_->totals().last_upkeep_failure.find("writing behind: "), std::string::npos);
+    ASSERT_EQ(heard.size(), 1u) << "once a minute";
+    EXPECT_NE(heard[0].find("writing behind: injected: sync failed"), std::string::npos) << heard[0];
+    files_->fail_sync_in = -1;
+    EXPECT_TRUE(store_->Upkeep().ok());
+    EXPECT_TRUE(store_->Drain(absl::InfiniteFuture()).ok());
+    Crash();
+    EXPECT_EQ(TokensOf(store_.get(), "ann", "behind"), (Tokens{1, 2, 3, 4})) << "seed " << seed;
+  }
+  store_.reset();  // before what it tells
+}
+
 TEST_F(SessionCrashTest, RecordsCutOffBehindOurBack_AreNoticedAndTheSessionIsNotUsed) {
   MakeSessions(0);
   const std::string id = store_->Get("ann", "a")->id;

@@ -13,15 +13,10 @@ namespace {
 class ReplicasTest : public SessionStoreTest {
  protected:
   void SetUp() override {
-    options_.lease = absl::Milliseconds(400);
-    for (int replica = 0; replica < 2; ++replica) {
-      auto archive = FolderArchive::Open(folder_);
-      ASSERT_TRUE(archive.ok()) << archive.status();
-      archives_[replica] = *std::move(archive);
-      options_.archive = archives_[replica].get();
-      options_.replica_id = replica == 0 ? "one" : "two";
-      (replica == 0 ? one_ : two_) = OpenStore();
-    }
+    OpenOne(absl::Seconds(30));
+    options_.replica_id = "two";
+    two_ = OpenOn(&archives_[1]);
+    ASSERT_NE(two_, nullptr);
     ASSERT_TRUE(one_->Create(Named("ann", "a")).ok());
     ASSERT_TRUE(RunTurn(one_.get(), "ann", "a", {1, 2, 3}, {4}, {3}, "first").ok());
   }
@@ -31,6 +26,24 @@ class ReplicasTest : public SessionStoreTest {
     EXPECT_TRUE(FileLayer::Posix()->Remove(folder_).ok());
   }
 
+  // Leases are long, but for a server that a test lets sleep or die: on a slow machine others must not lose theirs.
+  void OpenOne(absl::Duration lease) {
+    one_.reset();
+    options_.lease = lease;
+    options_.replica_id = "one";
+    one_ = OpenOn(&archives_[0]);
+    ASSERT_NE(one_, nullptr);
+  }
+  std::unique_ptr<SessionStore> OpenOn(std::unique_ptr<FolderArchive>* archive) {
+    auto opened = FolderArchive::Open(folder_);
+    EXPECT_TRUE(opened.ok()) << opened.status();
+    if (!opened.ok()) return nullptr;
+    *archive = *std::move(opened);
+    options_.archive = archive->get();
+    return OpenStore();
+  }
+
+  static constexpr absl::Duration kShortLease = absl::Seconds(2);
   const std::string folder_ = absl::StrCat(::testing::TempDir(), "session_replicas.", getpid());
   std::unique_ptr<FolderArchive> archives_[2];
   std::unique_ptr<SessionStore> one_;
@@ -71,9 +84,10 @@ TEST_F(ReplicasTest, TurnUnderWayElsewhere_IsAbortedWithAHint_AndReadingGoesOn) 
 }
 
 TEST_F(ReplicasTest, ServerThatSleptThroughItsLease_CannotAppend) {
+  OpenOne(kShortLease);
   auto slept = Begin(one_.get(), "ann", "a", {5});
   ASSERT_TRUE(slept.ok());
-  absl::SleepFor(absl::Milliseconds(500));
+  absl::SleepFor(kShortLease + absl::Milliseconds(100));
   ASSERT_TRUE(RunTurn(two_.get(), "ann", "a", {7}, {8}).ok());
   const std::shared_ptr<const Snapshot> snapshot = FakeSnapshot({1, 2, 3, 4, 5});
   const int64_t snapshots = vault_->size();
@@ -88,10 +102,11 @@ TEST_F(ReplicasTest, ServerThatSleptThroughItsLease_CannotAppend) {
 }
 
 TEST_F(ReplicasTest, TurnOfAServerThatDied_IsComputedAgainFromItsRecord) {
+  OpenOne(kShortLease);
   auto died = Begin(one_.get(), "ann", "a", {5}, "key");
   ASSERT_TRUE(died.ok());
   EXPECT_EQ(Begin(two_.get(), "ann", "a", {5}, "key").status().code(), absl::StatusCode::kAborted);
-  absl::SleepFor(absl::Milliseconds(500));
+  absl::SleepFor(kShortLease + absl::Milliseconds(100));
   TurnRequest request;
   request.principal = "ann";
   request.ref = "a";
@@ -105,11 +120,19 @@ TEST_F(ReplicasTest, TurnOfAServerThatDied_IsComputedAgainFromItsRecord) {
 }
 
 TEST_F(ReplicasTest, LeaseOfALongTurn_IsRenewed) {
+  OpenOne(kShortLease);
   auto turn = Begin(one_.get(), "ann", "a", {5});
   ASSERT_TRUE(turn.ok());
-  for (int third = 0; third < 8; ++third) {
-    absl::SleepFor(absl::Milliseconds(100));
+  for (int part = 0; part < 6; ++part) {
+    absl::SleepFor(kShortLease / 5);
     EXPECT_TRUE(one_->Upkeep().ok());
+  }
+  for (SessionStore* const store : {one_.get(), two_.get()}) {
+    const auto info = store->Get("ann", "a");
+    ASSERT_TRUE(info.ok()) << info.status();
+    EXPECT_EQ(info->lease.owner, "one");
+    EXPECT_GT(info->lease.left, absl::ZeroDuration()) << "of the renewed one";
+    EXPECT_LE(info->lease.left, kShortLease);
   }
   EXPECT_EQ(Begin(two_.get(), "ann", "a", {6}).status().code(), absl::StatusCode::kAborted);
   EXPECT_TRUE((*turn)->Commit({.tokens = {6}, .seed = 1, .detail = ""}, {}).ok());
@@ -144,6 +167,59 @@ TEST_F(ReplicasTest, BrokenLease_LetsAnotherServerAppendAtOnce) {
   EXPECT_EQ(*two_->BreakLease("ann", "a"), "one");
   EXPECT_TRUE(RunTurn(two_.get(), "ann", "a", {7}, {8}).ok());
   EXPECT_EQ((*turn)->Commit({.tokens = {6}, .seed = 1, .detail = ""}, {}).status().code(), absl::StatusCode::kAborted);
+}
+
+TEST_F(ReplicasTest, ChangesOfTwoServers_AreBothKept_AlsoWhileOneHasATurn) {
+  auto turn = Begin(one_.get(), "ann", "a", {5});
+  ASSERT_TRUE(turn.ok());
+  SessionChange labels;
+  labels.labels = Labels{{"made", "elsewhere"}};
+  ASSERT_TRUE(two_->Update("ann", "a", labels).ok());
+  SessionChange pin;
+  pin.pinned = true;
+  ASSERT_TRUE(one_->Update("ann", "a", pin).ok());
+  ASSERT_TRUE(one_->Fork("ann", "a", {}, Named("ann", "fork")).ok());
+  ASSERT_TRUE((*turn)->Commit({.tokens = {6}, .seed = 1, .detail = ""}, {}).ok());
+  for (SessionStore* const store : {one_.get(), two_.get()}) {
+    EXPECT_EQ(store->Get("ann", "a")->spec.labels, *labels.labels);
+    EXPECT_TRUE(store->Get("ann", "a")->spec.pinned);
+  }
+}
+
+TEST_F(ReplicasTest, ForkMadeElsewhereDuringATurn_KeepsItsSnapshots) {
+  options_.max_snapshots = 1;  // so that each turn's snapshot pushes the one before out
+  OpenOne(absl::Seconds(30));
+  {
+    auto turn = Begin(one_.get(), "ann", "a", {5});
+    ASSERT_TRUE(turn.ok());
+    ASSERT_TRUE(two_->Fork("ann", "a", {}, Named("ann", "fork")).ok());
+    const std::shared_ptr<const Snapshot> snapshot = FakeSnapshot({1, 2, 3, 4, 5});
+    ASSERT_TRUE((*turn)->Commit({.tokens = {6}, .seed = 1, .detail = ""}, {&snapshot, 1}).ok());
+  }
+  const auto expect_kept = [&](const char* when) {
+    const auto turn = Begin(two_.get(), "ann", "fork", {9});
+    ASSERT_TRUE(turn.ok()) << turn.status();
+    ASSERT_NE((*turn)->from(), nullptr) << when;
+    EXPECT_EQ((*turn)->from()->position(), 3) << when;
+  };
+  expect_kept("after the turn");
+  ASSERT_TRUE(RunTurn(one_.get(), "ann", "a", {7}, {8}, {7}).ok());
+  expect_kept("after the next");
+  ASSERT_TRUE(one_->Delete("ann", "a").ok());
+  expect_kept("after the source is gone");
+}
+
+TEST_F(ReplicasTest, SnapshotThatAForkElsewhereAndItsSourceKeep_StaysWhenTheSourceGoes) {
+  {
+    auto turn = Begin(one_.get(), "ann", "a", {5});
+    ASSERT_TRUE(turn.ok());
+    ASSERT_TRUE(two_->Fork("ann", "a", {}, Named("ann", "fork")).ok());
+    ASSERT_TRUE((*turn)->Commit({.tokens = {6}, .seed = 1, .detail = ""}, {}).ok());
+  }
+  ASSERT_TRUE(one_->Delete("ann", "a").ok()) << "whose last record was written by a server that knew of no fork";
+  const auto turn = Begin(two_.get(), "ann", "fork", {9});
+  ASSERT_TRUE(turn.ok()) << turn.status();
+  ASSERT_NE((*turn)->from(), nullptr);
 }
 
 TEST_F(ReplicasTest, ChangesElsewhere_AreNotOverwrittenByASummary) {

@@ -4,7 +4,6 @@
 
 #include <gtest/gtest.h>
 
-#include <cstring>
 #include <map>
 #include <memory>
 #include <random>
@@ -43,7 +42,6 @@ class ScheduleFixture : public ::testing::Test {
   std::unique_ptr<Request> MakeTurn(const Tokens& prompt, int64_t max_tokens, uint64_t seed, const std::string& stop);
   // Runs all until the first ends; cancels that one after `steps` steps if that is not negative.
   ReadStream Run(std::unique_ptr<Request> request, int64_t steps, int64_t num_mates);
-  static void ExpectSameBits(const ReadOutput& output, const ReadOutput& expected, bool may_be_shorter);
 
   kernels::ThreadPool pool_{1};
   std::unique_ptr<Model> model_;
@@ -133,21 +131,6 @@ inline ReadStream ScheduleFixture::Run(std::unique_ptr<Request> request, int64_t
   while (engine_->RunStep()) {
   }
   return read;
-}
-
-inline void ScheduleFixture::ExpectSameBits(const ReadOutput& output, const ReadOutput& expected, bool may_be_shorter) {
-  ASSERT_LE(output.tokens.size(), expected.tokens.size());
-  ASSERT_TRUE(may_be_shorter || output.tokens.size() == expected.tokens.size());
-  ASSERT_TRUE(std::equal(output.tokens.begin(), output.tokens.end(), expected.tokens.begin()));
-  for (size_t idx = 0; idx < output.tokens.size(); ++idx) {
-    const Event& event = output.events[idx];
-    const Event& same = expected.events[idx];
-    ASSERT_EQ(std::memcmp(&event.logprob, &same.logprob, sizeof(float)), 0) << "the bits of token " << idx << " differ";
-    ASSERT_EQ(event.num_top, same.num_top);
-    for (int32_t top = 0; top < event.num_top; ++top) {
-      ASSERT_EQ(std::memcmp(&event.top[top], &same.top[top], sizeof(TokenLogprob)), 0) << "token " << idx;
-    }
-  }
 }
 
 }  // namespace statehouse::testing

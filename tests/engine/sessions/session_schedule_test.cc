@@ -110,7 +110,7 @@ ScheduleTest::Attempt ScheduleTest::TryTurn(const Wanted& wanted, bool is_first,
   const bool cancelled = is_first && !crashes && random_() % 5 == 0;
   const ReadStream read = Run(std::move(request), cancelled || crashes ? random_() % 10 : -1, random_() % 3);
   const ReadOutput& output = read.outputs[0];
-  ExpectSameBits(output, expected, cancelled || crashes);
+  EXPECT_TRUE(SameBits(output, expected, cancelled || crashes));
   counts_.stopped += output.end.stop_index >= 0 ? 1 : 0;
   if (crashes) {  // in mid-answer
     turn->reset();
@@ -176,8 +176,7 @@ void ScheduleTest::Branch(const std::string& name) {
   from_scratch->n = 3;
   const ReadStream scratch = Run(std::move(from_scratch), -1, 0);
   for (size_t output = 0; output < 3; ++output) {
-    ExpectSameBits(read.outputs[output], scratch.outputs[output], false);
-    if (HasFatalFailure()) return;
+    ASSERT_TRUE(SameBits(read.outputs[output], scratch.outputs[output]));
     ++counts_.branched;
   }
 }
@@ -303,7 +302,7 @@ TEST_F(ScheduleTest, RandomSchedules_EqualRunningEverythingFromScratch) {
   }
   PrintCounts(one == nullptr ? schedules : 1, first);
   if (one != nullptr) return;
-  EXPECT_GT(counts_.reused, counts_.turns * 5);
+  EXPECT_GT(counts_.reused, counts_.turns * 10);
   for (const int64_t count : {counts_.repeated, counts_.resumed, counts_.stopped, counts_.cancelled, counts_.forked,
                               counts_.rewound, counts_.branched, counts_.restarts, counts_.not_nearest}) {
     EXPECT_GT(count, 10) << "a kind of event that hardly happens is hardly tested";

@@ -17,12 +17,18 @@ namespace statehouse::testing {
 namespace {
 
 constexpr int64_t kSessions = 100'000;
-// Five seconds is what is asked for; a machine that does other things as well can only be held to processor time.
+// The promise is a start within five seconds. A machine that does other things as well can only be held to processor
+// time, of which half as much may go by.
 constexpr double kMostProcessorSeconds = 2.5;
+#ifdef STATEHOUSE_SANITIZED
+constexpr bool kIsSanitized = true;
+#else
+constexpr bool kIsSanitized = false;
+#endif
 
 using SessionStartTest = SessionStoreTest;
 
-TEST_F(SessionStartTest, HundredThousandSessions_StartWithinFiveSeconds) {
+TEST_F(SessionStartTest, HundredThousandSessions_TakeTwoAndAHalfSecondsOfProcessorTimeToStart) {
   const char* soak = std::getenv("STATEHOUSE_SOAK_SECONDS");
   const int64_t every = soak != nullptr && std::atoi(soak) > 0 ? 1 : 20;
   const std::string folder = absl::StrCat(::testing::TempDir(), "session_start.", getpid());
@@ -57,7 +63,8 @@ TEST_F(SessionStartTest, HundredThousandSessions_StartWithinFiveSeconds) {
   const double processor = static_cast<double>(std::clock() - begin_cpu) / CLOCKS_PER_SEC;
   std::printf("%lld sessions: open after %s, of which %.3f s of processor time\n", static_cast<long long>(kSessions),
               absl::FormatDuration(took).c_str(), processor);
-  EXPECT_LT(processor, kMostProcessorSeconds);
+  // A sanitizer multiplies it: there only what is found counts.
+  if (!kIsSanitized) EXPECT_LT(processor, kMostProcessorSeconds);
 
   const absl::Time first = absl::Now();
   std::mt19937 random(3);

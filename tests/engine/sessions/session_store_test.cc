@@ -233,6 +233,25 @@ TEST_F(SessionStoreTest, ChangedDurability_MovesTheSessionWithItsSnapshots) {
   EXPECT_EQ(store->Get("ann", "a").status().code(), absl::StatusCode::kNotFound);
 }
 
+TEST_F(SessionStoreTest, DurableForkOfASessionInMemory_HasDurableSnapshots) {
+  auto store = OpenStore();
+  SessionSpec spec = Named("ann", "a");
+  spec.durability = Durability::kMemory;
+  ASSERT_TRUE(store->Create(spec).ok());
+  ASSERT_TRUE(RunTurn(store.get(), "ann", "a", {1, 2, 3}, {4}, {3}).ok());
+  spec.name = "fork";
+  spec.durability = Durability::kSync;
+  ASSERT_TRUE(store->Fork("ann", "a", {}, spec).ok());
+  vault_->Settle();
+  vault_->Crash();
+  store.reset();
+  store = OpenStore();
+  const auto turn = Begin(store.get(), "ann", "fork", {5});
+  ASSERT_TRUE(turn.ok()) << turn.status();
+  ASSERT_NE((*turn)->from(), nullptr);
+  EXPECT_EQ((*turn)->from()->position(), 3);
+}
+
 TEST_F(SessionStoreTest, DeletedSession_IsGoneFromArchiveAndVault_ButForkedSnapshotsStayAsLongAsAForkDoes) {
   const auto store = OpenStore();
   ASSERT_TRUE(store->Create(Named("ann", "a")).ok());

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/errors.h"
 #include "tests/engine/sessions/session_fixture.h"
+#include "tests/support/faulty_blobs.h"
 
 namespace statehouse::testing {
 namespace {
@@ -209,6 +210,83 @@ TEST_F(SessionStoreTest, TooMuchWithoutADurableSnapshot_WaitsForOneOrFailsAndLos
   EXPECT_EQ(flushes, 4) << "two that failed, then the snapshot at 3, then, as that is too far back, at 7";
   ASSERT_TRUE(RunTurn(store.get(), "ann", "a", {9}, {9}, {}).ok());
   EXPECT_EQ(vault_->flushes, flushes) << "the snapshot at 7 is near enough, and known to be durable";
+}
+
+TEST_F(SessionStoreTest, ArithmeticThatDoesNotRepeatItself_IsContinuedWhateverIsRestoredOrReplayed) {
+  options_.is_batch_invariant = false;
+  const auto store = OpenStore();
+  ASSERT_TRUE(store->Create(Named("ann", "a")).ok());
+  {
+    const auto first = Begin(store.get(), "ann", "a", {1, 2, 3}, "key");
+    ASSERT_TRUE(first.ok()) << first.status();
+    EXPECT_EQ((*first)->exactness(), Exactness::kExact) << "nothing came before it";
+  }
+  {
+    const auto retry = Begin(store.get(), "ann", "a", {1, 2, 3}, "key");
+    ASSERT_TRUE(retry.ok()) << retry.status();
+    EXPECT_EQ((*retry)->exactness(), Exactness::kContinued) << "the first try may have shown other tokens";
+  }
+  ASSERT_TRUE(RunTurn(store.get(), "ann", "a", {1, 2, 3}, {4}, {3}).ok());
+  for (const bool is_restored : {true, false}) {
+    const auto turn = Begin(store.get(), "ann", "a", {5});
+    ASSERT_TRUE(turn.ok()) << turn.status();
+    EXPECT_EQ((*turn)->from() != nullptr, is_restored);
+    EXPECT_EQ((*turn)->exactness(), Exactness::kContinued);
+    EXPECT_NE((*turn)->numeric_difference().find("--deterministic"), std::string::npos);
+    vault_->Crash();
+  }
+  EXPECT_EQ(store->Export("ann", "a")->exactness, Exactness::kExact) << "tokens alone";
+}
+
+TEST_F(SessionStoreTest, NoSnapshotNearEnough_IsSaidAndNotPassedOver) {
+  options_.max_replay_tokens = 5;
+  const auto store = OpenStore();
+  ASSERT_TRUE(store->Create(Named("ann", "a")).ok());
+  ASSERT_TRUE(RunTurn(store.get(), "ann", "a", {1, 2, 3}, {4}).ok());
+  const absl::Status status = RunTurn(store.get(), "ann", "a", {5, 6, 7}, {8}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+  EXPECT_TRUE(RetryAfterOf(status).has_value());
+  EXPECT_EQ(TokensOf(store.get(), "ann", "a"), (Tokens{1, 2, 3, 4}));
+  EXPECT_TRUE(RunTurn(store.get(), "ann", "a", {5, 6, 7}, {8}, {7}).ok());
+  SessionChange change;
+  change.durability = Durability::kAsync;
+  ASSERT_TRUE(store->Update("ann", "a", change).ok());
+  EXPECT_TRUE(RunTurn(store.get(), "ann", "a", {1, 2, 3, 4, 5, 6}, {}).ok()) << "async promises nothing of the kind";
+  vault_->flush_fails = absl::FailedPreconditionError("no tier survives");
+  ASSERT_TRUE(store->Create(Named("ann", "b")).ok());
+  EXPECT_TRUE(RunTurn(store.get(), "ann", "b", {1, 2, 3, 4, 5, 6}, {}).ok()) << "nor does a server without a disk";
+}
+
+// The vault's own ratio of what may wait to what fits into memory, and a disk that is slow.
+TEST_F(SessionStoreTest, SnapshotThatHadToGoUnwritten_IsRefusedAsTooMuch) {
+  FaultyBlobs disk("disk");
+  SnapshotVaultOptions tiers;
+  tiers.host_bytes = 2 * FakeSnapshotBytes(3);
+  auto vault = SnapshotVault::Create(tiers, here_, FakeShape(), &disk, nullptr);
+  ASSERT_TRUE(vault.ok()) << vault.status();
+  options_.vault = vault->get();
+  options_.max_replay_tokens = 2;
+  const auto store = OpenStore();
+  const auto wait_for_calls = [&disk](int64_t calls) {
+    while (disk.num_calls() < calls) absl::SleepFor(absl::Milliseconds(1));
+  };
+  wait_for_calls(1);  // what is there
+  disk.SetDelay(absl::Seconds(2));
+  for (int idx = 0; idx < 4; ++idx) {
+    ASSERT_TRUE((*vault)->Keep(SnapshotVault::NewKey(), FakeSnapshot({1, 2, 3}), true).ok());
+    wait_for_calls(2);  // the first one is on its way, the others wait
+  }
+  ASSERT_TRUE(store->Create(Named("ann", "a")).ok());
+  const absl::Status status = RunTurn(store.get(), "ann", "a", {1, 2, 3}, {4}, {3}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+  EXPECT_TRUE(RetryAfterOf(status).has_value());
+  disk.SetDelay(absl::ZeroDuration());
+  EXPECT_EQ(store->Get("ann", "a")->num_tokens, 0);
+  for (absl::Status again = status; !again.ok();) {
+    ASSERT_EQ(again.code(), absl::StatusCode::kResourceExhausted) << again;
+    absl::SleepFor(absl::Milliseconds(10));
+    again = RunTurn(store.get(), "ann", "a", {1, 2, 3}, {4}, {3}).status();
+  }
 }
 
 TEST_F(SessionStoreTest, WaitForADurableSnapshot_HoldsUpNeitherReadersNorForks) {

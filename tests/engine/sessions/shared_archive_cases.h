@@ -34,6 +34,10 @@ inline SessionEntry EntryOf(int number, const std::string& principal, const std:
 }
 
 inline absl::StatusCode CodeOf(const absl::Status& status) { return status.code(); }
+template <typename Value>
+absl::StatusCode CodeOf(const absl::StatusOr<Value>& value) {
+  return value.status().code();
+}
 
 inline void ExpectEntriesAreFoundByTheirOwner(const OpenArchive& open) {
   const auto left = open();
@@ -204,18 +208,27 @@ inline void ExpectLeasesRunOutAndAreRenewed(const OpenArchive& open) {
   const auto right = open();
   const std::string id = IdOf(1);
   ASSERT_TRUE(left->PutEntry(EntryOf(1, "ann", "")).ok());
-  const absl::Duration ttl = absl::Milliseconds(600);
+  const absl::Duration ttl = absl::Seconds(2);
   const auto lease = left->Acquire(id, "left", ttl);
   ASSERT_TRUE(lease.ok());
   for (int time = 0; time < 5; ++time) {
-    absl::SleepFor(ttl / 3);
-    ASSERT_TRUE(left->Renew(id, *lease, ttl).ok());
+    absl::SleepFor(ttl / 4);
+    const auto renewed = left->Renew(id, *lease, ttl);
+    ASSERT_TRUE(renewed.ok()) << renewed.status();
+    EXPECT_EQ(renewed->owner, "left");
+    EXPECT_EQ(renewed->fence, lease->fence);
+    EXPECT_GE(renewed->expires - lease->expires, ttl / 4 * (time + 1) - absl::Milliseconds(100));
+    EXPECT_EQ(renewed->left, ttl);
   }
+  const auto seen = right->GetLease(id);
+  EXPECT_GT(seen->left, absl::ZeroDuration());
+  EXPECT_LE(seen->left, ttl);
   EXPECT_EQ(right->Acquire(id, "right", ttl).status().code(), absl::StatusCode::kAborted) << "it was renewed";
   ASSERT_TRUE(left->Append(id, 1, lease->fence, "one", true).ok());
   ASSERT_TRUE(left->Renew(id, *lease, ttl * 2).ok()) << "for another time";
   absl::SleepFor(ttl * 2 + absl::Milliseconds(100));
   EXPECT_EQ(left->GetLease(id)->owner, "");
+  EXPECT_EQ(left->GetLease(id)->left, absl::ZeroDuration());
   EXPECT_EQ(CodeOf(left->Append(id, 2, lease->fence, "x", true)), absl::StatusCode::kAborted) << "it ran out";
   const auto next = right->Acquire(id, "right", ttl);
   ASSERT_TRUE(next.ok()) << next.status();
@@ -244,7 +257,7 @@ inline void ExpectServerThatSleptBeyondItsLeaseCannotAppend(const OpenArchive& o
   ASSERT_EQ(pipe(go), 0);
   const pid_t sleeper = Spawn([&] {
     const auto archive = open();
-    const auto lease = archive->Acquire(id, "sleeper", absl::Milliseconds(500));
+    const auto lease = archive->Acquire(id, "sleeper", absl::Seconds(2));
     if (!lease.ok() || !archive->Append(id, 1, lease->fence, "one", true).ok()) return 10;
     char byte = 1;
     if (write(ready[1], &byte, 1) != 1 || read(go[0], &byte, 1) != 1) return 11;
@@ -252,13 +265,13 @@ inline void ExpectServerThatSleptBeyondItsLeaseCannotAppend(const OpenArchive& o
     if (!absl::IsAborted(archive->Append(id, 2, lease->fence, "two of the sleeper", true))) return 12;
     if (!absl::IsAborted(archive->Append(id, 3, lease->fence, "three of the sleeper", true))) return 13;
     if (!absl::IsAborted(archive->Compact(id, 2, lease->fence, "all of the sleeper"))) return 14;
-    if (!absl::IsAborted(archive->Renew(id, *lease, absl::Seconds(10)))) return 15;
+    if (!absl::IsAborted(archive->Renew(id, *lease, absl::Seconds(10)).status())) return 15;
     return 0;
   });
   char byte = 0;
   ASSERT_EQ(read(ready[0], &byte, 1), 1);
   ASSERT_EQ(kill(sleeper, SIGSTOP), 0);
-  absl::SleepFor(absl::Milliseconds(700));
+  absl::SleepFor(absl::Milliseconds(2200));
   const auto other = open();
   const auto lease = other->Acquire(id, "other", absl::Seconds(30));
   ASSERT_TRUE(lease.ok()) << lease.status();

@@ -409,6 +409,71 @@ TEST_F(SnapshotVaultTest, SnapshotOnDiskOnly_ReachesTheStoreWhenAsked) {
   EXPECT_EQ(Open(nullptr, nullptr)->Flush(key_, false, Soon()).code(), absl::StatusCode::kFailedPrecondition);
 }
 
+TEST_F(SnapshotVaultTest, DiskThatCannotBeRead_IsNotBlamedOnTheStoreItShouldMoveTo) {
+  {
+    const auto vault = Open(&disk_, nullptr);
+    ASSERT_TRUE(vault->Keep(key_, Make(1), true).ok());
+    ASSERT_TRUE(vault->Flush(key_, false, Soon()).ok());
+  }
+  const auto vault = Open(&disk_, &store_);
+  disk_.SetReads(absl::UnavailableError("injected: unreadable"));
+  const absl::Status waited = vault->Flush(key_, true, absl::Now() + absl::Milliseconds(300));
+  EXPECT_EQ(waited.code(), absl::StatusCode::kUnavailable) << waited;
+  EXPECT_THAT(std::string(waited.message()), HasSubstr("injected: unreadable"));
+  EXPECT_TRUE(Totals(*vault, Tier::kStore).available);
+  EXPECT_EQ(Totals(*vault, Tier::kStore).errors, 0);
+  const std::string other = SnapshotVault::NewKey();
+  ASSERT_TRUE(vault->Keep(other, Make(2), true).ok());
+  EXPECT_TRUE(vault->Flush(other, true, Soon()).ok()) << "others are moved meanwhile";
+  disk_.SetReads(absl::OkStatus());
+  for (const absl::Time until = Soon(); !store_.Holds(key_) && absl::Now() < until;) std::this_thread::yield();
+  EXPECT_TRUE(store_.Holds(key_)) << "it is tried again";
+}
+
+TEST_F(SnapshotVaultTest, DamagedOnlyCopy_EndsItsMoveAtOnce) {
+  {
+    const auto vault = Open(&disk_, nullptr);
+    ASSERT_TRUE(vault->Keep(key_, Make(1), true).ok());
+    ASSERT_TRUE(vault->Flush(key_, false, Soon()).ok());
+  }
+  const auto vault = Open(&disk_, &store_);
+  disk_.SetReads(absl::DataLossError("injected: damaged"));
+  EXPECT_EQ(vault->Flush(key_, true, Soon()).code(), absl::StatusCode::kDataLoss);
+  EXPECT_TRUE(Totals(*vault, Tier::kStore).available);
+  EXPECT_EQ(Totals(*vault, Tier::kStore).waiting, 0);
+}
+
+TEST_F(SnapshotVaultTest, FilesThatAreNoSnapshots_AreNeitherCountedNorListed) {
+  const auto put = [this](const std::string& name) {
+    ASSERT_TRUE(disk_.Put(name, [](const ByteSink& sink) { return sink(std::vector<std::byte>(3)); }).ok());
+  };
+  put("snapshots/0a/readme.txt");
+  put("snapshots/elsewhere/" + key_);
+  put("snapshots/zz/last");
+  std::vector<std::string> keys;
+  const auto vault = Open(&disk_, nullptr);
+  for (int seed = 0; seed < 5; ++seed) {
+    keys.push_back(SnapshotVault::NewKey());
+    ASSERT_TRUE(vault->Keep(keys.back(), Make(seed), true).ok());
+    ASSERT_TRUE(vault->Flush(keys.back(), false, Soon()).ok());
+  }
+  std::sort(keys.begin(), keys.end());
+  std::vector<std::string> listed;
+  for (std::string after; listed.size() < 100;) {
+    const auto page = vault->List(Tier::kDisk, after, 2);
+    ASSERT_TRUE(page.ok()) << page.status();
+    if (page->empty()) break;
+    for (const BlobInfo& blob : *page) listed.push_back(blob.key);
+    after = listed.back();
+  }
+  EXPECT_EQ(listed, keys);
+  const auto again = Open(&disk_, nullptr);
+  for (const absl::Time until = Soon(); Totals(*again, Tier::kDisk).snapshots < 5 && absl::Now() < until;) {
+    std::this_thread::yield();
+  }
+  EXPECT_EQ(Totals(*again, Tier::kDisk).snapshots, 5);
+}
+
 TEST_F(SnapshotVaultTest, ManyThreads_OnTiersThatComeAndGo_FindWhatTheyKept) {
   options_.host_bytes = 10 * Make(1)->bytes();
   options_.max_queued_bytes = int64_t{1} << 30;

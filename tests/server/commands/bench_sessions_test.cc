@@ -6,13 +6,14 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
-#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "engine/state/folder_blobs.h"
 #include "models/model.h"
+#include "tests/server/commands/small_model.h"
+#include "tests/support/fake_model.h"
 
 namespace statehouse {
 namespace {
@@ -21,20 +22,10 @@ using ::testing::HasSubstr;
 
 class SessionsBenchTest : public ::testing::Test {
  protected:
-  // Chunks of 16, switch-over at 64.
   void SetUp() override {
     dir_ = ::testing::TempDir() + "/bench_sessions_test";
     std::filesystem::remove_all(dir_);
-    std::filesystem::create_directories(dir_);
-    std::ofstream(dir_ / "config.json")
-        << R"({"model_type": "powercoder", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
-      "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 100, "norm_epsilon": 1e-5, "rope_theta": 10000,
-      "hidden_act": "gelu_pytorch_tanh", "use_bias": true, "max_position_embeddings": 1024, "tie_word_embeddings": true})";
-    LoadOptions options;
-    options.dummy = true;
-    options.chunk = 16;
-    options.switch_over = 64;
-    auto model = LoadModel(dir_, options, &pool_);
+    auto model = testing::LoadSmallModel(dir_, &pool_);
     ASSERT_TRUE(model.ok()) << model.status();
     model_ = *std::move(model);
     auto disk = FolderBlobs::Open(FileLayer::Posix(), (dir_ / "disk").string(), "disk", false);
@@ -82,7 +73,8 @@ TEST_F(SessionsBenchTest, EveryMoveOfEveryTier_IsMeasuredAtEveryContext) {
   const FirstTokenFigure& longest = report->first_tokens.back();
   EXPECT_GT(longest.prefill, longest.host) << "restoring took longer than computing 2008 tokens";
   EXPECT_GT(longest.disk, 0);
-  EXPECT_GT(report->first_tokens[1].prefill, report->first_tokens[0].prefill);
+  EXPECT_GT(report->first_tokens.front().prefill, 0);
+  EXPECT_GT(report->first_tokens.front().host, 0);
 }
 
 TEST_F(SessionsBenchTest, MadeUpStates_MoveLikeComputedOnes) {
@@ -112,7 +104,7 @@ TEST_F(SessionsBenchTest, Workloads_AreTheSameForEachPolicy_AndTheCacheRestoresM
     EXPECT_EQ(none.prompt_tokens, ours.prompt_tokens);
     EXPECT_EQ(none.cached_tokens, 0);
     EXPECT_GT(newest.cached_tokens, 0);
-    EXPECT_GT(ours.cached_tokens, 0);
+    EXPECT_GE(ours.cached_tokens, newest.cached_tokens) << ours.name;
     EXPECT_LE(ours.first_token_p50, ours.first_token_p95);
   }
 }
@@ -134,6 +126,15 @@ TEST_F(SessionsBenchTest, Report_IsATableAndJsonAndAPlot) {
   EXPECT_GT(json["moves"][0]["share_of_tier"], 0);
   EXPECT_GT(json["memory_bytes"]["slots"], 0);
   EXPECT_THAT(SessionsBenchPlot(*report), HasSubstr("restored from disk"));
+}
+
+TEST_F(SessionsBenchTest, DeviceWhoseSlotsAreElsewhere_IsRefusedByName) {
+  testing::FakeModelOptions elsewhere;
+  elsewhere.device = "cuda";
+  testing::FakeModel model(elsewhere);
+  const absl::Status status = RunSessionsBench(&model, 0, options_, {}, {}).status();
+  EXPECT_TRUE(absl::IsUnimplemented(status)) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("cuda"));
 }
 
 TEST_F(SessionsBenchTest, OptionsOutOfRange_AreNamed) {

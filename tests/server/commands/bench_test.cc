@@ -4,32 +4,20 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "server/commands/bench_sequences.h"
+#include "tests/server/commands/small_model.h"
 
 namespace statehouse {
 namespace {
 
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 
-class BenchTest : public testing::Test {
+class BenchTest : public ::testing::Test {
  protected:
-  // Chunks of 16, switch-over at 64.
   void SetUp() override {
-    const std::filesystem::path dir = testing::TempDir() + "/bench_test_model";
-    std::filesystem::create_directories(dir);
-    std::ofstream(dir / "config.json")
-        << R"({"model_type": "powercoder", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
-      "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 100, "norm_epsilon": 1e-5, "rope_theta": 10000,
-      "hidden_act": "gelu_pytorch_tanh", "use_bias": true, "max_position_embeddings": 1024, "tie_word_embeddings": true})";
-    LoadOptions options;
-    options.dummy = true;
-    options.chunk = 16;
-    options.switch_over = 64;
-    auto model = LoadModel(dir, options, &pool_);
+    auto model = testing::LoadSmallModel(::testing::TempDir() + "/bench_test_model", &pool_);
     ASSERT_TRUE(model.ok()) << model.status();
     model_ = *std::move(model);
     options_.contexts = {32, 64, 200};

@@ -1,5 +1,5 @@
 // Units of 16 bytes, four per thread under way at a time, blocks in turn over each slot.
-#include "kernels/power_retention/cuda/slot_memory.h"
+#include "kernels/power_retention/cuda/decode_slots.h"
 
 #include <algorithm>
 

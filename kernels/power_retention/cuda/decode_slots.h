@@ -1,5 +1,5 @@
-// Copies and clears slots of power retention on the GPU: what a fork and a freed sequence need. Both run at the speed
-// of device memory. Thread-safety: calls touch their slots alone.
+// Copies and clears slots of power retention on the GPU (those of decode.h): what a fork and a freed sequence need.
+// Both run at the speed of device memory. Thread-safety: calls touch their slots alone.
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -1,0 +1,32 @@
+// The plain matrix product for a decode step's few rows, in bf16: bound by reading the weights. They are asked for
+// before the kernel that makes x has ended, so that memory is busy throughout a chain of short kernels; bias,
+// activation and the sum with what is there happen at the end, in float32. A row's bits do not depend on other rows.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+
+namespace statehouse::kernels {
+
+inline constexpr int kMostFewRows = 16;
+
+struct CudaFewRowsArgs {
+  const void* weights = nullptr;  // [outputs, inputs] of bf16
+  const void* x = nullptr;        // [rows, inputs] of bf16
+  void* y = nullptr;              // [rows, outputs]
+  const float* bias = nullptr;    // [outputs] or null
+  bool y_is_bf16 = false;
+  bool add = false;   // to a float32 y
+  bool gelu = false;  // GELU (tanh) of the sum with the bias
+  int64_t rows = 0;   // 1 … kMostFewRows
+  int64_t outputs = 0;
+  int64_t inputs = 0;
+};
+// Whether there is a kernel for it.
+bool HasFewRowsKernel(const CudaFewRowsArgs& args);
+absl::Status CudaMultiplyFewRows(const CudaFewRowsArgs& args, cudaStream_t stream);
+
+}  // namespace statehouse::kernels

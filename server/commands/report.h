@@ -1,0 +1,15 @@
+// What every benchmark's report needs. Thread-safety: functions without state.
+#pragma once
+
+#include <string>
+
+#include "absl/status/status.h"
+
+namespace statehouse {
+
+// The processor's name as Linux gives it; empty where it gives none.
+std::string MachineName();
+// To the file that `flag` names; nothing if `path` is empty. PERMISSION_DENIED.
+absl::Status WriteReport(const char* flag, const std::string& path, const std::string& contents);
+
+}  // namespace statehouse

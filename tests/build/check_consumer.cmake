@@ -1,0 +1,28 @@
+# Builds and runs tests/build/consumer/, a program that is not part of this repository, against statehouse::kernels.
+#   WAY     `installed`: against what `cmake --install` puts in a folder; `sources`: with add_subdirectory()
+#   ROOT    the repository          BUILD  its build folder, where the kernels are built
+#   WORK    where to build          FLAGS  what the compiler needs besides (a sanitizer)
+function(_run)
+  execute_process(COMMAND ${ARGN} RESULT_VARIABLE result OUTPUT_VARIABLE out ERROR_VARIABLE out)
+  if(NOT result EQUAL 0)
+    list(JOIN ARGN " " command)
+    message(FATAL_ERROR "${command}\n${out}")
+  endif()
+  set(out "${out}" PARENT_SCOPE)
+endfunction()
+
+file(REMOVE_RECURSE ${WORK})
+set(options -G ${GENERATOR})
+if(WAY STREQUAL "installed")
+  _run(${CMAKE_COMMAND} --install ${BUILD} --component kernels --prefix ${WORK}/prefix)
+  list(APPEND options -DCMAKE_PREFIX_PATH=${WORK}/prefix)
+else()
+  # Unoptimised, for one instruction set and without CUDA: it is the build files that are tried.
+  string(APPEND FLAGS " -DHWY_COMPILE_ONLY_STATIC")
+  list(APPEND options -DSTATEHOUSE_ROOT=${ROOT} -DSTATEHOUSE_CUDA=OFF -DCMAKE_BUILD_TYPE=Debug)
+endif()
+_run(${CMAKE_COMMAND} -S ${ROOT}/tests/build/consumer -B ${WORK}/build ${options} "-DCMAKE_CXX_FLAGS=${FLAGS}")
+_run(${CMAKE_COMMAND} --build ${WORK}/build --target consumer)
+_run(${WORK}/build/consumer)
+message(STATUS "${out}")
+file(REMOVE_RECURSE ${WORK})

@@ -1,0 +1,163 @@
+"""The CUDA operators through PyTorch, on a GPU: values and gradients against float64, random upstream gradients.
+
+Skips without a GPU or without the library; STATEHOUSE_RETENTION_LIBRARY names one that was not installed with the package.
+"""
+import sys
+import unittest
+
+try:
+    import torch
+except ModuleNotFoundError:
+    raise SystemExit(77) from None
+
+from definition import random_inputs, relative_error
+from power_retention import (RetentionState, cuda_support, power_retention, power_retention_inference, reference)
+
+REASON = cuda_support()
+# Relative errors of a plain implementation that rounds the operands of products to the type.
+BOUND = {torch.bfloat16: 1.2e-2, torch.float16: 2e-3, torch.float32: 2e-5}
+
+
+def has_backward(dtype, d):
+    from power_retention import cuda, library
+    Q = torch.empty(1, 1, 1, d, dtype=dtype, device="cuda")
+    try:
+        library.load().check_backward(cuda.Call(Q, Q, 2, 1.0, None).shape())
+    except NotImplementedError:
+        return False
+    return True
+
+
+def in_double(inputs, upstream, **options):
+    """Outputs and gradients of the reference in float64 for the same numbers."""
+    doubles = {name: x if x is None else x.detach().double().requires_grad_() for name, x in inputs.items()}
+    return run(reference.power_retention, doubles, [x.double() for x in upstream], **options)
+
+
+def run(function, inputs, upstream, **options):
+    given = dict(inputs)
+    S, z = given.pop("S", None), given.pop("z", None)
+    state = None if S is None else RetentionState(S, z)
+    Y, after = function(**given, initial_state=state, return_final_state=True, **options)
+    outputs = [Y, *after]
+    tensors = {name: x for name, x in inputs.items() if x is not None}
+    gradients = torch.autograd.grad(outputs, list(tensors.values()), upstream) if upstream else []
+    return outputs, dict(zip(tensors, gradients))
+
+
+@unittest.skipIf(REASON, REASON)
+class Cuda(unittest.TestCase):
+    worst = {}
+
+    @classmethod
+    def tearDownClass(cls):
+        for what, error in sorted(cls.worst.items()):
+            print(f"{what:36} {error:.2e}", file=sys.stderr)
+
+    def check(self, dtype, b, t, heads_q, heads_kv, d, gates="open", state=True, chunk_size=None, backward=True):
+        inputs = random_inputs(b, t, heads_q, heads_kv, d, gates, dtype, "cuda", state)
+        inputs = {name: x if x is None else x.requires_grad_() for name, x in inputs.items()}
+        shapes = run(reference.power_retention, {n: x if x is None else x.detach() for n, x in inputs.items()}, [])[0]
+        upstream = [torch.randn_like(x) for x in shapes]
+        if not backward:
+            inputs = {name: x if x is None else x.detach() for name, x in inputs.items()}
+        got, got_grad = run(power_retention, inputs, upstream if backward else [], chunk_size=chunk_size)
+        want, want_grad = in_double(inputs, upstream)
+        for name, x, y in zip(("Y", "S", "sum_of_keys"), got, want):
+            self.note(dtype, name, x, y)
+        for name in got_grad:
+            self.note(dtype, "d" + name, got_grad[name], want_grad[name])
+
+    def note(self, dtype, name, got, want):
+        error = relative_error(got, want)
+        what = f"{str(dtype)[6:]} {name}"
+        self.worst[what] = max(self.worst.get(what, 0.0), error)
+        self.assertLess(error, BOUND[dtype], what)
+
+    def test_values_and_gradients(self):
+        for dtype in BOUND:
+            for case in (dict(b=2, t=300, heads_q=4, heads_kv=2, d=64, chunk_size=128),
+                         dict(b=1, t=513, heads_q=6, heads_kv=1, d=128, chunk_size=256, gates="half"),
+                         dict(b=3, t=65, heads_q=2, heads_kv=2, d=64, gates="none", state=False),
+                         dict(b=1, t=1, heads_q=2, heads_kv=1, d=64),
+                         dict(b=2, t=1500, heads_q=2, heads_kv=1, d=64)):
+                with self.subTest(dtype=dtype, **case):
+                    self.check(dtype, **case, backward=has_backward(dtype, case["d"]))
+
+    def test_only_the_state_is_learned(self):
+        inputs = random_inputs(1, 200, 2, 1, 64, "open", torch.bfloat16, "cuda", True)
+        S, z = inputs.pop("S").requires_grad_(), inputs.pop("z")
+        Y = power_retention(**inputs, initial_state=RetentionState(S, z))
+        dY = torch.randn_like(Y)
+        dS, = torch.autograd.grad(Y, S, dY)
+        doubles = {name: x.double() for name, x in inputs.items()}
+        S64 = S.detach().double().requires_grad_()
+        want = reference.power_retention(**doubles, initial_state=RetentionState(S64, z.double()))
+        self.assertLess(relative_error(dS, torch.autograd.grad(want, S64, dY.double())[0]), BOUND[torch.bfloat16])
+
+    def test_same_inputs_give_the_same_bits(self):
+        inputs = random_inputs(2, 700, 4, 2, 64, "open", torch.bfloat16, "cuda", True)
+        inputs = {name: x.requires_grad_() for name, x in inputs.items()}
+        upstream = [torch.randn(2, 700, 4, 64, device="cuda").bfloat16(), torch.randn_like(inputs["S"]),
+                    torch.randn_like(inputs["z"])]
+        (first, first_grad), (second, second_grad) = (run(power_retention, inputs, upstream, chunk_size=256) for _ in range(2))
+        for x, y in zip(first, second):
+            self.assertTrue(torch.equal(x, y))
+        for name in first_grad:
+            self.assertTrue(torch.equal(first_grad[name], second_grad[name]), name)
+
+    def test_strided_views_and_another_stream(self):
+        packed = torch.randn(2, 260, 8, 64, device="cuda").bfloat16()
+        Q, K, V = packed[:, 1:, :4], packed[:, 1:, 4:6], packed[:, 1:, 6:]
+        want = power_retention(Q.contiguous(), K.contiguous(), V.contiguous())
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            got = power_retention(Q, K, V)
+        side.synchronize()
+        self.assertTrue(torch.equal(got, want))
+
+    def test_gradients_of_degree_four(self):
+        inputs = random_inputs(1, 200, 4, 2, 64, "open", torch.float32, "cuda")
+        inputs = {name: x.requires_grad_() for name, x in inputs.items()}
+        dY = torch.randn(1, 200, 4, 64, device="cuda")
+        got = torch.autograd.grad(power_retention(**inputs, deg=4), list(inputs.values()), dY)
+        doubles = {name: x.detach().double().requires_grad_() for name, x in inputs.items()}
+        want = torch.autograd.grad(reference.power_retention(**doubles, deg=4, chunk_size=256), list(doubles.values()),
+                                   dY.double())
+        for name, x, y in zip(inputs, got, want):
+            self.note(torch.float32, "d" + name + " of degree 4", x, y)
+
+    def test_degree_four_and_inference(self):
+        inputs = random_inputs(1, 300, 4, 2, 64, "open", torch.bfloat16, "cuda")
+        doubles = {name: x.double() for name, x in inputs.items()}
+        with torch.no_grad():
+            Y = power_retention(**inputs, deg=4)
+        want = reference.power_retention(doubles["Q"], doubles["K"], doubles["V"], doubles["log_G"], deg=4, chunk_size=512)
+        self.assertLess(relative_error(Y, want), BOUND[torch.bfloat16])
+        want = reference.power_retention(**doubles)
+        state, sum_of_keys, begin, rows = None, None, 0, []
+        for t in range(300):
+            cache = {name: inputs[name][:, begin:t + 1] for name in ("K", "V", "log_G")}
+            Y, state, sum_of_keys = power_retention_inference(inputs["Q"][:, t:t + 1], **cache, initial_state=state,
+                                                              sum_of_keys=sum_of_keys, switch_over_seq_len=128)
+            rows.append(Y)
+            if t + 1 - begin >= 128:
+                begin = t + 1
+        self.assertLess(relative_error(torch.cat(rows, 1), want), BOUND[torch.bfloat16])
+
+    def test_what_there_is_no_kernel_for_is_named(self):
+        inputs = random_inputs(1, 30, 2, 1, 64, "open", torch.bfloat16, "cuda")
+        with self.assertRaisesRegex(NotImplementedError, "deg 4"):
+            power_retention(**inputs, deg=4, return_final_state=True)
+        with self.assertRaisesRegex(NotImplementedError, "float64"):
+            power_retention(**{name: x.double() for name, x in inputs.items()})
+        with self.assertRaisesRegex(NotImplementedError, "head"):
+            power_retention(**random_inputs(1, 30, 2, 1, 40, "open", torch.bfloat16, "cuda"))
+        inputs["Q"].requires_grad_()
+        with self.assertRaisesRegex(NotImplementedError, "degree 6"):  # before the loss, not after it
+            power_retention(**inputs, deg=6)
+
+
+if __name__ == "__main__":
+    unittest.main()
