@@ -130,6 +130,7 @@ std::string SessionsBenchJson(const SessionsBenchReport& report, const SessionsB
                    {"dtype", report.dtype},
                    {"slot_bytes", report.slot_bytes},
                    {"switch_over", report.switch_over < 0 ? Json(nullptr) : Json(report.switch_over)},
+                   {"made_up_states", report.made_up_states},
                    {"options",
                     {{"step_tokens", options.step_tokens},
                      {"min_runs", options.min_runs},
