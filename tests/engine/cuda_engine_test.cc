@@ -69,13 +69,13 @@ TEST_F(CudaEngine, RequestAmongOthers_GetsTheBitsItGetsAlone) {
 
 // A bias of nothing makes the host choose.
 TEST_F(CudaEngine, TokensChosenOnTheGpu_AreThoseThatTheHostChooses) {
-  const auto model = LoadTiny("cuda", &pool_);
+  const auto model = LoadTiny(&pool_, kSwitchOver, "cuda");
   ASSERT_NE(model, nullptr);
   for (const double temperature : {0.0, 0.8, 2.0}) {
     for (const double top_p : {1.0, 0.9}) {
       ReadStream read[2];
       for (const bool on_host : {false, true}) {
-        auto request = MakeRequest(MakePrompt(70, 3, kVocab), 80);
+        auto request = MakeRequest(MakePrompt(70, 3, kTinyVocab), 80);
         request->sampling.temperature = temperature;
         request->sampling.top_p = top_p;
         request->sampling.top_k = 100;
