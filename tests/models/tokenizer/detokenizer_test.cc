@@ -2,6 +2,7 @@
 
 #include <random>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -13,6 +14,12 @@ namespace {
 using Token = FakeVocabulary::Token;
 
 constexpr char kBad[] = "\xEF\xBF\xBD";
+
+std::string Repeated(std::string_view text, int count) {
+  std::string all;
+  for (int i = 0; i < count; ++i) all += text;
+  return all;
+}
 
 // 256 tokens, one per byte, then one control token "<|x|>" (id 256) and two words that a dummy prefix starts (257,
 // 258).
@@ -106,17 +113,18 @@ TEST(Detokenizer, TruncatedCharacterAtTheEnd_BecomesOneReplacement) {
 
 TEST(Detokenizer, InvalidParts_AreReplacedAsUnicodeTable3_8Says) {
   const std::string b = kBad;
-  EXPECT_EQ(DecodeAll(Bytes(), Ids("\xC0\xAF\xE0\x80\xBF\xF0\x81\x82\x41")), b + b + b + b + b + b + b + b + "A");
-  EXPECT_EQ(DecodeAll(Bytes(), Ids("\xED\xA0\x80\xED\xBF\xBF\xED\xAF\x41")), b + b + b + b + b + b + b + b + "A");
-  EXPECT_EQ(DecodeAll(Bytes(), Ids("\xF4\x91\x92\x93\xFF\x41\x80\xBF\x42")), b + b + b + b + b + "A" + b + b + "B");
-  EXPECT_EQ(DecodeAll(Bytes(), Ids("\xE1\x80\xE2\xF0\x91\x92\xF1\xBF\x41")), b + b + b + b + "A");
+  EXPECT_EQ(DecodeAll(Bytes(), Ids("\xC0\xAF\xE0\x80\xBF\xF0\x81\x82\x41")), Repeated(b, 8) + "A");
+  EXPECT_EQ(DecodeAll(Bytes(), Ids("\xED\xA0\x80\xED\xBF\xBF\xED\xAF\x41")), Repeated(b, 8) + "A");
+  EXPECT_EQ(DecodeAll(Bytes(), Ids("\xF4\x91\x92\x93\xFF\x41\x80\xBF\x42")),
+            Repeated(b, 5) + "A" + Repeated(b, 2) + "B");
+  EXPECT_EQ(DecodeAll(Bytes(), Ids("\xE1\x80\xE2\xF0\x91\x92\xF1\xBF\x41")), Repeated(b, 4) + "A");
 }
 
 TEST(Detokenizer, PerByteRule_ReplacesEveryByte) {
   DecodeRules rules;
   rules.invalid = DecodeRules::Invalid::kPerByte;
   const std::string b = kBad;
-  EXPECT_EQ(DecodeAll(Bytes(rules), Ids("\xE1\x80\xE2\xF0\x91\x92\xF1\xBF\x41")), b + b + b + b + b + b + b + b + "A");
+  EXPECT_EQ(DecodeAll(Bytes(rules), Ids("\xE1\x80\xE2\xF0\x91\x92\xF1\xBF\x41")), Repeated(b, 8) + "A");
 }
 
 TEST(Detokenizer, SpecialTokens_AreHiddenUnlessAskedFor) {
