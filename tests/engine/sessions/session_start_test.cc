@@ -64,7 +64,9 @@ TEST_F(SessionStartTest, HundredThousandSessions_TakeTwoAndAHalfSecondsOfProcess
   std::printf("%lld sessions: open after %s, of which %.3f s of processor time\n", static_cast<long long>(kSessions),
               absl::FormatDuration(took).c_str(), processor);
   // A sanitizer multiplies it: there only what is found counts.
-  if (!kIsSanitized) EXPECT_LT(processor, kMostProcessorSeconds);
+  if (!kIsSanitized) {
+    EXPECT_LT(processor, kMostProcessorSeconds);
+  }
 
   const absl::Time first = absl::Now();
   std::mt19937 random(3);
