@@ -49,14 +49,14 @@ absl::Status Run(const KernelsBenchFlags& flags, const ShowProgress& show_progre
 
 template <typename T>
 void AddList(CLI::App& command, const char* name, std::vector<T>* values, const char* help, const char* type) {
-  command.add_option(name, *values, help)
-      ->group("Cases")
-      ->delimiter(',')
-      ->expected(1)
-      ->allow_extra_args(false)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
-      ->type_name(type)
-      ->capture_default_str();
+  CLI::Option* const option = command.add_option(name, *values, help)
+                                  ->group("Cases")
+                                  ->delimiter(',')
+                                  ->expected(1)
+                                  ->allow_extra_args(false)
+                                  ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+                                  ->type_name(type);
+  if (!values->empty()) option->capture_default_str();
 }
 
 void AddCaseFlags(CLI::App& command, KernelsBenchOptions* options) {
