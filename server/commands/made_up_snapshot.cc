@@ -16,6 +16,8 @@ absl::StatusOr<std::shared_ptr<const Snapshot>> MadeUpSnapshot(const SlotShape& 
   const bool in_state_form = layout.InStateForm(position);
   SnapshotPoint point = {.position = position, .used_floats = layout.UsedHeadFloats(position)};
   point.switched = switches && in_state_form;
+  // A sequence that has switched over once held rows where now there is room: a slot copies that, too.
+  if (point.switched) point.used_floats = shape.region_floats();
   point.switch_units = point.switched ? shape.num_regions() : 0;
   kernels::AlignedBuffer regions;
   if (!regions.Allocate(point.used_floats * shape.num_regions() * static_cast<int64_t>(sizeof(float)))) {
