@@ -87,7 +87,10 @@ void AddKernelsBenchCommand(CLI::App& bench, ShowProgress show_progress, Command
     return command->add_option(name, value, help)->group("Measurement")->type_name(type);
   };
   add("--device", options.device, "auto (a GPU if there is one), cpu or cuda", "DEVICE")->capture_default_str();
-  add("--threads", options.threads, "Threads on the CPU; 0: one per available core", "INT")->capture_default_str();
+  command->add_option("--threads", options.threads, "Threads on the CPU; 0: one per available core")
+      ->group("Measurement")
+      ->check(CLI::Range(0, 1024))  // as every other --threads: one variable, one meaning
+      ->capture_default_str();
   add("--graph-layers", options.layers, "Decode on a GPU: calls in one CUDA graph, each on states of its own", "INT")
       ->capture_default_str();
   add("--runs", options.runs, "Runs of each case, after its result was checked", "INT")->capture_default_str();
