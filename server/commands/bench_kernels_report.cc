@@ -3,6 +3,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_replace.h"
 #include "server/commands/bench_kernels.h"
 #include "server/commands/bench_origin.h"
 #include "server/commands/figures.h"
@@ -121,8 +122,7 @@ std::string KernelsBenchPlot(const KernelsBenchReport& report) {
   for (const KernelsBenchFigure& it : report.figures) {
     kernels::bench::RetentionCase shape = it.shape;
     shape.length = 1;
-    std::string name = ShapeName(shape);
-    name.replace(name.find(" t1 "), 4, " ");
+    const std::string name = absl::StrReplaceAll(ShapeName(shape), {{" t1 ", " "}});
     const auto [found, is_new] = curves.try_emplace(name, PlotSeries{name, {}}, PlotSeries{name, {}});
     if (is_new) names.push_back(name);
     const double length = static_cast<double>(it.shape.length);
