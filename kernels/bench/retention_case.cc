@@ -72,6 +72,7 @@ std::string ShapeName(const RetentionCase& it) {
     if (it.splits > 0) absl::StrAppend(&out, ", ", it.splits, " splits");
     if (!it.is_settled) absl::StrAppend(&out, ", unsettled");
   }
+  if (it.keeps_states) absl::StrAppend(&out, ", states kept");
   if (it.only_sm80) absl::StrAppend(&out, ", sm_80");
   return out;
 }

@@ -28,10 +28,11 @@ struct RetentionCase {
   Number dtype = Number::kBf16;
   Number state_dtype = Number::kFloat32;  // of decode
   // Of the GPU alone:
-  bool only_sm80 = false;  // instructions that every GPU has
-  int layers = 1;          // decode: calls captured in one graph, each on slots of its own
-  int splits = 0;          // decode: 0: chosen
-  bool is_settled = true;  // decode: CudaRetentionDecodeArgs::is_settled
+  bool only_sm80 = false;     // instructions that every GPU has
+  int layers = 1;             // decode: calls captured in one graph, each on slots of its own
+  int splits = 0;             // decode: 0: chosen
+  bool keeps_states = false;  // gradients: the forward pass leaves its chunk states to the backward pass
+  bool is_settled = true;     // decode: CudaRetentionDecodeArgs::is_settled
 };
 
 // INVALID_ARGUMENT names what is not positive or does not divide.

@@ -168,8 +168,10 @@ inline BackwardCase MakeBackwardCase(BackwardProblem problem, RetentionDtype dty
 }
 
 // One backward pass with poisoned outputs and workspace. The gradient of the initial state is asked for if there is any
-// state, or with `wants_dinitial`.
-inline BackwardRun RunBackward(const BackwardCase& it, int64_t chunk, RetentionPath path, bool wants_dinitial = false) {
+// state, or with `wants_dinitial`. With `keeps_states` a forward pass runs first and leaves its states; y and
+// denominators are the case's all the same.
+inline BackwardRun RunBackward(const BackwardCase& it, int64_t chunk, RetentionPath path, bool wants_dinitial = false,
+                               bool keeps_states = false) {
   const BackwardProblem& problem = it.problem;
   const RetentionShape& shape = problem.forward.shape;
   const absl::StatusOr<CudaRetentionPlan> plan = CudaRetentionPlan::Make({.heads_q = shape.heads_q,
@@ -200,6 +202,25 @@ inline BackwardRun RunBackward(const BackwardCase& it, int64_t chunk, RetentionP
   const PoisonedBuffer dQ(in.Q.size() * element), dK(in.K.size() * element), dV(in.V.size() * element);
   const PoisonedBuffer dlog_G(in.K.size() / d * 4), dS0(states * d * 4), dz0(states * 4);
   const PoisonedBuffer workspace(CudaRetentionBackwardWorkspace(*plan, wants_dinitial));
+  const PoisonedBuffer saved(keeps_states ? CudaRetentionSavedBytes(*plan) : 0);
+  if (keeps_states) {
+    const PoisonedBuffer forward_y(in.Q.size() * element), forward_workspace(plan->workspace_bytes());
+    const absl::Status status = CudaRetentionForward(*plan,
+                                                     {.Q = Q.as<void>(),
+                                                      .K = K.as<void>(),
+                                                      .V = V.as<void>(),
+                                                      .log_G = in.log_G.empty() ? nullptr : log_G.as<float>(),
+                                                      .y = forward_y.as<void>(),
+                                                      .initial_state = has_state ? S.as<float>() : nullptr,
+                                                      .initial_normalizer = has_state ? z.as<float>() : nullptr,
+                                                      .workspace = forward_workspace.as<void>(),
+                                                      .saved = saved.as<void>(),
+                                                      .path = path},
+                                                     nullptr);
+    EXPECT_TRUE(status.ok()) << status;
+    EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess) << cudaGetErrorString(cudaGetLastError());
+  }
+  const std::vector<char> left = saved.Download();
   const CudaRetentionBackwardArgs args = {.Q = Q.as<void>(),
                                           .K = K.as<void>(),
                                           .V = V.as<void>(),
@@ -218,11 +239,13 @@ inline BackwardRun RunBackward(const BackwardCase& it, int64_t chunk, RetentionP
                                           .dinitial_state = wants_dinitial ? dS0.as<float>() : nullptr,
                                           .dinitial_normalizer = wants_dinitial ? dz0.as<float>() : nullptr,
                                           .workspace = workspace.as<void>(),
+                                          .saved = keeps_states ? saved.as<void>() : nullptr,
                                           .path = path};
   const absl::Status status = CudaRetentionBackward(*plan, args, nullptr);
   EXPECT_TRUE(status.ok()) << status;
   EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess) << cudaGetErrorString(cudaGetLastError());
   workspace.Download();
+  EXPECT_EQ(saved.Download(), left) << "what the forward pass left was written to";
   BackwardRun run{Decode(dQ.Download(), it.dtype),
                   Decode(dK.Download(), it.dtype),
                   Decode(dV.Download(), it.dtype),

@@ -7,6 +7,7 @@
 #include "kernels/power_retention/cuda/backward_args.cuh"
 #include "kernels/power_retention/cuda/backward_workspace.h"
 #include "kernels/power_retention/cuda/instances.h"
+#include "kernels/power_retention/cuda/saved_states.cuh"
 
 namespace statehouse::kernels {
 
@@ -149,6 +150,9 @@ BackwardArgs<T> KernelArgs(const CudaRetentionPlan& plan, const CudaRetentionBac
   out.dlog_G = args.dlog_G;
   out.dinitial_state = args.dinitial_state;
   out.dinitial_normalizer = args.dinitial_normalizer;
+  out.has_saved = args.saved != nullptr;
+  if (out.has_saved)  // which is not written to
+    PointToSaved(SavedStates(plan), static_cast<char*>(const_cast<void*>(args.saved)), out.forward);
   out.has_prefix = plan.has_long_sequence() || args.initial_state != nullptr;
   out.has_suffix = plan.has_long_sequence() || args.dfinal_state != nullptr || args.dinitial_state != nullptr;
   out.rows = reinterpret_cast<float2*>(workspace + parts.rows);

@@ -20,7 +20,7 @@ template <typename T, int kDim>
 absl::Status QueueStatesOfBackwardWide(const BackwardArgs<T>& args, cudaStream_t stream) {
   const RetentionArgs<T>& forward = args.forward;
   const unsigned chunks = forward.num_chunks, heads = forward.heads_kv;
-  if (args.has_prefix) {
+  if (args.has_prefix && !args.has_saved) {
     if (absl::Status status = QueueStatesWide<T>(forward, kDim, stream); !status.ok()) return status;
   }
   if (!args.has_suffix) return absl::OkStatus();
@@ -50,8 +50,10 @@ template <typename T, int kDim>
 absl::Status QueueWideBackward(const BackwardArgs<T>& args, cudaStream_t stream) {
   const RetentionArgs<T>& forward = args.forward;
   const dim3 gates(forward.num_chunks, forward.heads_kv);
-  SumGates<T><<<gates, kGateThreads, 0, stream>>>(forward);
-  if (absl::Status status = LaunchStatus("SumGates"); !status.ok()) return status;
+  if (!args.has_saved) {
+    SumGates<T><<<gates, kGateThreads, 0, stream>>>(forward);
+    if (absl::Status status = LaunchStatus("SumGates"); !status.ok()) return status;
+  }
   WeighRowsWide<T, kDim><<<dim3(forward.num_blocks, forward.heads_q), kBlockRows, 0, stream>>>(args);
   if (absl::Status status = LaunchStatus("WeighRowsWide"); !status.ok()) return status;
   if constexpr (std::is_same_v<PrefixElement<T>, float>) {  // other types come here without a state

@@ -5,6 +5,7 @@
 #include "kernels/power_retention/cuda/args.cuh"
 #include "kernels/power_retention/cuda/instances.h"
 #include "kernels/power_retention/cuda/retention.h"
+#include "kernels/power_retention/cuda/saved_states.cuh"
 #include "kernels/power_retention/cuda/workspace.h"
 
 namespace statehouse::kernels {
@@ -98,6 +99,7 @@ RetentionArgs<T> KernelArgs(const CudaRetentionPlan& plan, const CudaRetentionFo
   out.local_z = reinterpret_cast<float*>(workspace + parts.local_z);
   out.prefix = reinterpret_cast<PrefixElement<T>*>(workspace + parts.prefix);
   out.prefix_z = reinterpret_cast<float*>(workspace + parts.prefix_z);
+  if (args.saved != nullptr) PointToSaved(SavedStates(plan), static_cast<char*>(args.saved), out);
   return out;
 }
 

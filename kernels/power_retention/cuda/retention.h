@@ -44,6 +44,12 @@ constexpr int64_t RetentionStateRow(int i, int j, int head_dim) {
   return (I * blocks - I * (I - 1) / 2 + (J - I)) * 64 + (i % 8) * 8 + j % 8;
 }
 
+// Rows of the state of one head of degree 2 or 4: of degree 4 one for each monomial, C(d + 3, 4).
+constexpr int64_t RetentionStateRows(int head_dim, int degree) {
+  const int64_t d = head_dim;
+  return degree == 2 ? RetentionStateRows(head_dim) : d * (d + 1) / 2 * (d + 2) / 3 * (d + 3) / 4;
+}
+
 // How packed sequences are cut into chunks and blocks. Made once per step and used by every layer.
 class CudaRetentionPlan {
  public:
@@ -98,8 +104,14 @@ struct CudaRetentionForwardArgs {
   float* final_state = nullptr;               // [sequence, Hk, P, d]; may be null; may be initial_state itself
   float* final_normalizer = nullptr;          // [sequence, Hk, P]; null exactly if final_state is
   void* workspace = nullptr;                  // plan.workspace_bytes()
+  // CudaRetentionSavedBytes() for the backward pass over the same plan (CudaRetentionBackwardArgs::saved); null: that
+  // pass computes states before chunks again.
+  void* saved = nullptr;
   RetentionPath path = RetentionPath::kBest;
 };
+
+// Bytes of what a forward pass can leave for its backward pass: the state before each chunk, and sums of gates.
+size_t CudaRetentionSavedBytes(const CudaRetentionPlan& plan);
 
 // Queues the kernels and returns. INVALID_ARGUMENT names a missing pointer.
 absl::Status CudaRetentionForward(const CudaRetentionPlan& plan, const CudaRetentionForwardArgs& args,
