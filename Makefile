@@ -72,7 +72,7 @@ tidy: ## Run clang-tidy over everything but tests (FILES=regex)
 ##@ Tidy up
 .PHONY: clean
 clean: ## Remove everything that was built or downloaded here
-	rm -rf build .venv .cuda
+	rm -rf build .venv .cuda clients/python/stubs clients/python/{,power_retention/}{build,dist,*.egg-info}
 
 .PHONY: help
 help: ## This list

@@ -27,7 +27,12 @@ endif()
 # `assert` and the library's own bounds checks are on in every build but the one that users run.
 if(NOT CMAKE_BUILD_TYPE STREQUAL "Release")
   # -g1: functions and lines, for traces. Types and locals of gRPC's templates take longer to write than the code.
-  set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g1")
+  # Only in place of CMake's own choice: what somebody asked for stays, but for what would turn assertions off.
+  if(CMAKE_CXX_FLAGS_RELWITHDEBINFO STREQUAL "-O2 -g -DNDEBUG")
+    set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g1")
+  else()
+    string(REPLACE "-DNDEBUG" "" CMAKE_CXX_FLAGS_RELWITHDEBINFO "${CMAKE_CXX_FLAGS_RELWITHDEBINFO}")
+  endif()
   add_compile_definitions(_GLIBCXX_ASSERTIONS)
 endif()
 

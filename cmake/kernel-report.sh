@@ -1,11 +1,16 @@
 #!/bin/bash
 # Writes docs/kernel-report.md: registers, stack, spills and static shared memory of every CUDA kernel, as the compiler says.
-#   cmake/kernel-report.sh          compiles each CUDA source once more; needs a build tree of STATEHOUSE_CUDA=ON: BUILD=build/dev
+#   cmake/kernel-report.sh          compiles each CUDA source once more; needs a configured build tree (BUILD=build/dev) of
+#                                   STATEHOUSE_CUDA=ON and STATEHOUSE_CUDA_INSTANCES=all: the report is of every instance
 # Fails if a kernel for compute capability 9.0 spills, unless it is in the list of accepted ones below and spills no more
 # than that: those are the hot ones on the machines that the figures come from.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 build="${BUILD:-build/dev}"
+if ! grep -q '^STATEHOUSE_CUDA_INSTANCES:[A-Z]*=all$' "$build/CMakeCache.txt"; then
+  echo "$build is not configured with -DSTATEHOUSE_CUDA_INSTANCES=all: the report would lack instances" >&2
+  exit 2
+fi
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 /usr/bin/python3 - "$build/compile_commands.json" "$work" <<'PY'

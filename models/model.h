@@ -59,7 +59,7 @@ struct LogitUse {
 
 // Where a step's results go. The memory must stay until Model::EndForward().
 struct StepResults {
-  std::span<float> logits;         // [logit_rows.size(), vocab_size]; rows that are not copied keep what they hold
+  std::span<float> logits;         // [logit_rows.size(), vocab_size]; rows that are not copied may hold anything
   std::span<const LogitUse> uses;  // one per logit row, or none: all are copied
   std::span<int32_t> tokens;       // one per logit row with `chooses`: the id, or -1 where no logit is above -infinity
 };

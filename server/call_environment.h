@@ -25,7 +25,7 @@ struct CallEnvironment {
   WorkQueue* work = nullptr;
   WorkQueue* session_work = nullptr;  // what waits for a disk or a network
   WorkQueue* settling = nullptr;      // ends of turns: never refused, and not held up by the above
-  WorkQueue* transfers = nullptr;     // streams that last: export, import, rebuild
+  WorkQueue* transfers = nullptr;     // what lasts: export, import, rebuild, check, garbage
   TurnTable* turns = nullptr;
   ImportTable* imports = nullptr;
   CallTable* calls = nullptr;

@@ -46,7 +46,14 @@ absl::Status GenerationCall::Submit() {
 
 absl::Status GenerationCall::SubmitWhereItMayBlock() {
   return environment_->session_work->Post(
-      /*bytes=*/0, [this, self = self_] { return run_.Submit(*request_, this); },
+      static_cast<int64_t>(request_->ByteSizeLong()),
+      [this, self = self_] {
+        {
+          std::lock_guard<std::mutex> lock(mu_);
+          if (client_left_) return absl::CancelledError("the client went away before the request was submitted");
+        }
+        return run_.Submit(*request_, this);
+      },
       [this, self = self_](const absl::Status& submitted) { Submitted(submitted); }, run_.principal());
 }
 

@@ -1,6 +1,7 @@
 #include "server/import_table.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -101,12 +102,13 @@ absl::Status ImportTable::Opened::Append(int64_t offset, const std::string& data
 }
 
 std::string ImportTable::Opened::Take() {
-  std::lock_guard<std::mutex> lock(table_->mu_);
-  const auto found = table_->transfers_.find(key_);
-  if (found == table_->transfers_.end()) return "";
+  ImportTable* const table = std::exchange(table_, nullptr);  // what is opened of that id from now on is another's
+  std::lock_guard<std::mutex> lock(table->mu_);
+  const auto found = table->transfers_.find(key_);
+  if (found == table->transfers_.end()) return "";
   std::string bytes = std::move(found->second.bytes);
-  table_->bytes_ -= static_cast<int64_t>(bytes.size());
-  table_->transfers_.erase(found);
+  table->bytes_ -= static_cast<int64_t>(bytes.size());
+  table->transfers_.erase(found);
   return bytes;
 }
 

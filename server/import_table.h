@@ -33,14 +33,14 @@ class ImportTable {
 
     // INVALID_ARGUMENT: `offset` is not where it ends. RESOURCE_EXHAUSTED: too large for the room that is left.
     absl::Status Append(int64_t offset, const std::string& data);
-    // It is whole: its bytes, and the end of it. Nothing may be appended then.
+    // It is whole: its bytes, and the end of it. Once; nothing may be appended then.
     std::string Take();
 
    private:
     friend class ImportTable;
     using Key = std::pair<std::string, std::string>;
     Opened(ImportTable* table, Key key) : table_(table), key_(std::move(key)) {}
-    ImportTable* table_;  // null until it is open
+    ImportTable* table_;  // null until it is open, and once it was taken
     const Key key_;       // principal and id
   };
 

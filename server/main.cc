@@ -20,6 +20,7 @@
 #include "server/commands/bench_sessions_command.h"
 #include "server/commands/info_command.h"
 #include "server/commands/offline.h"
+#include "server/commands/report.h"
 #include "server/commands/serve.h"
 #include "server/commands/svg_plot.h"
 #include "statehouse/build_info.h"
@@ -93,7 +94,7 @@ int Main(int argc, char** argv) {
   cli::AddClientCommands(root, MakeOfflineGeneration(), &actions);
   AddInfoCommand(root, &actions);
   CLI::App* const bench = AddBenchCommand(root, MakeShowProgress(), &actions);
-  cli::AddLoadBenchmark(*bench, DrawLoadPlot, &actions);
+  cli::AddLoadBenchmark(*bench, DrawLoadPlot, WriteReport, &actions);
   AddSessionsBenchCommand(*bench, MakeShowProgress(), &actions);
   AddKernelsBenchCommand(*bench, MakeShowProgress(), &actions);
   cli::FinishTree(root, VersionText(), &actions);

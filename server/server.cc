@@ -61,8 +61,9 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   environment.log = log;
   environment.log_prompts = options.log_prompts;
   environment.operators.insert(options.operators.begin(), options.operators.end());
-  // Where nobody is named, whoever calls a server that asks for no token: there a caller has no name.
-  if (options.operators.empty()) environment.operators.insert("");
+  // Where nobody is named, whoever calls a server that asks for no token and no certificate: there a caller has no
+  // name. Nor has one at a socket file beside a port that asks for certificates, whose callers it must not rule.
+  if (options.operators.empty() && options.listen.tls_client_ca.empty()) environment.operators.insert("");
   environment.max_message_bytes = options.listen.max_message_bytes;
   // The engine ends a slow reader's sequences first; a write that is stuck for longer than that has no reader at all.
   environment.stuck_write_timeout = 2 * options.slow_reader_timeout;

@@ -50,10 +50,10 @@ class Server {
   const ServerMetrics& metrics() const { return metrics_; }
 
  private:
-  // Turns health to NOT_SERVING when the engine has failed.
+  // Turns health to NOT_SERVING when the engine has failed, and forgets imports that nobody goes on with.
   class EngineWatch;
 
-  static constexpr WorkQueueLimits kUnbounded = {
+  static constexpr WorkQueueLimits kNeverRefuses = {
       .max_calls = INT64_MAX, .max_bytes = INT64_MAX, .max_threads_per_owner = 4};
 
   explicit Server(Log* log) : log_(log) {}
@@ -73,7 +73,7 @@ class Server {
   // They wait for disks and networks more than they compute. One principal has half of the threads of each at most, so
   // that what it waits for holds up nobody else. The second takes what must not be refused or held up.
   WorkQueue session_work_{"sessions", 8, {.max_threads_per_owner = 4}};
-  WorkQueue settling_{"settling", 8, kUnbounded};
+  WorkQueue settling_{"settling", 8, kNeverRefuses};
   WorkQueue transfers_{"transfers", 4, {.max_threads_per_owner = 2}};
   std::unique_ptr<GrpcServer> grpc_;
   std::shared_ptr<EngineWatch> watch_;

@@ -52,6 +52,14 @@ absl::StatusOr<std::unique_ptr<Turn>> BeginOrTakeOver(SessionStore* store, const
   return turn;
 }
 
+// What went wrong first is what the caller asks about, and that nothing is kept belongs to it.
+absl::Status AndNotKept(const absl::Status& ended, const absl::Status& committed) {
+  absl::Status status(ended.code(), absl::StrCat(std::string(ended.message()), "; the session keeps nothing of it: ",
+                                                 std::string(committed.message())));
+  ended.ForEachPayload([&](auto type, const absl::Cord& payload) { status.SetPayload(type, payload); });
+  return status;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<SessionTurn>> SessionTurn::Begin(const v1::GenerateRequest& wire,
@@ -211,9 +219,8 @@ absl::Status SessionTurn::Settle(const absl::Status& ended, const Answer& answer
     if (kept.stop_token >= 0) outcome.tokens.push_back(kept.stop_token);
     outcome.seed = turn_->seed();
     outcome.detail = DetailOf(kept);
-    // What went wrong first is what the caller asks about.
     const absl::Status committed = Commit(std::move(outcome), all_tokens);
-    if (status.ok()) status = committed;
+    if (!committed.ok()) status = ended.ok() ? committed : AndNotKept(ended, committed);
   } else if (superseded) {
     status = Busy("a later call with the same idempotency key has taken over", kRetryAfter);
   }

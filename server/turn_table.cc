@@ -28,8 +28,9 @@ bool TurnTable::Ticket::superseded() const {
 }
 
 std::unique_ptr<TurnTable::Ticket> TurnTable::Enter(const std::string& session_id, const std::string& key) {
-  std::unique_ptr<Ticket> ticket(new Ticket(this, {session_id, key}, last_number_.fetch_add(1) + 1));
+  std::unique_ptr<Ticket> ticket(new Ticket(this, {session_id, key}));  // first: it takes the lock as it goes
   std::lock_guard<std::mutex> lock(mu_);
+  ticket->number_ = ++last_number_;
   tickets_[ticket->name_] = ticket.get();
   return ticket;
 }

@@ -2,7 +2,6 @@
 // has lost the first call's stream, which this server may not have noticed yet. Thread-safety: any thread.
 #pragma once
 
-#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <map>
@@ -36,11 +35,11 @@ class TurnTable {
 
    private:
     friend class TurnTable;
-    Ticket(TurnTable* table, Name name, uint64_t number) : table_(table), name_(std::move(name)), number_(number) {}
+    Ticket(TurnTable* table, Name name) : table_(table), name_(std::move(name)) {}
     TurnTable* const table_;
     const Name name_;
-    const uint64_t number_;                // no two tickets of a table have the same
-    std::shared_ptr<EventStream> stream_;  // guarded by the table's mu_, as all below
+    uint64_t number_ = 0;  // no two of a table have the same; guarded by its mu_, as all below
+    std::shared_ptr<EventStream> stream_;
     bool superseded_ = false;
   };
 
@@ -53,8 +52,8 @@ class TurnTable {
  private:
   mutable std::mutex mu_;
   std::condition_variable left_;
-  std::map<Name, Ticket*> tickets_;  // guarded by mu_
-  std::atomic<uint64_t> last_number_{0};
+  std::map<Name, Ticket*> tickets_;  // guarded by mu_, as below
+  uint64_t last_number_ = 0;
 };
 
 }  // namespace statehouse

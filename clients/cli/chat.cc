@@ -216,7 +216,11 @@ void Chat::Answer(const v1::ChatMessage* previous) {
       response.has_session() ? std::optional(response.session()) : backend_.FailedOutcome();
   const int held = held_messages_;
   Settle(status, text, interrupted, previous, outcome);
-  if (held_messages_ == held) exchange_ = before;  // nothing of it stays
+  if (held_messages_ == held) {
+    // Begun, and its end not told: where the session's last exchange begins is not known. Else nothing of it stays.
+    const bool is_unknown = !outcome.has_value() && exchange_.position >= 0;
+    exchange_ = is_unknown ? Mark() : before;
+  }
   if (status.ok() && response.outputs_size() > 0 && response.outputs(0).reason() == v1::FINISH_REASON_LENGTH) {
     Note("the answer reached its most tokens; --max-tokens sets that");
   }
@@ -239,8 +243,11 @@ void Chat::AddInput(v1::GenerateRequest* request) {
 
 bool Chat::KeepsCutOff(const std::string& text, const std::optional<v1::SessionOutcome>& outcome) {
   if (options_.session == nullptr) return !text.empty();
-  // A client that was lost for the server leaves nothing there, whatever it has shown.
-  if (!outcome.has_value() || !outcome->committed()) {
+  if (!outcome.has_value()) {
+    if (exchange_.position >= 0) Note("it is not known what the session keeps of this exchange");
+    return false;
+  }
+  if (!outcome->committed()) {
     if (!text.empty()) Note("the session keeps nothing of this exchange");
     return false;
   }

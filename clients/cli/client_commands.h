@@ -6,7 +6,9 @@
 
 #include <functional>
 #include <memory>
+#include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "clients/cli/command_tree.h"
 #include "clients/cli/generate_backend.h"
@@ -24,7 +26,9 @@ struct OfflineGeneration {
 
 // `offline` may hold empty functions: then there is no --offline.
 void AddClientCommands(CLI::App& root, const OfflineGeneration& offline, Actions* actions);
+// Writes a report to the file that `flag` names; nothing if `path` is empty.
+using WriteReport = std::function<absl::Status(const char* flag, const std::string& path, const std::string& contents)>;
 // `load`, under the `bench` command that somebody else made. `draw` may be empty: then there is no --plot.
-void AddLoadBenchmark(CLI::App& bench, DrawPlot draw, Actions* actions);
+void AddLoadBenchmark(CLI::App& bench, DrawPlot draw, WriteReport write, Actions* actions);
 
 }  // namespace statehouse::cli

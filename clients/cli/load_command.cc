@@ -1,7 +1,6 @@
 // The flags of `statehouse bench load`.
 #include <CLI/CLI.hpp>
 #include <cstdio>
-#include <fstream>
 #include <memory>
 #include <string>
 #include <utility>
@@ -26,16 +25,8 @@ struct LoadFlags {
   std::string model;
   std::string json_file, plot_file;
   DrawPlot draw;
+  WriteReport write;
 };
-
-absl::Status WriteFile(const char* flag, const std::string& path, const std::string& contents) {
-  if (path.empty()) return absl::OkStatus();
-  std::ofstream file(path, std::ios::binary);
-  file << contents;
-  file.close();
-  if (file) return absl::OkStatus();
-  return absl::PermissionDeniedError(absl::StrCat(flag, ": cannot write ", path));
-}
 
 int RunLoadBenchmark(const Connection& connection, LoadFlags& flags) {
   if (absl::Status status = ParseGoals(flags.goals, &flags.options.goals); !status.ok()) return Fail(status);
@@ -47,8 +38,8 @@ int RunLoadBenchmark(const Connection& connection, LoadFlags& flags) {
   if (!report.ok()) return Fail(report.status());
   Print(stdout, LoadReportText(flags.options, *report));
   for (const absl::Status& status :
-       {WriteFile("--json", flags.json_file, LoadReportJson(flags.options, *report)),
-        WriteFile("--plot", flags.plot_file, flags.draw ? flags.draw(LoadPlot(*report)) : "")}) {
+       {flags.write("--json", flags.json_file, LoadReportJson(flags.options, *report)),
+        flags.write("--plot", flags.plot_file, flags.draw ? flags.draw(LoadPlot(*report)) : "")}) {
     if (!status.ok()) return Fail(status);
   }
   return report->failed == 0 ? 0 : 1;
@@ -56,12 +47,13 @@ int RunLoadBenchmark(const Connection& connection, LoadFlags& flags) {
 
 }  // namespace
 
-void AddLoadBenchmark(CLI::App& bench, DrawPlot draw, Actions* actions) {
+void AddLoadBenchmark(CLI::App& bench, DrawPlot draw, WriteReport write, Actions* actions) {
   constexpr char kLoad[] = "Load";
   CLI::App* command = bench.add_subcommand(
       "load", "Send requests to a running server and measure it, with the definitions of `vllm bench serve`.");
   auto flags = std::make_shared<LoadFlags>();
   flags->draw = std::move(draw);
+  flags->write = std::move(write);
   LoadOptions& options = flags->options;
   const auto add = [&](const char* name, auto& value, const char* help, const char* type) {
     command->add_option(name, value, help)->group(kLoad)->type_name(type)->capture_default_str();

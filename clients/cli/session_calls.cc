@@ -114,8 +114,9 @@ absl::Status CreateSession(const Connection& connection, const v1::CreateSession
                            const Printing& printing) {
   v1::Session session;
   const auto stub = Stub(connection);
-  absl::Status status =
-      Ask(connection, [&](grpc::ClientContext* context) { return stub->Create(context, request, &session); });
+  absl::Status status = Ask(
+      connection, [&](grpc::ClientContext* context) { return stub->Create(context, request, &session); },
+      request.name());
   if (!status.ok()) return status;
   Print(printing, SessionJson(session), session.id() + "\n");
   return absl::OkStatus();

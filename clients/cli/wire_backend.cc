@@ -42,6 +42,7 @@ absl::Status WireBackend::Generate(const v1::GenerateRequest& request, const OnE
     if (cancelled_) return absl::CancelledError("cancelled before it was sent");
     running_ = &context;
     running_id_ = is_turn ? request_id : "";
+    running_session_ = request.session().session();
   }
   std::unique_ptr<grpc::ClientReader<v1::GenerateEvent>> reader = stub_->Generate(&context, request);
   v1::GenerateEvent event;
@@ -56,22 +57,24 @@ absl::Status WireBackend::Generate(const v1::GenerateRequest& request, const OnE
 }
 
 void WireBackend::Cancel() {
-  std::string id;
+  std::string id, session;
   {
     std::lock_guard lock(mu_);
     cancelled_ = true;
     if (running_ == nullptr) return;
     if (running_id_.empty()) return running_->TryCancel();
     id = running_id_;
+    session = running_session_;
   }
-  if (AskToCancel(id)) return;
+  if (AskToCancel(id, session)) return;
   std::lock_guard lock(mu_);
   if (running_ != nullptr && running_id_ == id) running_->TryCancel();
 }
 
-bool WireBackend::AskToCancel(const std::string& request_id) const {
+bool WireBackend::AskToCancel(const std::string& request_id, const std::string& session) const {
   grpc::ClientContext context;
   connection_->Prepare(&context);
+  NameSession(session, &context);  // only the server that runs the turn knows it
   context.set_deadline(std::chrono::system_clock::now() + kCancelTime);
   v1::CancelRequest request;
   request.set_request_id(request_id);

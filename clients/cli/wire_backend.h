@@ -26,7 +26,7 @@ class WireBackend : public GenerateBackend {
 
  private:
   // False: the server does not know the request, or does not answer.
-  bool AskToCancel(const std::string& request_id) const;
+  bool AskToCancel(const std::string& request_id, const std::string& session) const;
 
   const Connection* connection_;
   const std::string request_id_;
@@ -35,6 +35,7 @@ class WireBackend : public GenerateBackend {
   std::mutex mu_;
   grpc::ClientContext* running_ = nullptr;  // guarded by mu_, as below
   std::string running_id_;                  // of a session's turn; empty: there is none
+  std::string running_session_;             // whose turn it is
   bool cancelled_ = false;
 };
 

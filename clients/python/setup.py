@@ -6,8 +6,9 @@ import sys
 from setuptools import setup
 
 HERE = pathlib.Path(__file__).resolve().parent
-# Below build/, not in statehouse/: there the stubs would hide those that a program generates for other versions.
-STUBS = pathlib.Path("build", "stubs")
+# Not in statehouse/: there the stubs would hide those that a program generates for other versions. Not below build/: a source
+# distribution leaves that out.
+STUBS = pathlib.Path("stubs")
 
 
 def make_stubs() -> pathlib.Path:

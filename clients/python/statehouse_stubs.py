@@ -3,7 +3,7 @@ import pathlib
 import shutil
 import subprocess
 
-PROTOS = pathlib.Path(__file__).resolve().parents[2] / "proto"
+PROTOS = pathlib.Path(__file__).resolve().parent.parent.parent / "proto"
 
 
 def generate(out: str) -> None:

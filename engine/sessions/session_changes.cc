@@ -35,9 +35,13 @@ absl::StatusOr<SnapshotVault::Removed> SessionStore::Delete(std::string_view pri
     if (!found.ok()) return found.status();
     session = Opened(*found);
     std::lock_guard<std::mutex> lock(session->mu);
-    if (absl::Status status = AcquireLease(session.get()); !status.ok() && !absl::IsDataLoss(status)) return status;
+    if (absl::Status status = AcquireLease(session.get()); !status.ok() && !absl::IsDataLoss(status)) {
+      ReleaseLease(session.get());
+      return status;
+    }
     session->content = {};
     removed = Remove(session.get());
+    if (!removed.ok()) ReleaseLease(session.get());
   } else {
     return held.status();
   }
@@ -165,7 +169,7 @@ absl::StatusOr<SessionInfo> SessionStore::Update(std::string_view principal, std
   OpenSession* const session = held->session.get();
   std::unique_lock<std::mutex> naming(naming_mu_, std::defer_lock);
   if (change.name.has_value() && *change.name != session->entry.name) {
-    // Both, and neither while waiting for the other: who names sessions waits for no session.
+    // Naming comes first: only who holds naming_mu_ holds two sessions at a time.
     held->lock.unlock();
     std::lock(naming, held->lock);
     if (absl::Status status = Refresh(session); !status.ok()) return status;

@@ -115,9 +115,10 @@ absl::StatusOr<TurnOutcome> SessionStore::Commit(Turn* turn, TurnOutcome outcome
     TakeMarks(session->content.checkpoints, &after);
   }
   const std::vector<Checkpoint> before = session->content.checkpoints;
-  if (status.ok() && turn->is_rebuild_) {
+  const bool tried = status.ok();
+  if (tried && turn->is_rebuild_) {
     status = Append(session, CheckpointsChanged{.checkpoints = after});
-  } else if (status.ok()) {
+  } else if (tried) {
     TurnCommitted record;
     record.as_begun = turn->is_recorded_;
     if (!record.as_begun) record.input.assign(turn->input().begin(), turn->input().end());
@@ -138,7 +139,7 @@ absl::StatusOr<TurnOutcome> SessionStore::Commit(Turn* turn, TurnOutcome outcome
       session->durable_keys.erase(key);
       SnapshotVault::Removed removed;
       // Where it is not known whether the record stands, it may name them.
-      if (!absl::IsUnavailable(status)) (void)options_.vault->Drop(key, &removed);
+      if (!tried || !absl::IsUnavailable(status)) (void)options_.vault->Drop(key, &removed);
     }
     return status;
   }

@@ -49,7 +49,7 @@ std::optional<SessionInfo> SessionStore::InfoIfOpen(const std::string& id, int64
   if (!lock.owns_lock() || session->is_deleted || !session->is_read) return std::nullopt;
   // Another server may have appended since.
   if (session->archive->is_shared() && session->num_records < num_records) return std::nullopt;
-  return InfoOf(session.get());
+  return InfoOf(session.get(), /*with_checkpoints=*/false);
 }
 
 absl::StatusOr<std::optional<SessionInfo>> SessionStore::InfoOfEntry(const SessionEntry& entry, const Labels& labels) {
@@ -64,11 +64,14 @@ absl::StatusOr<std::optional<SessionInfo>> SessionStore::InfoOfEntry(const Sessi
     return info;
   }
   if (!HasAll(meta->labels, labels)) return std::nullopt;
-  if (std::optional<SessionInfo> info = InfoIfOpen(entry.id, meta->num_records); info.has_value()) return info;
+  if (std::optional<SessionInfo> info = InfoIfOpen(entry.id, meta->num_records); info.has_value()) {
+    info->spec = OfEntry(entry, *meta).spec;  // another server may have changed it since
+    return info;
+  }
   if (meta->has_base && meta->num_records == 0) {
     // Perhaps it never came to be: only its records tell.
     const auto held = Hold(entry.principal, entry.id, Access::kRead);
-    if (held.ok()) return InfoOf(held->session.get());
+    if (held.ok()) return InfoOf(held->session.get(), /*with_checkpoints=*/false);
     if (absl::IsNotFound(held.status())) return std::nullopt;
     if (!absl::IsDataLoss(held.status()) && !absl::IsFailedPrecondition(held.status())) return held.status();
   }
@@ -98,9 +101,7 @@ absl::StatusOr<SessionPage> SessionStore::List(std::string_view principal, const
       after = entry.id;
       auto info = InfoOfEntry(entry, labels);
       if (!info.ok()) return info.status();
-      if (!info->has_value()) continue;
-      (*info)->checkpoints.clear();  // not all have them without their records
-      result.sessions.push_back(**std::move(info));
+      if (info->has_value()) result.sessions.push_back(**std::move(info));
     }
   }
   if (static_cast<int64_t>(result.sessions.size()) == limit) result.next = after;

@@ -286,7 +286,7 @@ void SessionStore::ReleaseLease(OpenSession* session) {
   session->lease = {};
 }
 
-SessionInfo SessionStore::InfoOf(OpenSession* session) {
+SessionInfo SessionStore::InfoOf(OpenSession* session, bool with_checkpoints) {
   SessionInfo info;
   info.id = session->id;
   info.spec = {.principal = session->entry.principal,
@@ -299,6 +299,7 @@ SessionInfo SessionStore::InfoOf(OpenSession* session) {
   info.num_tokens = session->content.num_tokens();
   info.turns = static_cast<int64_t>(session->content.turns.size());
   for (const Checkpoint& checkpoint : session->content.checkpoints) {
+    if (!with_checkpoints) break;
     const Tier tier = options_.vault == nullptr ? Tier::kNone : options_.vault->Where(checkpoint.key);
     info.checkpoints.push_back({.position = checkpoint.position, .bytes = checkpoint.bytes, .tier = tier});
   }

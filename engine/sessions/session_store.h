@@ -100,7 +100,8 @@ class SessionStore {
                                                      absl::Time deadline);
 
   absl::StatusOr<SessionImage> Export(std::string_view principal, std::string_view ref);
-  // A new session (`spec` is its name and owner) with the image's tokens, turns and snapshot.
+  // A new session (`spec` is its name and owner) with the image's tokens, turns and snapshot. That a snapshot was not
+  // exact here is for the caller to tell: from now on it is this session's own.
   absl::StatusOr<SessionInfo> Adopt(const SessionSpec& spec, const SessionImage& image);
 
   // --- for operators ---
@@ -161,10 +162,11 @@ class SessionStore {
   absl::StatusOr<Held> HoldToAppend(std::string_view principal, std::string_view ref);
   absl::Status AcquireLease(OpenSession* session);
   void ReleaseLease(OpenSession* session);
-  SessionInfo InfoOf(OpenSession* session);
+  SessionInfo InfoOf(OpenSession* session, bool with_checkpoints = true);
 
   // --- listing (session_listing.cc) ---
-  // As it is in memory; empty: it is not there, or was read before the record of this number was written.
+  // As it is in memory, without checkpoints: not all listed have them without their records. Empty: it is not there, or
+  // was read before the record of this number was written.
   std::optional<SessionInfo> InfoIfOpen(const std::string& id, int64_t num_records);
   // Empty: it does not have all labels, or never came to be.
   absl::StatusOr<std::optional<SessionInfo>> InfoOfEntry(const SessionEntry& entry, const Labels& labels);

@@ -89,14 +89,16 @@ absl::Status SessionStore::RenewLeases() {
     std::unique_lock<std::mutex> lock(session->mu, std::try_to_lock);
     if (!lock.owns_lock() || !session->is_busy || session->lease.owner.empty()) continue;
     const absl::Time asked = absl::Now();
+    if (asked - session->lease_asked < options_.lease / 6) continue;
     auto renewed = options_.archive->Renew(session->id, session->lease, options_.lease);
-    NoteUpkeep("a lease", renewed.status());
-    if (renewed.ok()) {
+    const absl::Status status = renewed.status();
+    if (status.ok()) {
       session->lease = *std::move(renewed);
       session->lease_asked = asked;
-    } else if (first.ok()) {
-      first = renewed.status();
     }
+    lock.unlock();
+    NoteUpkeep("a lease", status);
+    if (first.ok()) first = status;
   }
   return first;
 }
@@ -136,6 +138,7 @@ absl::Status SessionStore::WriteSummary(OpenSession* session) {
   absl::Status status = AcquireLease(session);
   if (status.ok()) status = PutEntry(session);
   ReleaseLease(session);
+  if (absl::IsNotFound(status)) session->has_stale_entry = false;
   // One that another server has now, or has removed, is its business.
   return absl::IsAborted(status) || absl::IsNotFound(status) ? absl::OkStatus() : status;
 }
@@ -145,11 +148,18 @@ absl::StatusOr<int64_t> SessionStore::Expire() {
   BytesByOwner seen;
   for (SessionArchive* const archive : archives()) {
     const auto visit = [&](const SessionEntry& entry) -> absl::StatusOr<bool> {
+      {
+        std::lock_guard<std::mutex> lock(mu_);
+        if (stopping_) return false;
+      }
       const auto meta = ParseMeta(entry.meta);
       if (!meta.ok()) return true;
-      seen[entry.principal][entry.id] = meta->snapshot_bytes;
       // What an entry says of the last turn may trail behind the records, and never runs ahead of them.
-      if (!meta->pinned && clock_->Now() - meta->last_turn >= meta->ttl && ExpireOne(entry)) ++expired;
+      if (!meta->pinned && clock_->Now() - meta->last_turn >= meta->ttl && ExpireOne(entry)) {
+        ++expired;
+      } else {
+        seen[entry.principal][entry.id] = meta->snapshot_bytes;
+      }
       return true;
     };
     if (absl::Status status = ForEachEntry(archive, nullptr, visit); !status.ok()) return status;

@@ -258,10 +258,11 @@ void SessionStore::DropKeys(OpenSession* session, const std::vector<Checkpoint>&
 }
 
 void SessionStore::KeepFor(const SessionArchive* archive, const std::vector<Checkpoint>& checkpoints) {
-  if (options_.vault == nullptr) return;
+  if (options_.vault == nullptr || archive == &memory_) return;
   for (const Checkpoint& checkpoint : checkpoints) {
-    auto fetched = options_.vault->Fetch(checkpoint.key, /*allow_other_numeric=*/true);
-    if (fetched.ok()) (void)options_.vault->Keep(checkpoint.key, fetched->snapshot, archive != &memory_);
+    // What is kept counts as exact.
+    auto fetched = options_.vault->Fetch(checkpoint.key, /*allow_other_numeric=*/false);
+    if (fetched.ok()) (void)options_.vault->Keep(checkpoint.key, fetched->snapshot, /*durable=*/true);
   }
 }
 

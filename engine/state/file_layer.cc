@@ -67,16 +67,23 @@ class PosixSource final : public ByteSource {
 
   int64_t size() const override { return size_; }
   absl::StatusOr<std::span<const std::byte>> View(int64_t offset, std::span<std::byte> scratch) const override {
+    const auto done = ReadTo(offset, scratch);
+    if (!done.ok()) return done.status();
+    if (*done < scratch.size()) return absl::DataLossError(absl::StrCat(path_, ": it was cut off while it was read"));
+    return std::span<const std::byte>(scratch);
+  }
+  // Returns how many bytes there are, at most as many as fit.
+  absl::StatusOr<size_t> ReadTo(int64_t offset, std::span<std::byte> bytes) const {
     size_t done = 0;
-    while (done < scratch.size()) {
-      const ssize_t count = pread(descriptor_.number(), scratch.data() + done, scratch.size() - done,
+    while (done < bytes.size()) {
+      const ssize_t count = pread(descriptor_.number(), bytes.data() + done, bytes.size() - done,
                                   static_cast<off_t>(offset + static_cast<int64_t>(done)));
       if (count < 0 && errno == EINTR) continue;
       if (count < 0) return Failed(path_, "cannot be read", errno);
-      if (count == 0) return absl::DataLossError(absl::StrCat(path_, ": it was cut off while it was read"));
+      if (count == 0) break;
       done += static_cast<size_t>(count);
     }
-    return std::span<const std::byte>(scratch);
+    return done;
   }
 
  private:
@@ -121,30 +128,16 @@ class PosixFileLayer final : public FileLayer {
   }
 
   absl::StatusOr<std::vector<std::byte>> Read(const std::string& path) override {
-    const Descriptor descriptor(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!descriptor.is_open()) return Failed(path, "cannot be opened", errno);
-    struct stat info;
-    if (fstat(descriptor.number(), &info) != 0) return Failed(path, "cannot be measured", errno);
-    std::vector<std::byte> bytes(static_cast<size_t>(info.st_size));
-    size_t done = 0;
-    while (done < bytes.size()) {
-      const ssize_t count = read(descriptor.number(), bytes.data() + done, bytes.size() - done);
-      if (count < 0 && errno == EINTR) continue;
-      if (count < 0) return Failed(path, "cannot be read", errno);
-      if (count == 0) break;
-      done += static_cast<size_t>(count);
-    }
-    bytes.resize(done);
+    const auto source = OpenSource(path);
+    if (!source.ok()) return source.status();
+    std::vector<std::byte> bytes(static_cast<size_t>((*source)->size()));
+    const auto done = (*source)->ReadTo(0, bytes);
+    if (!done.ok()) return done.status();
+    bytes.resize(*done);
     return bytes;
   }
 
-  absl::StatusOr<std::unique_ptr<ByteSource>> OpenRead(const std::string& path) override {
-    Descriptor descriptor(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!descriptor.is_open()) return Failed(path, "cannot be opened", errno);
-    struct stat info;
-    if (fstat(descriptor.number(), &info) != 0) return Failed(path, "cannot be measured", errno);
-    return std::make_unique<PosixSource>(path, std::move(descriptor), info.st_size);
-  }
+  absl::StatusOr<std::unique_ptr<ByteSource>> OpenRead(const std::string& path) override { return OpenSource(path); }
 
   absl::StatusOr<FileInfo> Stat(const std::string& path) override {
     struct stat info;
@@ -210,6 +203,13 @@ class PosixFileLayer final : public FileLayer {
   }
 
  private:
+  static absl::StatusOr<std::unique_ptr<PosixSource>> OpenSource(const std::string& path) {
+    Descriptor descriptor(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!descriptor.is_open()) return Failed(path, "cannot be opened", errno);
+    struct stat info;
+    if (fstat(descriptor.number(), &info) != 0) return Failed(path, "cannot be measured", errno);
+    return std::make_unique<PosixSource>(path, std::move(descriptor), info.st_size);
+  }
   static absl::Status WriteTemporary(const std::string& temporary,
                                      const std::function<absl::Status(const ByteSink&)>& write) {
     const Descriptor descriptor(open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));

@@ -2,6 +2,7 @@
 #include "engine/state/vault_tier.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <utility>
 
@@ -89,17 +90,18 @@ absl::Status VaultTier::MoveNow(const std::string& key, int64_t bytes, absl::Tim
   waiter.key = &key;
   waiters_.push_back(&waiter);  // before it is in line, or its end might come too early to be noticed
   PutInLine(key, bytes, /*urgent=*/true);
-  const auto is_moving = [&] {
-    return under_way_.contains(key) ||
-           std::any_of(queue_.begin(), queue_.end(), [&key](const Move& move) { return move.key == key; });
+  const auto in_line = [&] {
+    return std::find_if(queue_.begin(), queue_.end(), [&key](const Move& move) { return move.key == key; });
   };
   while (!waiter.is_done && !stopping_) {
+    const auto waits = in_line();
+    const bool is_under_way = under_way_.contains(key);
     if (known_.contains(key)) {
       waiter.is_done = true;
-    } else if (!is_moving()) {
+    } else if (!is_under_way && waits == queue_.end()) {
       waiter.is_done = true;
       waiter.outcome = absl::NotFoundError("the snapshot is in no tier");
-    } else if (absl::Now() >= deadline || (!under_way_.contains(key) && NextTry() > deadline)) {
+    } else if (absl::Now() >= deadline || (!is_under_way && std::max(waits->not_before, NextTry()) > deadline)) {
       break;
     } else {
       progress_.wait_until(lock, absl::ToChronoTime(std::min(deadline, absl::Now() + absl::Seconds(1))));
@@ -108,7 +110,7 @@ absl::Status VaultTier::MoveNow(const std::string& key, int64_t bytes, absl::Tim
   std::erase(waiters_, &waiter);
   if (waiter.is_done) return waiter.outcome;
   if (stopping_) return absl::UnavailableError("the vault is being closed");
-  const auto waits = std::find_if(queue_.begin(), queue_.end(), [&key](const Move& move) { return move.key == key; });
+  const auto waits = in_line();
   if (waits != queue_.end() && waits->not_before > absl::InfinitePast()) {
     return absl::UnavailableError(absl::StrCat("the snapshot cannot be read to be moved: ", waits->why.message()));
   }
@@ -132,37 +134,49 @@ bool VaultTier::is_surveyed() const {
   return surveyed_;
 }
 
-// A file that is read as it is used.
+// A file that is read as it is used, by several threads perhaps: all of it counts as one call.
 class VaultTier::NotedSource final : public ByteSource {
  public:
   NotedSource(VaultTier* tier, std::unique_ptr<ByteSource> source) : tier_(tier), source_(std::move(source)) {}
+  ~NotedSource() override {
+    const std::lock_guard lock(tier_->mutex_);
+    if (was_read_ && !has_failed_) tier_->Note(absl::OkStatus());
+  }
 
   int64_t size() const override { return source_->size(); }
   absl::StatusOr<std::span<const std::byte>> View(int64_t offset, std::span<std::byte> scratch) const override {
     auto bytes = source_->View(offset, scratch);
-    if (bytes.ok()) return bytes;
+    if (bytes.ok()) {
+      was_read_.store(true, std::memory_order_relaxed);
+      return bytes;
+    }
     const std::lock_guard lock(tier_->mutex_);
-    tier_->Note(bytes.status());
+    if (!std::exchange(has_failed_, true)) tier_->Note(bytes.status());
     return tier_->Described(bytes.status());
   }
 
  private:
   VaultTier* const tier_;
   const std::unique_ptr<ByteSource> source_;
+  mutable std::atomic<bool> was_read_{false};
+  mutable bool has_failed_ = false;  // guarded by the tier's mutex
 };
 
 absl::StatusOr<std::unique_ptr<ByteSource>> VaultTier::Open(const std::string& key) {
   auto file = std::make_shared<std::unique_ptr<ByteSource>>();
-  const absl::Status status = Call([blobs = blobs_, blob = BlobKeyOf(key), file, all = calls_ != nullptr] {
+  const bool all = calls_ != nullptr;
+  const auto open = [blobs = blobs_, blob = BlobKeyOf(key), file, all] {
     auto opened = blobs->Open(blob);
     if (opened.ok() && all) opened = ReadIntoMemory(*std::move(opened));
     if (opened.ok()) *file = *std::move(opened);
     return opened.status();
-  });
+  };
+  const absl::Status status = Call(open, all);
   const std::lock_guard lock(mutex_);
   if (absl::IsNotFound(status)) Forget(key);
   if (!status.ok()) return status;
   Learn(key, (*file)->size());
+  if (all) return std::move(*file);
   return std::make_unique<NotedSource>(this, std::move(*file));
 }
 
@@ -224,11 +238,13 @@ absl::StatusOr<std::vector<BlobInfo>> VaultTier::List(const std::string& after, 
     });
     if (!status.ok()) return status;
     if (page->empty()) break;
+    const bool is_last = static_cast<int64_t>(page->size()) < left;
     blob_after = page->back().key;
     for (BlobInfo& info : *page) {
       info.key = KeyOf(info.key);
       if (!info.key.empty()) found.push_back(std::move(info));
     }
+    if (is_last) break;
   }
   return found;
 }
@@ -253,7 +269,7 @@ SnapshotVault::TierTotals VaultTier::totals() const {
   return totals;
 }
 
-absl::Status VaultTier::Call(std::function<absl::Status()> call) {
+absl::Status VaultTier::Call(std::function<absl::Status()> call, bool is_all) {
   {
     const std::lock_guard lock(mutex_);
     if (!health_.MayTry(absl::Now())) {
@@ -262,7 +278,7 @@ absl::Status VaultTier::Call(std::function<absl::Status()> call) {
   }
   const absl::Status status = calls_ == nullptr ? call() : calls_->Run(std::move(call), options_.timeout);
   const std::lock_guard lock(mutex_);
-  Note(status);
+  if (is_all || !status.ok()) Note(status);
   return Described(status);
 }
 

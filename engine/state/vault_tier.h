@@ -102,8 +102,9 @@ class VaultTier {
 
   class NotedSource;
 
-  // Runs a call on the store with the time-out, unless there is a back-off, and notes how it went.
-  absl::Status Call(std::function<absl::Status()> call);
+  // Runs a call on the store with the time-out, unless there is a back-off, and notes how it went. Without `is_all` its
+  // success does not tell that the tier works.
+  absl::Status Call(std::function<absl::Status()> call, bool is_all = true);
   void Note(const absl::Status& status);  // mutex_ held
   void Survey();
   void RunMovers();

@@ -132,6 +132,7 @@ VaultTier::Ending VaultTier::Finish(Move move, const absl::StatusOr<int64_t>& wr
   // Behind the others: one that cannot be written must not hold them up.
   queued_bytes_ += move.bytes;
   queue_.push_back(std::move(move));
+  work_.notify_one();
   return {};
 }
 

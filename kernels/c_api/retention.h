@@ -95,7 +95,8 @@ STATEHOUSE_API int64_t statehouse_retention_state_row(int32_t i, int32_t j, int3
 // Is there a backward pass for this shape?
 STATEHOUSE_API int statehouse_retention_check_backward(const struct StatehouseRetentionShape* shape,
                                                        struct StatehouseMessage message);
-// The chunk length that suits a backward pass over sequences of up to `longest` rows; 0 for a shape that is none.
+// The chunk length that suits a backward pass over sequences of up to `longest` rows; 0 for a struct or dtype that is
+// refused.
 STATEHOUSE_API int64_t statehouse_retention_backward_chunk(const struct StatehouseRetentionShape* shape,
                                                            int64_t longest);
 

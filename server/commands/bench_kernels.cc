@@ -30,8 +30,7 @@ absl::StatusOr<Pass> ParsePass(const std::string& text) {
   return absl::InvalidArgumentError(absl::StrCat("pass ", text, ": must be fwd, bwd, fwd+bwd or decode"));
 }
 
-absl::StatusOr<Number> ParseNumber(const char* flag, const std::string& text, bool on_gpu) {
-  if (text == "auto") return on_gpu ? Number::kBf16 : Number::kFloat32;
+absl::StatusOr<Number> ParseNumber(const char* flag, const std::string& text) {
   for (const Number number : {Number::kBf16, Number::kFp16, Number::kFloat32}) {
     if (text == NumberName(number)) return number;
   }
@@ -132,6 +131,13 @@ absl::StatusOr<std::vector<RetentionCase>> KernelsBenchCases(const KernelsBenchO
   const absl::StatusOr<Pass> pass = ParsePass(options.pass);
   if (!pass.ok()) return pass.status();
   it.pass = *pass;
+  if (it.pass != Pass::kDecode) {
+    const KernelsBenchOptions defaults;
+    const char* const flag = options.state_dtypes != defaults.state_dtypes ? "--kernel-state-dtype"
+                             : options.layers != defaults.layers           ? "--graph-layers"
+                                                                           : nullptr;
+    if (flag != nullptr) return absl::InvalidArgumentError(absl::StrCat(flag, ": of pass decode only"));
+  }
   if (on_gpu && it.pass == Pass::kDecode) it.layers = static_cast<int>(options.layers);
   std::vector<RetentionCase> out = {it};
   // Each step multiplies what there is by one list.
@@ -144,16 +150,19 @@ absl::StatusOr<std::vector<RetentionCase>> KernelsBenchCases(const KernelsBenchO
   };
   std::vector<Number> dtypes, state_dtypes;
   for (const std::string& text : options.dtypes) {
-    const auto number = ParseNumber("--kernel-dtype", text, on_gpu);
+    if (text == "auto") {
+      dtypes.push_back(on_gpu ? Number::kBf16 : Number::kFloat32);
+      continue;
+    }
+    const auto number = ParseNumber("--kernel-dtype", text);
     if (!number.ok()) return number.status();
     dtypes.push_back(*number);
   }
   for (const std::string& text : options.state_dtypes) {
-    const auto number = ParseNumber("--kernel-state-dtype", text, false);
+    const auto number = ParseNumber("--kernel-state-dtype", text);
     if (!number.ok()) return number.status();
     state_dtypes.push_back(*number);
   }
-  if (it.pass != Pass::kDecode) state_dtypes = {Number::kFloat32};
   times(dtypes, [&](RetentionCase& made, size_t i) { made.dtype = dtypes[i]; });
   times(state_dtypes, [&](RetentionCase& made, size_t i) { made.state_dtype = state_dtypes[i]; });
   times(options.heads, [&](RetentionCase& made, size_t i) {

@@ -1,5 +1,6 @@
 #include "server/commands/report.h"
 
+#include <cerrno>
 #include <fstream>
 
 #include "absl/strings/str_cat.h"
@@ -17,11 +18,12 @@ std::string MachineName() {
 
 absl::Status WriteReport(const char* flag, const std::string& path, const std::string& contents) {
   if (path.empty()) return absl::OkStatus();
+  errno = EIO;  // unless it is told
   std::ofstream file(path, std::ios::binary);
   file << contents;
   file.close();
   if (file) return absl::OkStatus();
-  return absl::PermissionDeniedError(absl::StrCat(flag, ": cannot write ", path));
+  return absl::ErrnoToStatus(errno, absl::StrCat(flag, ": cannot write ", path));
 }
 
 }  // namespace statehouse

@@ -9,7 +9,7 @@ namespace statehouse {
 
 // The processor's name as Linux gives it; empty where it gives none.
 std::string MachineName();
-// To the file that `flag` names; nothing if `path` is empty. PERMISSION_DENIED.
+// To the file that `flag` names; nothing if `path` is empty. Errors: the system's.
 absl::Status WriteReport(const char* flag, const std::string& path, const std::string& contents);
 
 }  // namespace statehouse

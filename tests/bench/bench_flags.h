@@ -30,6 +30,9 @@ class BenchFlags {
   void Add(const std::string& name, int64_t* value) {
     takers_[name] = [value](const std::string& text) { return absl::SimpleAtoi(text, value) && *value > 0; };
   }
+  void Add(const std::string& name, double* value) {
+    takers_[name] = [value](const std::string& text) { return absl::SimpleAtod(text, value) && *value > 0; };
+  }
   void Add(const std::string& name, std::vector<int64_t>* values) {  // "1,8,64"
     takers_[name] = [values](const std::string& text) {
       values->clear();

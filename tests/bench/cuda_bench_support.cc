@@ -88,6 +88,7 @@ void Report(const std::vector<Row>& rows, const DeviceProperties& device, const 
          << ", \"min_ms\": " << row.times.min_ms << ", \"tflop_s\": " << tflop << ", \"gb_s\": " << gb << "}";
   }
   json << "\n]}\n";
+  if (!json_path.empty() && !json.flush()) Check(absl::UnavailableError("cannot write " + json_path), "--json");
 }
 
 }  // namespace statehouse::kernels::bench

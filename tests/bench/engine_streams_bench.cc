@@ -14,6 +14,7 @@
 #include "engine/engine.h"
 #include "kernels/parallel/thread_pool.h"
 #include "models/model.h"
+#include "tests/bench/bench_flags.h"
 
 namespace statehouse {
 namespace {
@@ -37,16 +38,14 @@ void Check(const absl::Status& status) {
 
 Flags Parse(int argc, char** argv) {
   Flags flags;
-  if (argc < 2 || argc % 2 != 0) Check(absl::InvalidArgumentError("a folder with a config.json, then pairs of flags"));
+  BenchFlags parser(
+      "engine_streams_bench DIR [--device cuda] [--streams 64] [--prompt 512] [--tokens 256] [--top-p 1]");
+  parser.Add("--device", &flags.device), parser.Add("--streams", &flags.streams);
+  parser.Add("--prompt", &flags.prompt), parser.Add("--tokens", &flags.tokens), parser.Add("--top-p", &flags.top_p);
+  if (argc < 2) parser.Fail("a folder with a config.json is wanted");
   flags.dir = argv[1];
-  for (int i = 2; i + 1 < argc; i += 2) {
-    const std::string name = argv[i], value = argv[i + 1];
-    if (name == "--device") flags.device = value;
-    if (name == "--streams") flags.streams = std::atoll(value.c_str());
-    if (name == "--prompt") flags.prompt = std::atoll(value.c_str());
-    if (name == "--tokens") flags.tokens = std::atoll(value.c_str());
-    if (name == "--top-p") flags.top_p = std::atof(value.c_str());
-  }
+  parser.Parse(argc, argv, 2);
+  if (flags.tokens <= 8) parser.Fail("--tokens must be above 8: the first ones are not measured");
   return flags;
 }
 

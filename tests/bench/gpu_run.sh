@@ -13,6 +13,7 @@ for part in $parts; do
   case "$part" in tests | kernels | model) ;; *) echo "$part: expected tests, kernels or model" >&2; exit 2 ;; esac
 done
 mkdir -p "$out"
+rm -f "$out"/*_test*.log "$out"/cuda_*_bench.log  # of an earlier run
 export LD_LIBRARY_PATH="$build/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 # The matrix rate is measured with cuBLAS, from the toolkit or from Python's packages.
 for folder in /usr/local/cuda/lib64 $(python3 -c 'import nvidia, os; print(*[os.path.join(p, "cu13/lib") for p in nvidia.__path__])' 2>/dev/null); do

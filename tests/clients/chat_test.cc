@@ -376,12 +376,30 @@ TEST_F(ChatTest, TurnOfASessionThatKeepsNothing_IsNoPartOfTheConversation) {
   Chat chat(backend_, interrupts_, options_);
   ASSERT_TRUE(chat.Resume().ok());
   server_.set_status({grpc::StatusCode::INTERNAL, "a step failed"});
+  server_.set_failed_outcome(Kept(40, 40));
   chat.Handle("three");
   ASSERT_EQ(chat.messages().messages_size(), 2) << "shown, but nowhere kept";
   server_.set_status(grpc::Status::OK);
   chat.Handle("/retry");
   EXPECT_THAT(session.rewinds, ElementsAre(25)) << "the exchange before it is the last one again";
   EXPECT_THAT(Asked(1), ElementsAre("user: one"));
+}
+
+TEST_F(ChatTest, TurnOfASessionWhoseOutcomeIsNotTold_IsNotSaidToKeepNothingAndNothingIsRetried) {
+  FakeSession session;
+  session.exchange = {.position = 40, .turns = 3, .begin = 25, .messages = {{"user", "one"}, {"assistant", "two"}}};
+  options_.session = &session;
+  options_.terminal = Terminal(true, false);
+  Chat chat(backend_, interrupts_, options_);
+  ASSERT_TRUE(chat.Resume().ok());
+  server_.set_status({grpc::StatusCode::UNAVAILABLE, "gone"});
+  chat.Handle("three");
+  EXPECT_THAT(out(), HasSubstr("it is not known what the session keeps of this exchange"));
+  EXPECT_THAT(out(), Not(HasSubstr("keeps nothing")));
+  server_.set_status(grpc::Status::OK);
+  chat.Handle("/retry");
+  EXPECT_THAT(session.rewinds, IsEmpty()) << "it may take back more than the exchange before";
+  EXPECT_EQ(server_.requests().size(), 1u);
 }
 
 TEST_F(ChatTest, CtrlCInATurnOfASession_StopsItByNameAndKeepsWhatWasRead) {
@@ -391,8 +409,7 @@ TEST_F(ChatTest, CtrlCInATurnOfASession_StopsItByNameAndKeepsWhatWasRead) {
   server_.set_pause(std::chrono::milliseconds(200));
   server_.set_failed_outcome(Kept(0, 7));
   std::thread user([&] {
-    while (server_.requests().empty()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
-    std::this_thread::sleep_for(std::chrono::milliseconds(500));
+    while (server_.words_written() == 0) std::this_thread::sleep_for(std::chrono::milliseconds(5));
     kill(getpid(), SIGINT);
     EXPECT_TRUE(server_.WaitForCancelled(1));
   });
@@ -400,6 +417,7 @@ TEST_F(ChatTest, CtrlCInATurnOfASession_StopsItByNameAndKeepsWhatWasRead) {
   chat.Handle("tell me everything");
   user.join();
   EXPECT_EQ(server_.cancelled_by_name(), 1) << "a stream that just breaks off looks like a lost client's";
+  EXPECT_EQ(server_.cancelled_session(), "ada") << "else a proxy sends it to any server";
   ASSERT_EQ(chat.messages().messages_size(), 2);
   EXPECT_THAT(chat.messages().messages(1).content(), HasSubstr("a"));
   EXPECT_THAT(session.rewinds, IsEmpty());

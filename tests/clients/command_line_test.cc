@@ -42,7 +42,7 @@ class CommandLineTest : public testing::Test {
     bench->add_option("--dir", dir_, "A directory")->check(CLI::ExistingDirectory);
     actions_[bench] = [this] { return ran_ = 20; };
     AddLoadBenchmark(
-        *bench, [](const std::vector<PlotArea>&) { return std::string(); }, &actions_);
+        *bench, [](const std::vector<PlotArea>&) { return std::string(); }, /*write=*/{}, &actions_);
     actions_[bench->get_subcommand("load")] = [this] { return ran_ = 30; };
     FinishTree(root_, "statehouse 1.2.3", &actions_);
   }
@@ -350,7 +350,8 @@ TEST(ClientCommands, EveryFlagOfTheTree_HasHelpEnvironmentAndConfigKey) {
   offline.open = [](const v1::GenerateRequest&) { return absl::UnimplementedError("not in this test"); };
   AddClientCommands(root, offline, &actions);
   AddLoadBenchmark(
-      *root.add_subcommand("bench", "Measure."), [](const std::vector<PlotArea>&) { return std::string(); }, &actions);
+      *root.add_subcommand("bench", "Measure."), [](const std::vector<PlotArea>&) { return std::string(); },
+      /*write=*/{}, &actions);
   FinishTree(root, "v", &actions);
   const CommandSpec spec = DescribeTree(root, actions);
   CheckFlags(spec, "statehouse");

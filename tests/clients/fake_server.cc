@@ -59,8 +59,12 @@ class FakeServer::GenerationService : public v1::Generation::Service {
     return grpc::Status::OK;
   }
 
-  grpc::Status Cancel(grpc::ServerContext*, const v1::CancelRequest* request, v1::CancelResponse* response) override {
+  grpc::Status Cancel(grpc::ServerContext* context, const v1::CancelRequest* request,
+                      v1::CancelResponse* response) override {
     std::lock_guard lock(fake_->mu_);
+    const auto session = context->client_metadata().find("x-statehouse-session");
+    fake_->cancelled_session_ =
+        session == context->client_metadata().end() ? "" : std::string(session->second.begin(), session->second.end());
     const bool runs = fake_->running_.contains(request->request_id());
     if (runs) fake_->to_cancel_.insert(request->request_id());
     response->set_cancelled(runs || request->request_id() == "r1");
@@ -109,6 +113,7 @@ class FakeServer::GenerationService : public v1::Generation::Service {
         for (int i = 0; i < request.logprobs(); ++i) logprobs->add_top()->set_token_id(i);
       }
       if (!writer->Write(event)) return false;
+      ++fake_->words_written_;
       ++*tokens;
       begin = end;
     }
@@ -269,6 +274,11 @@ std::vector<v1::GenerateRequest> FakeServer::requests() {
 std::vector<std::string> FakeServer::request_ids() {
   std::lock_guard lock(mu_);
   return request_ids_;
+}
+
+std::string FakeServer::cancelled_session() {
+  std::lock_guard lock(mu_);
+  return cancelled_session_;
 }
 
 bool FakeServer::WaitForCancelled(int64_t count) {

@@ -48,6 +48,8 @@ class FakeServer {
   int64_t cancelled() const { return cancelled_; }
   // Of those, the ones that Cancel named; they end with that outcome.
   int64_t cancelled_by_name() const { return cancelled_by_name_; }
+  std::string cancelled_session();                          // that the metadata of the last Cancel named
+  int64_t words_written() const { return words_written_; }  // of all answers
   // False if `count` calls were not cancelled within ten seconds.
   bool WaitForCancelled(int64_t count);
 
@@ -71,9 +73,11 @@ class FakeServer {
   std::set<std::string> to_cancel_;  // of those, named by Cancel
   std::vector<v1::GenerateRequest> requests_;
   std::vector<std::string> request_ids_;
+  std::string cancelled_session_;
   std::atomic<int64_t> pause_ms_{0};
   std::atomic<int64_t> cancelled_{0};
   std::atomic<int64_t> cancelled_by_name_{0};
+  std::atomic<int64_t> words_written_{0};
   std::atomic<grpc::health::v1::HealthCheckResponse::ServingStatus> health_{
       grpc::health::v1::HealthCheckResponse::SERVING};
   std::vector<std::unique_ptr<grpc::Service>> services_;

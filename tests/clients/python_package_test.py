@@ -37,8 +37,9 @@ def main():
         os.environ["PIP_NO_COMPILE"] = "1"  # half of the time otherwise
         there = subprocess.run([*pip, "download", "--no-deps", "--dest", folder, "typing_extensions"], capture_output=True, text=True)
         if there.returncode != 0:
-            print(f"skipped: pip cannot download\n{there.stderr}")
-            return 77
+            is_offline = any(word in there.stderr.lower() for word in ("connection", "timed out", "name resolution"))
+            print(f"{'skipped' if is_offline else 'failed'}: pip cannot download\n{there.stderr}")
+            return 77 if is_offline else 1
         subprocess.run([*pip, "install", folder / "checkout/clients/python"], check=True)
         subprocess.run([*pip, "check"], check=True)
         requires = subprocess.run([python, "-c", USE], cwd=folder, check=True, capture_output=True, text=True).stdout

@@ -35,6 +35,9 @@ class NotingSessions : public v1::Sessions::Service {
         found == context.client_metadata().end() ? "" : std::string(found->second.data(), found->second.size());
     return grpc::Status::OK;
   }
+  grpc::Status Create(grpc::ServerContext* context, const v1::CreateSessionRequest*, v1::Session*) override {
+    return Note("Create", *context);
+  }
   grpc::Status Get(grpc::ServerContext* context, const v1::GetSessionRequest*, v1::GetSessionResponse*) override {
     return Note("Get", *context);
   }
@@ -125,10 +128,13 @@ class SessionCalls : public ::testing::Test {
 };
 
 TEST_F(SessionCalls, EachCallOnASession_NamesItForProxies) {
+  v1::CreateSessionRequest create;
+  create.set_name("ada");
   v1::ForkSessionRequest fork;
   fork.set_session("ada");
   v1::UpdateSessionRequest update;
   update.set_session("ada");
+  EXPECT_TRUE(CreateSession(*connection_, create, printing_).ok());
   EXPECT_TRUE(ShowSession(*connection_, "ada", {}, printing_).ok());
   EXPECT_TRUE(DeleteSessions(*connection_, {"ada"}, printing_).ok());
   EXPECT_TRUE(ForkSession(*connection_, fork, printing_).ok());
@@ -142,7 +148,7 @@ TEST_F(SessionCalls, EachCallOnASession_NamesItForProxies) {
   exported.file = file_;
   EXPECT_TRUE(ExportSession(*connection_, exported, printing_).ok());
   const auto named = service_.named();
-  EXPECT_EQ(named.size(), 9u);
+  EXPECT_EQ(named.size(), 10u);
   for (const auto& [method, session] : named) EXPECT_EQ(session, "ada") << method;
 }
 

@@ -151,8 +151,10 @@ TEST(ModelChoice, WhatTheModelHasNot_IsChosenByTheHost) {
       edits[i](request.get());
       return request;
     });
-    EXPECT_LE(chosen, want_chosen[i]);
-    if (i == 4) {
+    if (i == 5) {
+      EXPECT_GT(chosen, 0);  // once there are enough tokens
+      EXPECT_LE(chosen, want_chosen[i]);
+    } else {
       EXPECT_EQ(chosen, want_chosen[i]);
     }
     EXPECT_GT(copied, 0);

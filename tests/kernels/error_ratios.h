@@ -1,5 +1,5 @@
 // How far results are from exact ones, as a multiple of what a plain program of the same precision is off by: noted by
-// the tests of a program, judged over all cases of a type and form, and printed, at its end.
+// the tests of a program, judged over all its cases of a type and form, and printed, at its end.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -13,7 +13,8 @@
 
 namespace statehouse::kernels {
 
-// The most that a kernel may be further off than the plain program: the mean over all cases of a type and form.
+// The most that a kernel may be further off than the plain program: the mean over all cases of a type and form that one
+// process runs.
 inline constexpr double kErrorRatio = 1.5;
 // In one case, where one row or one sum decides, either program may be the luckier one.
 inline constexpr double kOneCaseRatio = 8;

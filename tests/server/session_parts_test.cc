@@ -81,6 +81,16 @@ TEST(ImportTable, TransferGoesOnWhereItEnded) {
   EXPECT_EQ(table.Offset("ann", "t"), 0);
 }
 
+TEST(ImportTable, CallThatOutlivesWhatItTook_LeavesTheNextOneItsPlace) {
+  ImportTable table;
+  auto first = *table.Open("ann", "t");
+  ASSERT_TRUE(first->Append(0, "abc").ok());
+  EXPECT_EQ(first->Take(), "abc");
+  const auto second = *table.Open("ann", "t");
+  first.reset();
+  EXPECT_TRUE(absl::IsAborted(table.Open("ann", "t").status()));
+}
+
 TEST(ImportTable, CallThatEndsInAnException_LeavesTheTransferToTheNext) {
   ImportTable table;
   try {

@@ -13,7 +13,7 @@ from setuptools import Distribution, setup
 from setuptools.command.build_py import build_py
 
 HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parents[2]
+ROOT = HERE.parent.parent.parent  # not parents[2], which a folder right below / does not have
 NAME = "libstatehouse_retention.so"
 
 
@@ -23,7 +23,7 @@ def missing():
         return f"{ROOT} is no checkout of Statehouse"
     nvcc = shutil.which("nvcc") or shutil.which("nvcc", path=f"{ROOT / '.cuda' / 'bin'}:/usr/local/cuda/bin")
     if nvcc is None and "CUDACXX" not in os.environ:
-        return "there is no nvcc on the PATH, in /usr/local/cuda/bin or in CUDACXX"
+        return f"there is no nvcc on the PATH, in {ROOT / '.cuda' / 'bin'}, in /usr/local/cuda/bin or in CUDACXX"
     if shutil.which("cmake") is None:
         return "there is no cmake on the PATH"
     return ""

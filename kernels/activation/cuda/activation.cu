@@ -1,6 +1,7 @@
 #include <cuda_bf16.h>
 
 #include "kernels/activation/cuda/activation.h"
+#include "kernels/activation/cuda/gelu.cuh"
 #include "kernels/cuda/early_launch.h"
 #include "kernels/cuda/mma.cuh"
 
@@ -29,11 +30,6 @@ __device__ __forceinline__ void Put(__nv_bfloat16* to, const Four& x) {
   const __nv_bfloat162 low = __floats2bfloat162_rn(x.at[0], x.at[1]), high = __floats2bfloat162_rn(x.at[2], x.at[3]);
   *reinterpret_cast<uint2*>(to) =
       make_uint2(*reinterpret_cast<const uint32_t*>(&low), *reinterpret_cast<const uint32_t*>(&high));
-}
-
-__device__ __forceinline__ float Gelu(float x) {
-  constexpr float kRoot = 0.7978845608028654f;  // sqrt(2 / pi)
-  return 0.5f * x * (1.0f + tanhf(kRoot * (x + 0.044715f * x * x * x)));
 }
 
 // Grid-stride over fours.

@@ -1,5 +1,6 @@
 #include "kernels/activation/cuda/activation_backward.h"
 
+#include "kernels/activation/cuda/gelu.cuh"
 #include "kernels/cuda/elements.cuh"
 #include "kernels/cuda/status.h"
 
@@ -7,12 +8,6 @@ namespace statehouse::kernels {
 namespace {
 
 constexpr int kThreads = 256;
-
-__device__ __forceinline__ float GeluDerivative(float x) {
-  constexpr float kRoot = 0.7978845608028654f;  // sqrt(2 / pi)
-  const float tanh = tanhf(kRoot * (x + 0.044715f * x * x * x));
-  return 0.5f * (1.0f + tanh) + 0.5f * x * (1.0f - tanh * tanh) * kRoot * (1.0f + 3 * 0.044715f * x * x);
-}
 
 // Grid-stride over the elements of dy.
 template <typename T, bool kGated>

@@ -2,6 +2,8 @@
 // blocks per multiprocessor; a thread uses only what it asked for itself, so no barrier holds it up. Rows of x are the
 // left operand of 16x8x16 products; both operands number the summed dimension in the same permuted way, so that each
 // lane's 16 bytes serve as they come.
+#include "absl/strings/str_cat.h"
+#include "kernels/activation/cuda/gelu.cuh"
 #include "kernels/cuda/early_launch.h"
 #include "kernels/cuda/mma.cuh"
 #include "kernels/matmul/cuda/few_rows.h"
@@ -11,14 +13,10 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
-constexpr int kDepth = 12;             // copies of weights under way per thread
-constexpr int kMostStaged = 48 << 10;  // bytes of x that a block holds
-constexpr int kPiece = 32;             // inputs of a warp's load: four lanes, 8 numbers each
-
-__device__ __forceinline__ float Gelu(float x) {
-  constexpr float kRoot = 0.7978845608028654f;  // sqrt(2 / pi)
-  return 0.5f * x * (1.0f + tanhf(kRoot * (x + 0.044715f * x * x * x)));
-}
+constexpr int kDepth = 12;  // copies of weights under way per thread
+// Bytes of x that a block holds: with the ring and the sums exactly the 99 KB that compute capability 8.6 gives it.
+constexpr int kMostStaged = 43 << 10;
+constexpr int kPiece = 32;  // inputs of a warp's load: four lanes, 8 numbers each
 
 // A row of x in shared memory, so that neighbouring rows begin in other banks.
 __device__ __host__ constexpr int64_t StagedStride(int64_t inputs) { return inputs + 32; }
@@ -155,6 +153,11 @@ bool HasFewRowsKernel(const CudaFewRowsArgs& args) {
 }
 
 absl::Status CudaMultiplyFewRows(const CudaFewRowsArgs& args, cudaStream_t stream) {
+  if (!HasFewRowsKernel(args)) {
+    return absl::UnimplementedError(
+        absl::StrCat("few rows on the GPU: ", args.rows, " rows of ", args.inputs, " inputs"));
+  }
+  if (args.add && args.y_is_bf16) return absl::UnimplementedError("few rows on the GPU: adding to a bf16 y");
   // Wide matrices: fewer blocks, each of which reads all of x.
   constexpr int64_t kWide = 8192;
   if (args.outputs >= kWide) return args.rows <= 8 ? Launch<2, 1>(args, stream) : Launch<2, 2>(args, stream);

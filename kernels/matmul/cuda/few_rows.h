@@ -27,6 +27,7 @@ struct CudaFewRowsArgs {
 };
 // Whether there is a kernel for it.
 bool HasFewRowsKernel(const CudaFewRowsArgs& args);
+// UNIMPLEMENTED where there is none, and for adding to a bf16 y.
 absl::Status CudaMultiplyFewRows(const CudaFewRowsArgs& args, cudaStream_t stream);
 
 }  // namespace statehouse::kernels

@@ -190,6 +190,8 @@ absl::Status CudaRetentionBackward(const CudaRetentionPlan& plan, const CudaRete
                                    cudaStream_t stream) {
   const CudaRetentionShape& shape = plan.shape();
   if (absl::Status status = CheckRetentionBackwardShape(shape); !status.ok()) return status;
+  if (plan.open_rows() > 0)
+    return absl::UnimplementedError("power retention backward on the GPU: a plan with open rows");
   if (absl::Status status = CheckStates(shape, args); !status.ok()) return status;
   if (plan.num_rows() == 0) return PassStateThrough(plan, args, stream);
   if (absl::Status status = CheckPointers(args); !status.ok()) return status;

@@ -73,13 +73,14 @@ __global__ void __launch_bounds__(kThreads) AppendRows(SlotKernelArgs args) {
 
 }  // namespace
 
-absl::Status LaunchSlotAppend(const SlotKernelArgs& args, int d, int num_segments, cudaStream_t stream) {
+absl::Status LaunchSlotAppend(const SlotKernelArgs& args, int d, int num_segments, bool overlaps, cudaStream_t stream) {
   // Few segments may have many rows each; blocks without any end at once.
   constexpr int kBlocks = 64;
   const int slices = num_segments >= kBlocks ? 1 : kBlocks / num_segments < kSlices ? kBlocks / num_segments : kSlices;
   const dim3 grid(num_segments, args.view.heads_kv, slices);
-  return ForHeadDim(
-      d, [&]<int kDim>() { return LaunchEarly("AppendRows", AppendRows<kDim>, grid, kThreads, 0, stream, args); });
+  return ForHeadDim(d, [&]<int kDim>() {
+    return LaunchPerhapsEarly(overlaps, "AppendRows", AppendRows<kDim>, grid, kThreads, 0, stream, args);
+  });
 }
 
 }  // namespace statehouse::kernels

@@ -29,7 +29,8 @@ struct SlotKernelArgs {
 };
 
 // Launchers, one file each. d is 16, 32, 64 or 128.
-absl::Status LaunchSlotAppend(const SlotKernelArgs& args, int d, int num_segments, cudaStream_t stream);
+// `overlaps`: it may start before the kernel queued before it has ended.
+absl::Status LaunchSlotAppend(const SlotKernelArgs& args, int d, int num_segments, bool overlaps, cudaStream_t stream);
 absl::Status LaunchSlotFold(const SlotKernelArgs& args, int d, int num_folds, cudaStream_t stream);
 absl::Status LaunchSlotAnswer(const SlotKernelArgs& args, int d, int tile_queries, int num_tiles, cudaStream_t stream);
 absl::Status LaunchSlotAnswerFew(const SlotKernelArgs& args, int d, int tile_queries, int num_tiles,

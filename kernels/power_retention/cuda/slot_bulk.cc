@@ -46,7 +46,6 @@ SlotBulkForward::Buffers SlotBulkForward::Place(const RetentionLayout& layout, i
 
 int64_t SlotBulkForward::BytesFor(const RetentionLayout& layout, int64_t max_rows) {
   const RetentionShape& shape = layout.shape();
-  constexpr int64_t kChunk = 1024;  // the forward pass's
   const int64_t rows = max_rows + MostOldRows(layout), chunks = rows / kChunk + 3, d = shape.head_dim;
   const int64_t per_chunk = kChunk * (4 * d + 16) + RetentionStateRows(shape.head_dim) * (6 * d + 8);
   return static_cast<int64_t>(Place(layout, rows, nullptr).bytes) + chunks * shape.heads_kv * per_chunk;
@@ -55,7 +54,6 @@ int64_t SlotBulkForward::BytesFor(const RetentionLayout& layout, int64_t max_row
 absl::Status SlotBulkForward::Reserve(int64_t max_rows) {
   const int64_t chunk = layout_.shape().chunk, rows = max_rows + MostOldRows(layout_);
   if (rows <= max_rows_) return absl::OkStatus();
-  max_rows_ = rows;
   plans_.clear();
   const auto plan = PlanOf(rows, 2 * chunk);
   if (!plan.ok()) return plan.status();
@@ -65,6 +63,7 @@ absl::Status SlotBulkForward::Reserve(int64_t max_rows) {
                                      workspace_.Allocate((*plan)->workspace_bytes() + per_chunk)}) {
     if (!status.ok()) return status;
   }
+  max_rows_ = rows;
   return absl::OkStatus();
 }
 
@@ -119,7 +118,8 @@ absl::Status SlotBulkForward::Run(const SlotBulk& bulk, const SlotKernelArgs& ar
   }
   SlotKernelArgs tail = args;
   tail.segments += bulk.first_segment;
-  if (absl::Status status = LaunchSlotAppend(tail, shape.head_dim, bulk.num_segments, stream); !status.ok()) {
+  if (absl::Status status = LaunchSlotAppend(tail, shape.head_dim, bulk.num_segments, /*overlaps=*/true, stream);
+      !status.ok()) {
     return status;
   }
   const int64_t row_bytes = int64_t{shape.heads_q} * shape.head_dim * 2;

@@ -18,6 +18,8 @@ struct SlotKernelArgs;
 
 class SlotBulkForward {
  public:
+  static constexpr int64_t kChunk = 1024;  // the forward pass's
+
   explicit SlotBulkForward(const RetentionLayout& layout) : layout_(layout) {}
 
   // Room for so many new rows of one sequence in a step. UNIMPLEMENTED where this build has no forward pass for the
@@ -27,7 +29,8 @@ class SlotBulkForward {
   static int64_t BytesFor(const RetentionLayout& layout, int64_t max_rows);
   int64_t bytes() const { return static_cast<int64_t>(rows_.bytes() + workspace_.bytes()); }
 
-  // Queues one layer. `args` names rows, layer, tables; its segments are the plan's first.
+  // Queues one layer; the first of a new (rows, open rows) makes a plan, which allocates a little. `args` names rows,
+  // layer, tables; its segments are the plan's first.
   absl::Status Run(const SlotBulk& bulk, const SlotKernelArgs& args, cudaStream_t stream);
 
  private:

@@ -38,6 +38,7 @@ bool HasWideKernel(const RetentionLayout& layout) {
 bool HasBulkForward(const RetentionLayout& layout, SlotRetentionMode mode) {
   const RetentionShape& shape = layout.shape();
   return mode == SlotRetentionMode::kFastBf16 && HasWideKernel(layout) && layout.has_state() &&
+         2 * shape.chunk <= SlotBulkForward::kChunk &&  // open rows are at most a chunk of it
          HasForwardInstance({.heads_q = shape.heads_q, .heads_kv = shape.heads_kv, .head_dim = shape.head_dim});
 }
 
@@ -161,7 +162,10 @@ absl::Status SlotRetention::AnswerWave(const SlotWave& wave, const SlotRetention
                                                     : LaunchSlotFold(kernel, d, wave.num_folds, stream);
     if (!status.ok()) return status;
   }
-  if (absl::Status status = LaunchSlotAppend(kernel, d, wave.num_segments, stream); !status.ok()) return status;
+  // Behind a fold it waits: the next kernel reads what is folded before it waits itself.
+  const bool overlaps = wave.num_folds == 0;
+  if (absl::Status status = LaunchSlotAppend(kernel, d, wave.num_segments, overlaps, stream); !status.ok())
+    return status;
   if (wave.wide && layout_.has_state()) {
     if (absl::Status status = LaunchSlotWiden(kernel, d, wave.num_segments, stream); !status.ok()) return status;
   }

@@ -1,6 +1,7 @@
 // A warp per head of a row; what heads give to the norms' weights is left in the workspace and summed by column.
 #include "kernels/rope/cuda/heads_backward.h"
 
+#include "absl/strings/str_cat.h"
 #include "kernels/cuda/column_sums.cuh"
 #include "kernels/cuda/status.h"
 
@@ -109,6 +110,10 @@ absl::Status CudaHeadsBackward(const CudaHeadsBackwardArgs& args, cudaStream_t s
   const CudaHeadsArgs& forward = args.forward;
   if (forward.num_rows > 0 && (forward.x == nullptr || args.dx == nullptr || forward.angles == nullptr))
     return absl::InvalidArgumentError("heads backward: x, dx or angles is null");
+  if (forward.head_dim > 128 || forward.head_dim % 2 != 0) {
+    return absl::UnimplementedError(
+        absl::StrCat("heads backward on the GPU: head_dim ", forward.head_dim, ": must be even, at most 128"));
+  }
   const bool has_norms = forward.q_norm != nullptr;
   if (has_norms != (args.dq_norm != nullptr) || has_norms != (args.dk_norm != nullptr) ||
       has_norms != (forward.k_norm != nullptr) || (has_norms && args.workspace == nullptr)) {

@@ -21,7 +21,7 @@ struct CudaHeadsBackwardArgs {
   void* workspace = nullptr;  // CudaHeadsBackwardWorkspace() bytes; may be null if that is 0
 };
 size_t CudaHeadsBackwardWorkspace(const CudaHeadsArgs& forward);
-// INVALID_ARGUMENT names a null pointer.
+// INVALID_ARGUMENT names a null pointer; UNIMPLEMENTED a head_dim above 128 or odd.
 absl::Status CudaHeadsBackward(const CudaHeadsBackwardArgs& args, cudaStream_t stream);
 
 }  // namespace statehouse::kernels

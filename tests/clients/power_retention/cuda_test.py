@@ -4,45 +4,39 @@ Skips without a GPU or without the library; STATEHOUSE_RETENTION_LIBRARY names o
 """
 import sys
 import unittest
+import warnings
 
 try:
     import torch
 except ModuleNotFoundError:
     raise SystemExit(77) from None
 
-from definition import random_inputs, relative_error
-from power_retention import (RetentionState, cuda_support, power_retention, power_retention_inference, reference)
+from definition import random_inputs, relative_error, token_by_token
+from power_retention import RetentionState, cuda_support, power_retention, reference
 
 REASON = cuda_support()
-# Relative errors of a plain implementation that rounds the operands of products to the type.
+# Relative errors that are accepted, set by hand: above the worst of a run on an H100, which the package's README.md names.
 BOUND = {torch.bfloat16: 1.2e-2, torch.float16: 2e-3, torch.float32: 2e-5}
-
-
-def has_backward(dtype, d):
-    from power_retention import cuda, library
-    Q = torch.empty(1, 1, 1, d, dtype=dtype, device="cuda")
-    try:
-        library.load().check_backward(cuda.Call(Q, Q, 2, 1.0, None).shape())
-    except NotImplementedError:
-        return False
-    return True
 
 
 def in_double(inputs, upstream, **options):
     """Outputs and gradients of the reference in float64 for the same numbers."""
     doubles = {name: x if x is None else x.detach().double().requires_grad_() for name, x in inputs.items()}
-    return run(reference.power_retention, doubles, [x.double() for x in upstream], **options)
+    return run(reference.power_retention, doubles, [x.double() for x in upstream], **options)[:2]
 
 
-def run(function, inputs, upstream, **options):
+def run(function, inputs, upstream=None, **options):
+    """Outputs, gradients by name, and the upstream gradients: random ones where none are given."""
     given = dict(inputs)
     S, z = given.pop("S", None), given.pop("z", None)
     state = None if S is None else RetentionState(S, z)
     Y, after = function(**given, initial_state=state, return_final_state=True, **options)
     outputs = [Y, *after]
     tensors = {name: x for name, x in inputs.items() if x is not None}
-    gradients = torch.autograd.grad(outputs, list(tensors.values()), upstream) if upstream else []
-    return outputs, dict(zip(tensors, gradients))
+    if upstream is None:
+        upstream = [torch.randn_like(x) for x in outputs]
+    gradients = torch.autograd.grad(outputs, list(tensors.values()), upstream)
+    return outputs, dict(zip(tensors, gradients)), upstream
 
 
 @unittest.skipIf(REASON, REASON)
@@ -54,14 +48,10 @@ class Cuda(unittest.TestCase):
         for what, error in sorted(cls.worst.items()):
             print(f"{what:36} {error:.2e}", file=sys.stderr)
 
-    def check(self, dtype, b, t, heads_q, heads_kv, d, gates="open", state=True, chunk_size=None, backward=True):
+    def check(self, dtype, b, t, heads_q, heads_kv, d, gates="open", state=True, chunk_size=None):
         inputs = random_inputs(b, t, heads_q, heads_kv, d, gates, dtype, "cuda", state)
         inputs = {name: x if x is None else x.requires_grad_() for name, x in inputs.items()}
-        shapes = run(reference.power_retention, {n: x if x is None else x.detach() for n, x in inputs.items()}, [])[0]
-        upstream = [torch.randn_like(x) for x in shapes]
-        if not backward:
-            inputs = {name: x if x is None else x.detach() for name, x in inputs.items()}
-        got, got_grad = run(power_retention, inputs, upstream if backward else [], chunk_size=chunk_size)
+        got, got_grad, upstream = run(power_retention, inputs, chunk_size=chunk_size)
         want, want_grad = in_double(inputs, upstream)
         for name, x, y in zip(("Y", "S", "sum_of_keys"), got, want):
             self.note(dtype, name, x, y)
@@ -82,7 +72,7 @@ class Cuda(unittest.TestCase):
                          dict(b=1, t=1, heads_q=2, heads_kv=1, d=64),
                          dict(b=2, t=1500, heads_q=2, heads_kv=1, d=64)):
                 with self.subTest(dtype=dtype, **case):
-                    self.check(dtype, **case, backward=has_backward(dtype, case["d"]))
+                    self.check(dtype, **case)
 
     def test_only_the_state_is_learned(self):
         inputs = random_inputs(1, 200, 2, 1, 64, "open", torch.bfloat16, "cuda", True)
@@ -98,9 +88,8 @@ class Cuda(unittest.TestCase):
     def test_same_inputs_give_the_same_bits(self):
         inputs = random_inputs(2, 700, 4, 2, 64, "open", torch.bfloat16, "cuda", True)
         inputs = {name: x.requires_grad_() for name, x in inputs.items()}
-        upstream = [torch.randn(2, 700, 4, 64, device="cuda").bfloat16(), torch.randn_like(inputs["S"]),
-                    torch.randn_like(inputs["z"])]
-        (first, first_grad), (second, second_grad) = (run(power_retention, inputs, upstream, chunk_size=256) for _ in range(2))
+        first, first_grad, upstream = run(power_retention, inputs, chunk_size=256)
+        second, second_grad, _ = run(power_retention, inputs, upstream, chunk_size=256)
         for x, y in zip(first, second):
             self.assertTrue(torch.equal(x, y))
         for name in first_grad:
@@ -136,15 +125,11 @@ class Cuda(unittest.TestCase):
         want = reference.power_retention(doubles["Q"], doubles["K"], doubles["V"], doubles["log_G"], deg=4, chunk_size=512)
         self.assertLess(relative_error(Y, want), BOUND[torch.bfloat16])
         want = reference.power_retention(**doubles)
-        state, sum_of_keys, begin, rows = None, None, 0, []
-        for t in range(300):
-            cache = {name: inputs[name][:, begin:t + 1] for name in ("K", "V", "log_G")}
-            Y, state, sum_of_keys = power_retention_inference(inputs["Q"][:, t:t + 1], **cache, initial_state=state,
-                                                              sum_of_keys=sum_of_keys, switch_over_seq_len=128)
-            rows.append(Y)
-            if t + 1 - begin >= 128:
-                begin = t + 1
-        self.assertLess(relative_error(torch.cat(rows, 1), want), BOUND[torch.bfloat16])
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "power_retention_inference")  # a fold that goes through no kernel
+            Y, state = token_by_token(inputs, 128)
+        self.assertIsNotNone(state)
+        self.assertLess(relative_error(Y, want), BOUND[torch.bfloat16])
 
     def test_what_there_is_no_kernel_for_is_named(self):
         inputs = random_inputs(1, 30, 2, 1, 64, "open", torch.bfloat16, "cuda")
@@ -154,6 +139,9 @@ class Cuda(unittest.TestCase):
             power_retention(**{name: x.double() for name, x in inputs.items()})
         with self.assertRaisesRegex(NotImplementedError, "head"):
             power_retention(**random_inputs(1, 30, 2, 1, 40, "open", torch.bfloat16, "cuda"))
+        x = torch.zeros(1, 65537, 1, 64, device="cuda", dtype=torch.bfloat16)
+        with self.assertRaisesRegex(NotImplementedError, "chunk_size 65537"):
+            power_retention(x, x, x, chunk_size=65537)
         inputs["Q"].requires_grad_()
         with self.assertRaisesRegex(NotImplementedError, "degree 6"):  # before the loss, not after it
             power_retention(**inputs, deg=6)

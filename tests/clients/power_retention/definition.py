@@ -1,9 +1,19 @@
-"""Power retention from its definition, in double and row by row: what the package is held against. And random inputs."""
+"""Power retention from its definition, in double and row by row: what the package is held against. And random inputs.
+
+The seed of all random numbers is printed; STATEHOUSE_SEED repeats a run of the same tests.
+"""
 import itertools
 import math
+import os
 import random
+import sys
 
 import torch
+
+SEED = int(os.environ.get("STATEHOUSE_SEED") or random.SystemRandom().getrandbits(40))
+SEEDS = random.Random(SEED)
+torch.manual_seed(SEED)
+print(f"STATEHOUSE_SEED={SEED}", file=sys.stderr)
 
 
 def retention(Q, K, V, log_G, deg, scale, S=None, z=None):
@@ -38,7 +48,7 @@ def retention(Q, K, V, log_G, deg, scale, S=None, z=None):
 
 def random_inputs(b, t, heads_q, heads_kv, d, gates="open", dtype=torch.float64, device="cpu", state=False, deg=2):
     """A dict of Q, K, V, log_G and, if asked for, S and z as earlier tokens would have left them."""
-    generator = torch.Generator().manual_seed(random.SystemRandom().getrandbits(40))
+    generator = torch.Generator().manual_seed(SEEDS.getrandbits(40))
 
     def normal(*shape):
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
@@ -59,6 +69,20 @@ def random_inputs(b, t, heads_q, heads_kv, d, gates="open", dtype=torch.float64,
         keep = torch.promote_types(dtype, torch.float32)
         out["S"], out["z"] = after.S.to(keep), after.sum_of_keys.to(keep)
     return {name: x if x is None else x.to(device) for name, x in out.items()}
+
+
+def token_by_token(inputs, switch_over_seq_len):
+    """Y of power_retention_inference called once per token, and the state of its last fold; None if there was none."""
+    from power_retention import power_retention_inference
+    state, sum_of_keys, begin, rows = None, None, 0, []
+    for t in range(inputs["Q"].shape[1]):
+        cache = {name: inputs[name][:, begin:t + 1] for name in ("K", "V", "log_G")}
+        Y, state, sum_of_keys = power_retention_inference(inputs["Q"][:, t:t + 1], **cache, initial_state=state,
+                                                          sum_of_keys=sum_of_keys, switch_over_seq_len=switch_over_seq_len)
+        rows.append(Y)
+        if t + 1 - begin >= switch_over_seq_len:
+            begin = t + 1
+    return torch.cat(rows, 1), state
 
 
 def relative_error(got, want):

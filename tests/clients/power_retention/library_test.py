@@ -31,8 +31,10 @@ class Library(unittest.TestCase):
         self.assertEqual(self.library.state_row(0, 8, 64), 64)
         self.assertEqual(self.library.state_row(8, 0, 64), -1)
 
-    def test_backward_is_there_for_bf16_and_refused_by_name_elsewhere(self):
-        self.library.check_backward(shape())
+    def test_backward_is_there_for_every_type_and_refused_by_name_elsewhere(self):
+        for dtype in range(3):
+            for head_dim in (64, 128):
+                self.library.check_backward(shape(dtype=dtype, head_dim=head_dim))
         for changes, word in (({"degree": 6}, "degree 6"), ({"head_dim": 40}, "head_dim 40")):
             with self.assertRaisesRegex(NotImplementedError, word):
                 self.library.check_backward(shape(**changes))

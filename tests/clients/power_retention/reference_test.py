@@ -1,12 +1,13 @@
 """The operators without a GPU: against the definition, and their gradients against central differences."""
 import unittest
+from unittest import mock
 
 try:
     import torch
 except ModuleNotFoundError:
     raise SystemExit(77) from None  # no PyTorch here: ctest says that the test was skipped
 
-from definition import random_inputs, relative_error, retention
+from definition import random_inputs, relative_error, retention, token_by_token
 from power_retention import RetentionState, power_retention, power_retention_inference, reference, state_rows
 from power_retention.state import to_canonical, to_padded
 
@@ -98,16 +99,17 @@ class Inference(unittest.TestCase):
     def test_token_by_token_with_folds_is_the_whole_sequence(self):
         inputs = random_inputs(2, 45, 4, 2, 8, "half")
         want = power_retention(**inputs, chunk_size=64)
-        state, sum_of_keys, begin, rows = None, None, 0, []
-        for t in range(45):
-            cache = {name: inputs[name][:, begin:t + 1] for name in ("K", "V", "log_G")}
-            Y, state, sum_of_keys = power_retention_inference(inputs["Q"][:, t:t + 1], **cache, initial_state=state,
-                                                              sum_of_keys=sum_of_keys, switch_over_seq_len=16)
-            rows.append(Y)
-            if t + 1 - begin >= 16:
-                begin = t + 1
+        Y, state = token_by_token(inputs, 16)
         self.assertIsNotNone(state)
-        self.assertLess(relative_error(torch.cat(rows, 1), want), BOUND)
+        self.assertLess(relative_error(Y, want), BOUND)
+
+    def test_a_fold_without_a_kernel_is_the_same_and_says_why(self):
+        inputs = random_inputs(1, 20, 4, 2, 8, "half")
+        want, state = token_by_token(inputs, 16)
+        with mock.patch("power_retention.inference.power_retention", side_effect=NotImplementedError("degree 2 is missing")):
+            with self.assertWarnsRegex(UserWarning, "PyTorch operations: degree 2 is missing"):
+                got, without = token_by_token(inputs, 16)
+        self.assertTrue(torch.equal(got, want) and torch.equal(without, state))
 
     def test_several_new_rows_see_their_own_gates(self):
         inputs = random_inputs(1, 12, 4, 2, 8, "half", state=True)

@@ -257,7 +257,7 @@ TEST_F(SessionStoreTest, NoSnapshotNearEnough_IsSaidAndNotPassedOver) {
   EXPECT_TRUE(RunTurn(store.get(), "ann", "b", {1, 2, 3, 4, 5, 6}, {}).ok()) << "nor does a server without a disk";
 }
 
-// The vault's own ratio of what may wait to what fits into memory, and a disk that is slow.
+// The vault's own ratio of what may wait to what fits into memory, and a disk that hangs.
 TEST_F(SessionStoreTest, SnapshotThatHadToGoUnwritten_IsRefusedAsTooMuch) {
   FaultyBlobs disk("disk");
   SnapshotVaultOptions tiers;
@@ -271,7 +271,7 @@ TEST_F(SessionStoreTest, SnapshotThatHadToGoUnwritten_IsRefusedAsTooMuch) {
     while (disk.num_calls() < calls) absl::SleepFor(absl::Milliseconds(1));
   };
   wait_for_calls(1);  // what is there
-  disk.SetDelay(absl::Seconds(2));
+  disk.SetHanging(true);
   for (int idx = 0; idx < 4; ++idx) {
     ASSERT_TRUE((*vault)->Keep(SnapshotVault::NewKey(), FakeSnapshot({1, 2, 3}), true).ok());
     wait_for_calls(2);  // the first one is on its way, the others wait
@@ -280,7 +280,7 @@ TEST_F(SessionStoreTest, SnapshotThatHadToGoUnwritten_IsRefusedAsTooMuch) {
   const absl::Status status = RunTurn(store.get(), "ann", "a", {1, 2, 3}, {4}, {3}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
   EXPECT_TRUE(RetryAfterOf(status).has_value());
-  disk.SetDelay(absl::ZeroDuration());
+  disk.SetHanging(false);
   EXPECT_EQ(store->Get("ann", "a")->num_tokens, 0);
   for (absl::Status again = status; !again.ok();) {
     ASSERT_EQ(again.code(), absl::StatusCode::kResourceExhausted) << again;

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <functional>
 #include <random>
 #include <thread>
 
@@ -54,10 +55,15 @@ class SnapshotVaultTest : public ::testing::Test {
     return *std::move(vault);
   }
   static absl::Time Soon() { return absl::Now() + absl::Seconds(20); }
+  // What never comes fails the test rather than hang it.
+  static void Await(const std::function<bool()>& holds) {
+    for (const absl::Time until = Soon(); !holds() && absl::Now() < until;) std::this_thread::yield();
+    ASSERT_TRUE(holds());
+  }
   // Flush() is content with either tier, and what still waits for the other goes when the vault is closed.
   void ReachDiskAndStore(SnapshotVault* vault) {
     ASSERT_TRUE(vault->Flush(key_, true, Soon()).ok());
-    while (Totals(*vault, Tier::kDisk).waiting > 0) std::this_thread::yield();
+    Await([&] { return Totals(*vault, Tier::kDisk).waiting == 0; });
     ASSERT_TRUE(disk_.Holds(key_));
     ASSERT_TRUE(store_.Holds(key_));
   }
@@ -206,7 +212,7 @@ TEST_F(SnapshotVaultTest, HostBudget_DropsTheLeastRecentlyUsedAndOnlyWhatIsElsew
   for (const std::string& key : keys) EXPECT_EQ(vault->Where(key), Tier::kHost) << "it is nowhere else";
   disk_.SetHanging(false);
   for (const std::string& key : keys) ASSERT_TRUE(vault->Flush(key, false, Soon()).ok());
-  while (Totals(*vault, Tier::kHost).bytes > options_.host_bytes) std::this_thread::yield();
+  Await([&] { return Totals(*vault, Tier::kHost).bytes <= options_.host_bytes; });
   ASSERT_TRUE(vault->Fetch(keys[0], false).ok());  // the most recently used now, so another one leaves
   EXPECT_EQ(vault->Where(keys[0]), Tier::kHost);
   EXPECT_EQ(Totals(*vault, Tier::kHost).snapshots, 3);
@@ -225,7 +231,7 @@ TEST_F(SnapshotVaultTest, TooManyBytesWaiting_KeepsTheSnapshotInMemoryAndCountsI
   for (int seed = 0; seed < 4; ++seed) {
     keys.push_back(SnapshotVault::NewKey());
     ASSERT_TRUE(vault->Keep(keys.back(), Make(1), true).ok());
-    while (seed == 0 && Totals(*vault, Tier::kDisk).waiting != 1) std::this_thread::yield();
+    if (seed == 0) Await([&] { return Totals(*vault, Tier::kDisk).waiting == 1; });
   }
   EXPECT_GE(Totals(*vault, Tier::kDisk).skipped, 2);
   EXPECT_EQ(vault->Where(keys[3]), Tier::kHost);
@@ -312,7 +318,7 @@ TEST_F(SnapshotVaultTest, DiskBudget_IsMadeRoomInByWhatTheStoreHoldsToo) {
       keys.push_back(SnapshotVault::NewKey());
       ASSERT_TRUE(vault->Keep(keys.back(), Make(20 * seed + 1), true).ok());
       ASSERT_TRUE(vault->Flush(keys.back(), true, Soon()).ok());
-      while (Totals(*vault, Tier::kDisk).waiting > 0) std::this_thread::yield();
+      Await([&] { return Totals(*vault, Tier::kDisk).waiting == 0; });
     }
     EXPECT_LE(Totals(*vault, Tier::kDisk).bytes, options_.disk_bytes);
     ExpectIs(vault->Fetch(keys[0], false), Tier::kStore, 1);
@@ -387,9 +393,9 @@ TEST_F(SnapshotVaultTest, DroppedSnapshot_IsInNoTierAlsoIfItWasOnTheWay) {
   const std::string other = SnapshotVault::NewKey();
   disk_.SetDelay(absl::Milliseconds(100));
   ASSERT_TRUE(vault->Keep(other, Make(1), true).ok());
-  while (Totals(*vault, Tier::kDisk).waiting == 0) std::this_thread::yield();
+  Await([&] { return Totals(*vault, Tier::kDisk).waiting > 0; });
   ASSERT_TRUE(vault->Drop(other, &removed).ok());
-  while (Totals(*vault, Tier::kDisk).waiting + Totals(*vault, Tier::kStore).waiting > 0) std::this_thread::yield();
+  Await([&] { return Totals(*vault, Tier::kDisk).waiting + Totals(*vault, Tier::kStore).waiting == 0; });
   for (int time = 0; time < 100 && (disk_.Holds(other) || store_.Holds(other)); ++time) {
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
@@ -430,7 +436,7 @@ TEST_F(SnapshotVaultTest, DiskThatCannotBeRead_IsNotBlamedOnTheStoreItShouldMove
   ASSERT_TRUE(vault->Keep(other, Make(2), true).ok());
   EXPECT_TRUE(vault->Flush(other, true, Soon()).ok()) << "others are moved meanwhile";
   disk_.SetReads(absl::OkStatus());
-  for (const absl::Time until = Soon(); !store_.Holds(key_) && absl::Now() < until;) std::this_thread::yield();
+  Await([&] { return store_.Holds(key_); });
   EXPECT_TRUE(store_.Holds(key_)) << "it is tried again";
 }
 
@@ -472,9 +478,7 @@ TEST_F(SnapshotVaultTest, FilesThatAreNoSnapshots_AreNeitherCountedNorListed) {
   }
   EXPECT_EQ(listed, keys);
   const auto again = Open(&disk_, nullptr);
-  for (const absl::Time until = Soon(); Totals(*again, Tier::kDisk).snapshots < 5 && absl::Now() < until;) {
-    std::this_thread::yield();
-  }
+  Await([&] { return Totals(*again, Tier::kDisk).snapshots >= 5; });
   EXPECT_EQ(Totals(*again, Tier::kDisk).snapshots, 5);
 }
 

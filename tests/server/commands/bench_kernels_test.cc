@@ -51,6 +51,9 @@ TEST(BenchKernels, WrongFlags_AreNamed) {
   refused([](auto& it) { it.device = "tpu"; }, "tpu");
   refused([](auto& it) { it.runs = 0; }, "--runs 0");
   refused([](auto& it) { it.layers = 0; }, "--graph-layers 0");
+  refused([](auto& it) { it.layers = 2; }, "--graph-layers");
+  refused([](auto& it) { it.state_dtypes = {"bf16"}; }, "--kernel-state-dtype");
+  refused([](auto& it) { it.pass = "decode", it.state_dtypes = {"auto"}; }, "--kernel-state-dtype auto");
 }
 
 TEST(BenchKernels, OnTheCpu_ReportsEveryCaseAndWhatItLeftOut) {

@@ -72,6 +72,7 @@ TEST_F(SessionsBenchTest, EveryMoveOfEveryTier_IsMeasuredAtEveryContext) {
   ASSERT_EQ(report->first_tokens.size(), 3u);
   const FirstTokenFigure& longest = report->first_tokens.back();
   EXPECT_GT(longest.prefill, longest.host) << "restoring took longer than computing 2008 tokens";
+  EXPECT_GT(longest.prefill, report->first_tokens.front().prefill) << "of 2008 tokens against 20";
   EXPECT_GT(longest.disk, 0);
   EXPECT_GT(report->first_tokens.front().prefill, 0);
   EXPECT_GT(report->first_tokens.front().host, 0);
@@ -79,6 +80,7 @@ TEST_F(SessionsBenchTest, EveryMoveOfEveryTier_IsMeasuredAtEveryContext) {
 
 TEST_F(SessionsBenchTest, MadeUpStates_MoveLikeComputedOnes) {
   auto computed = RunSessionsBench(model_.get(), 0, options_, {.disk = disk_.get()}, {});
+  ASSERT_TRUE(computed.ok()) << computed.status();
   options_.made_up_states = true;
   auto made_up = RunSessionsBench(model_.get(), 0, options_, {.disk = disk_.get()}, {});
   ASSERT_TRUE(made_up.ok()) << made_up.status();

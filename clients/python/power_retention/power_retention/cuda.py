@@ -8,6 +8,7 @@ from . import library
 from .state import RetentionState, to_canonical, to_padded
 
 DTYPES = {getattr(torch, name): number for name, number in library.DTYPES.items()}
+MAX_CHUNK = 65536  # rows; kernels/power_retention/cuda/retention.h
 
 
 class Plan:
@@ -39,7 +40,10 @@ class Call:
         self.b, self.t, heads_q, head_dim = Q.shape
         index = torch.cuda.current_device() if Q.device.index is None else Q.device.index
         self._key = (index, DTYPES[Q.dtype], heads_q, K.shape[2], head_dim, deg, scale)
-        self._chunk = 0 if chunk_size is None else min(chunk_size, 65536)
+        if chunk_size is not None and min(chunk_size, self.t) > MAX_CHUNK:
+            raise NotImplementedError(f"power retention on the GPU: chunk_size {chunk_size} of {self.t} rows: must be at most "
+                                      f"{MAX_CHUNK}, or None")
+        self._chunk = 0 if chunk_size is None else min(chunk_size, MAX_CHUNK)  # more than t is as good as t
 
     def shape(self, chunk=0):
         device, dtype, heads_q, heads_kv, head_dim, degree, scale = self._key

@@ -1,4 +1,6 @@
 """A few new rows against a state and the rows since: what a decoder calls once per token and layer."""
+import warnings
+
 import torch
 
 from . import arguments, reference
@@ -30,7 +32,8 @@ def power_retention_inference(Q, K, V, log_G=None, initial_state=None, sum_of_ke
         (Y [b, n, Hq, d], S, sum_of_keys): those passed in where nothing was folded.
 
     The step itself is PyTorch operations in float32 on any device: it reads the state once, which is what it costs.
-    The fold goes through the CUDA kernels where there are some. Not differentiable.
+    The fold goes through the CUDA kernels where there are some; for CUDA tensors without, a warning says why it does not.
+    Not differentiable.
     """
     if (K is None) != (V is None):
         raise ValueError("K and V: must both be tensors or both None")
@@ -84,7 +87,8 @@ def _fold(Q, K, V, log_G, state, deg, scale, chunk_size):
     try:
         _, folded = power_retention(torch.zeros_like(K), K, V, log_G, deg=deg, scale=scale, chunk_size=chunk_size,
                                     initial_state=state, return_final_state=True)
-    except NotImplementedError:  # no kernel: a fold is PyTorch operations too, as the step is
+    except NotImplementedError as error:  # no kernel: a fold is PyTorch operations too, as the step is
+        warnings.warn(f"power_retention_inference: folds are PyTorch operations: {error}", stacklevel=3)
         _, folded = reference.power_retention(torch.zeros_like(K), K, V, log_G, deg=deg, scale=scale,
                                               chunk_size=chunk_size, initial_state=state, return_final_state=True)
     return RetentionState(*folded)

@@ -54,7 +54,8 @@ def load():
     if not where.exists():
         raise NotImplementedError(
             f"this installation of power_retention has no CUDA kernels ({where} is missing): reinstall it where nvcc is on "
-            f"the PATH, or let {VARIABLE} name the library; power_retention.reference runs on any device")
+            "the PATH, in .cuda/bin of the checkout, in /usr/local/cuda/bin or in CUDACXX (`pip install -v` says why not), or "
+            f"let {VARIABLE} name the library; power_retention.reference runs on any device")
     try:
         library = ctypes.CDLL(str(where))
     except OSError as error:

@@ -19,7 +19,7 @@ def power_retention(Q, K, V, log_G=None, deg=2, scale=None, chunk_size=None, ini
         deg: even. On a GPU 2, or 4 without states.
         scale: positive; None: 1/sqrt(d).
         chunk_size: rows that are computed as pairs before the state takes over; results differ by rounding only. None:
-            what is fastest.
+            what is fastest. On a GPU, chunks have at most 65536 rows.
         initial_state: RetentionState of what came before; None: nothing. From an earlier call's `return_final_state`,
             or learned.
         return_final_state: also return the RetentionState after the last row.
