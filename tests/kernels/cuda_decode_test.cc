@@ -1,5 +1,6 @@
 // Decode steps on the GPU against the definition in double. Skips where there is no GPU.
 #include "kernels/power_retention/cuda/decode.h"
+#include "kernels/power_retention/cuda/decode_states.h"
 
 #include "tests/kernels/cuda_retention_fixture.h"
 #include "tests/support/gpu.h"
@@ -143,11 +144,13 @@ class DecodeRun {
     before.shape.chunk = 64;
     const int64_t lengths[] = {0, sequence.state_end};
     DeviceState state = RunForward(before, lengths, dtype(), {}, true).final_state;
-    const bool is_bf16 = layout_.shape().state_dtype == RetentionStateDtype::kBf16;
-    if (is_bf16) Round(state.S, kBf16);
-    const std::vector<char> S = Encode(state.S, is_bf16 ? kBf16 : RetentionDtype::kFloat32);
-    EXPECT_TRUE(slot.Upload(S.data(), S.size(), layout_.state()).ok());
-    EXPECT_TRUE(slot.Upload(state.z.data(), state.z.size() * 4, layout_.normalizer()).ok());
+    const DeviceBuffer S = OnDevice(state.S), z = OnDevice(state.z),
+                       address = OnDevice(std::vector<char*>{slot.as<char>()});
+    const absl::Status status =
+        CudaRetentionImportSlots(layout_, address.as<char*>(), 1, S.as<float>(), z.as<float>(), nullptr);
+    EXPECT_TRUE(status.ok()) << status;
+    EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+    state.S = NearestState(layout_, slot);
     return state;
   }
 
@@ -200,13 +203,13 @@ void ExpectClose(DecodeRun& run, const Expected& expected, const CudaRetentionSl
   char name[160];
   std::snprintf(name, sizeof(name), "%s degree %d d %d r %d rows %d state %s splits %d%s",
                 RetentionDtypeName(shape.dtype), shape.degree, shape.head_dim, shape.heads_q / shape.heads_kv, num_rows,
-                shape.state_dtype == RetentionStateDtype::kFloat32 ? "float32" : "bf16", splits,
-                is_settled ? " settled" : "");
+                RetentionStateDtypeName(shape.state_dtype), splits, is_settled ? " settled" : "");
   std::printf("  %s: error %.2e, plain %.2e, %s %.2f\n", name, error, plain, is_float ? "times" : "ratio",
               error / plain);
   EXPECT_LE(error, is_float ? 2e-5 : 1.5 * plain) << name;
-  // φ(k), V and perhaps S are rounded to bf16 once each on the way into the state.
-  EXPECT_LE(RelativeError(y, expected.definition), 3 * 0x1p-8) << name;
+  // φ(k), V and perhaps S are rounded to bf16 once each on the way into the state; S in int8 costs more.
+  const double most = shape.state_dtype == RetentionStateDtype::kInt8 ? 0x1p-5 : 3 * 0x1p-8;
+  EXPECT_LE(RelativeError(y, expected.definition), most) << name;
   EXPECT_TRUE(SameBits(y, run.Decode(splits, is_settled))) << name;
 }
 
@@ -235,7 +238,7 @@ void ExpectAllShapesClose(RetentionDtype dtype, std::initializer_list<int> group
   for (const int d : {16, 32, 64, 128}) {
     for (const int group : groups) {
       for (const int num_rows : {1, 3}) {
-        for (const RetentionStateDtype state_dtype : {RetentionStateDtype::kFloat32, RetentionStateDtype::kBf16}) {
+        for (const RetentionStateDtype state_dtype : kStateTypes) {
           num_run += ExpectSequencesClose(rng,
                                           {.heads_q = 2 * group,
                                            .heads_kv = 2,

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kernels/cuda/device.h"
+#include "kernels/power_retention/cuda/decode.h"
 #include "kernels/power_retention/cuda/retention.h"
 #include "tests/kernels/retention_fixture.h"
 
@@ -214,6 +215,29 @@ inline std::vector<float> PlainImplementation(const RetentionProblem& problem, s
       }
     }
   }
+  return out;
+}
+
+inline constexpr RetentionStateDtype kStateTypes[] = {RetentionStateDtype::kFloat32, RetentionStateDtype::kBf16,
+                                                      RetentionStateDtype::kInt8};
+
+// Bytes [at, at + size) of a slot.
+inline std::vector<char> SlotBytes(const DeviceBuffer& slot, size_t at, size_t size) {
+  std::vector<char> bytes(size);
+  EXPECT_TRUE(slot.Download(bytes.data(), size, at).ok());
+  return bytes;
+}
+// The state [Hk, P, d] of a slot as decoding reads it: without what rounding left.
+inline std::vector<float> NearestState(const RetentionSlotLayout& layout, const DeviceBuffer& slot) {
+  const CudaRetentionSlotShape& shape = layout.shape();
+  const int64_t rows = shape.heads_kv * RetentionStateRows(shape.head_dim), size = rows * shape.head_dim;
+  if (shape.state_dtype == RetentionStateDtype::kFloat32) return Floats(SlotBytes(slot, layout.state(), size * 4));
+  if (shape.state_dtype == RetentionStateDtype::kBf16)
+    return Decode(SlotBytes(slot, layout.state(), size * 2), RetentionDtype::kBf16);
+  const std::vector<char> bytes = SlotBytes(slot, layout.state(), size);
+  const std::vector<float> scales = Decode(SlotBytes(slot, layout.scales(), rows / 4), RetentionDtype::kBf16);
+  std::vector<float> out(size);
+  for (int64_t i = 0; i < size; ++i) out[i] = scales[i / (8 * shape.head_dim)] * static_cast<signed char>(bytes[i]);
   return out;
 }
 

@@ -6,6 +6,7 @@
 #include "kernels/cuda/status.h"
 #include "kernels/power_retention/cuda/decode.cuh"
 #include "kernels/power_retention/cuda/decode.h"
+#include "kernels/power_retention/cuda/state_elements.cuh"
 
 namespace statehouse::kernels {
 
@@ -39,8 +40,15 @@ QueueFunction FindInstance(int head_dim) {
 
 template <typename T>
 QueueFunction FindInstance(const CudaRetentionSlotShape& shape) {
-  return shape.state_dtype == RetentionStateDtype::kFloat32 ? FindInstance<T, float>(shape.head_dim)
-                                                            : FindInstance<T, bf16>(shape.head_dim);
+  switch (shape.state_dtype) {
+    case RetentionStateDtype::kFloat32:
+      return FindInstance<T, float>(shape.head_dim);
+    case RetentionStateDtype::kBf16:
+      return FindInstance<T, bf16>(shape.head_dim);
+    case RetentionStateDtype::kInt8:
+      return FindInstance<T, int8_t>(shape.head_dim);
+  }
+  return nullptr;
 }
 
 QueueFunction FindInstance(const CudaRetentionSlotShape& shape) {
@@ -56,6 +64,12 @@ QueueFunction FindInstance(const CudaRetentionSlotShape& shape) {
     default:
       return nullptr;
   }
+}
+
+int StateElementBytes(const CudaRetentionSlotShape& shape) {
+  return shape.state_dtype == RetentionStateDtype::kFloat32 ? 4
+         : shape.state_dtype == RetentionStateDtype::kBf16  ? 2
+                                                            : 1;
 }
 
 // Grid (Hk, new rows, sequences).
@@ -83,6 +97,7 @@ DecodeArgs KernelArgs(const RetentionSlotLayout& layout, const CudaRetentionSlot
   out.heads_q = shape.heads_q;
   out.heads_kv = shape.heads_kv;
   out.tail_rows = shape.tail_rows;
+  out.scales = layout.scales();
   out.normalizer = layout.normalizer();
   out.keys = layout.keys();
   out.values = layout.values();
@@ -105,6 +120,18 @@ absl::Status CheckSlots(const CudaRetentionSlots& slots) {
 }
 
 }  // namespace
+
+const char* RetentionStateDtypeName(RetentionStateDtype dtype) {
+  switch (dtype) {
+    case RetentionStateDtype::kFloat32:
+      return "float32";
+    case RetentionStateDtype::kBf16:
+      return "bf16";
+    case RetentionStateDtype::kInt8:
+      return "int8";
+  }
+  return "unknown";
+}
 
 absl::StatusOr<RetentionSlotLayout> RetentionSlotLayout::Make(const CudaRetentionSlotShape& shape) {
   if (shape.heads_kv < 1 || shape.heads_q < 1 || shape.heads_q % shape.heads_kv != 0) {
@@ -138,8 +165,9 @@ absl::StatusOr<RetentionSlotLayout> RetentionSlotLayout::Make(const CudaRetentio
     layout.bytes_ += (size + 255) / 256 * 256;
     return at;
   };
-  take(rows * d * (shape.state_dtype == RetentionStateDtype::kFloat32 ? 4 : 2));
-  layout.rests_ = take(shape.state_dtype == RetentionStateDtype::kBf16 ? rows * d : 0);
+  take(rows * d * StateElementBytes(shape));
+  layout.rests_ = take(shape.state_dtype == RetentionStateDtype::kFloat32 ? 0 : rows * d);
+  layout.scales_ = take(shape.state_dtype == RetentionStateDtype::kInt8 ? rows / kScaleRows * 2 : 0);
   layout.normalizer_ = take(rows * 4);
   layout.keys_ = take(tail * d * element);
   layout.values_ = take(tail * d * element);
@@ -168,7 +196,7 @@ absl::Status CudaRetentionAppend(const RetentionSlotLayout& layout, const CudaRe
 int RetentionDecodeSplits(const RetentionSlotLayout& layout, int num_sequences, int num_multiprocessors) {
   if (layout.shape().degree != 2) return 0;  // there is no state
   const CudaRetentionSlotShape& shape = layout.shape();
-  const int64_t row_bytes = shape.head_dim * (shape.state_dtype == RetentionStateDtype::kFloat32 ? 4 : 2);
+  const int64_t row_bytes = shape.head_dim * StateElementBytes(shape);
   const int64_t state_bytes = RetentionStateRows(shape.head_dim) * row_bytes;
   const int64_t stages = (state_bytes + 4095) / 4096;  // about: what a warp reads at a time
   const int64_t heads = int64_t{num_sequences} * shape.heads_kv;

@@ -3,7 +3,8 @@
 // A warp takes stages of up to 4 KB of consecutive rows of S, every kDecodeWarps-th one of its block, through a ring in
 // shared memory of its own that asynchronous copies keep full: enough bytes are under way without registers or barriers
 // of the block. From there they become right operands of matrix products, in steps of 8 rows (float32, as tf32 numbers)
-// or of 16 rows (bf16, against φ(q) as two bf16 numbers).
+// or of 16 rows (bf16, and int8 brought to bf16, against φ(q), times the rows' scale if there is one, as two bf16
+// numbers).
 //
 // Row k of a product stands for row t, t + 4 (, t + 8, t + 12) of the step, with t = lane mod 4, and column n of
 // product e for column n d/8 + e of S, so that a lane's numbers lie side by side; units of 16 bytes are permuted by the
@@ -17,6 +18,7 @@
 #include "kernels/power_retention/cuda/args.cuh"
 #include "kernels/power_retention/cuda/decode_args.cuh"
 #include "kernels/power_retention/cuda/retention.h"
+#include "kernels/power_retention/cuda/state_elements.cuh"
 #include "kernels/power_retention/cuda/widen.cuh"
 
 namespace statehouse::kernels {
@@ -36,7 +38,8 @@ struct DecodeTiles {
   static constexpr int kTotalStages = kTiles * kStagesPerTile;  // of a head
   static constexpr int kRing = 3;                               // stages of a warp in shared memory
   static constexpr int kStateBytes = kStageRows * kRowBytes;
-  static constexpr int kStageBytes = kStateBytes + kStageRows * 4;
+  static constexpr int kScaleBytes = sizeof(S) == 1 ? kStageRows / kScaleRows * 2 : 0;  // 8 or 16
+  static constexpr int kStageBytes = kStateBytes + kStageRows * 4 + (kScaleBytes + 15) / 16 * 16;
   static constexpr int kRingBytes = kRing * kStageBytes;
 
   static constexpr int kOwn = kDim / 8;  // columns of one lane (g)
@@ -89,6 +92,8 @@ __device__ __forceinline__ void LoadPiece(uint32_t (&words)[kWords], const char*
   const int g = threadIdx.x % 32 / 4;
   if constexpr (kWords == 4) {
     LoadWords(words, stage + Tiles::Unit(row, g * Tiles::kPieces + piece));
+  } else if constexpr (Tiles::kPiece * sizeof(S) == 2) {
+    words[0] = *reinterpret_cast<const uint16_t*>(stage + row * Tiles::kRowBytes + g * 2);
   } else {
     LoadWords(words, stage + row * Tiles::kRowBytes + g * kWords * 4);
   }
@@ -210,18 +215,81 @@ __device__ __forceinline__ void DecodeStep(const StepQueries<bf16, kDim>& querie
   }
 }
 
+// kBytes, 8 or 16, to shared memory.
+template <int kBytes>
+__device__ __forceinline__ void CopyAsync(uint32_t shared, const void* global) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(shared), "l"(global), "n"(kBytes) : "memory");
+}
+
+// Integers of 8 bits as bf16 numbers, exactly: byte `e` of either word. 0x4300 is 128, of which a bf16 number counts
+// ones; 0x4380 is 256.
+__device__ __forceinline__ uint32_t WidenBytes(uint32_t first, uint32_t second, int e) {
+  const uint32_t pair = __byte_perm(first, second, e | (4 + e) << 8);  // each in the low byte of 16 bits
+  const uint32_t value = (pair & 0x007f007fu) | 0x43004300u, bias = (pair & 0x00800080u) | 0x43004300u;
+  const __nv_bfloat162 out =
+      __hsub2(*reinterpret_cast<const __nv_bfloat162*>(&value), *reinterpret_cast<const __nv_bfloat162*>(&bias));
+  return *reinterpret_cast<const uint32_t*>(&out);
+}
+
+// 16 rows of an int8 state: pairs of rows i and i + 1 of the tile, each with its scale.
+template <bool kIsExact, int kDim>
+__device__ __forceinline__ void DecodeStep(const StepQueries<int8_t, kDim>& queries, const char* stage, int row, int i,
+                                           DecodeSums<kDim>& sums) {
+  using Tiles = DecodeTiles<int8_t, kDim>;
+  constexpr int kWords = (Tiles::kPiece + 3) / 4;
+  static_assert(Tiles::kPieces == 1);
+  const int t = threadIdx.x % 4;
+  const float4 phi[2] = {queries.Pairs(i), queries.Pairs(i + 1)};
+  const float* z = reinterpret_cast<const float*>(stage + Tiles::kStateBytes) + row + t;
+  const bf16* scales = reinterpret_cast<const bf16*>(stage + Tiles::kStateBytes + Tiles::kStageRows * 4) + row / 8;
+  uint32_t a[4], a_rest[4];
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const float z0 = z[half * 8], z1 = z[half * 8 + 4], scale = __bfloat162float(scales[half]);
+    const float4 p = phi[half];
+    sums.denominator[0] += p.x * z0 + p.z * z1;
+    sums.denominator[1] += p.y * z0 + p.w * z1;
+    const float x[2] = {scale * p.x, scale * p.y}, y[2] = {scale * p.z, scale * p.w};
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      a[2 * half + r] = Pair<bf16>::Pack(x[r], y[r]);
+      a_rest[2 * half + r] =
+          Pair<bf16>::Pack(x[r] - Pair<bf16>::Low(a[2 * half + r]), y[r] - Pair<bf16>::High(a[2 * half + r]));
+    }
+  }
+  uint32_t rows[4][kWords];
+#pragma unroll
+  for (int q = 0; q < 4; ++q) LoadPiece<int8_t, kDim>(rows[q], stage, row + t + 4 * q, 0);
+  // As above: four sums at a time.
+  constexpr int kTogether = Tiles::kPiece < 4 ? Tiles::kPiece : 4;
+#pragma unroll
+  for (int first = 0; first < Tiles::kPiece; first += kTogether) {
+    uint32_t b[kTogether][2];
+#pragma unroll
+    for (int e = 0; e < kTogether; ++e) {
+      b[e][0] = WidenBytes(rows[0][first / 4], rows[1][first / 4], e);
+      b[e][1] = WidenBytes(rows[2][first / 4], rows[3][first / 4], e);
+      Mma<bf16>(sums.y[first + e], a, b[e][0], b[e][1]);
+    }
+#pragma unroll
+    for (int e = 0; e < kTogether; ++e) Mma<bf16>(sums.y[first + e], a_rest, b[e][0], b[e][1]);
+  }
+}
+
 // The stages [first, last) of one head's state that a block reads, seen by one warp.
 template <typename S, int kDim>
 class StateReader {
   using Tiles = DecodeTiles<S, kDim>;
 
  public:
-  // `ring`: the warp's shared memory.
-  __device__ __forceinline__ StateReader(const S* state, const float* z, int first, int last, char* ring)
+  // `ring`: the warp's shared memory. `scales`: of int8 alone.
+  __device__ __forceinline__ StateReader(const S* state, const float* z, const bf16* scales, int first, int last,
+                                         char* ring)
       : stage_(first + static_cast<int>(threadIdx.x) / 32), last_(last), ring_(ring) {
     const int lane = threadIdx.x % 32;
     from_ = reinterpret_cast<const char*>(state) + int64_t{stage_} * Tiles::kStateBytes + lane * 16;
     z_from_ = z + stage_ * Tiles::kStageRows + lane * 4;
+    scales_from_ = scales + stage_ * (Tiles::kStageRows / kScaleRows);
   }
 
   // Asks for as many stages as the ring holds.
@@ -269,6 +337,11 @@ class StateReader {
       if (lane < Tiles::kStageRows / 4) CopyAsync16(address + Tiles::kStateBytes + lane * 16, z_from_);
       from_ += kDecodeWarps * Tiles::kStateBytes;
       z_from_ += kDecodeWarps * Tiles::kStageRows;
+      if constexpr (Tiles::kScaleBytes > 0) {
+        if (lane == 31)
+          CopyAsync<Tiles::kScaleBytes>(address + Tiles::kStateBytes + Tiles::kStageRows * 4, scales_from_);
+        scales_from_ += kDecodeWarps * (Tiles::kStageRows / kScaleRows);
+      }
     }
     CopyCommit();
   }
@@ -277,6 +350,7 @@ class StateReader {
   char* ring_;
   const char* from_;     // this lane's first unit of the next stage to ask for
   const float* z_from_;  // and of its z
+  const bf16* scales_from_;
 };
 
 // Adds the warps' sums in order and writes the block's part: the first `num_rows` rows. REQUIRES: the block is done
