@@ -2,14 +2,14 @@
 # compute-sanitizer over every GPU kernel: memcheck, racecheck, initcheck and synccheck on a short list of tests, one
 # table last. Ends with 0 only if no tool found anything, every test ran, and there is a GPU.
 #   tests/bench/gpu_sanitize.sh BUILD_DIR OUT_DIR [TOOL...]
-# BUILD_DIR and where to run it: as gpu_run.sh. OUT_DIR gets a log per test and tool. racecheck looks at the first
-# launches of a test alone (RACE_LAUNCHES, 40 by default): it is slow.
+# BUILD_DIR and where to run it: as gpu_run.sh. OUT_DIR gets a log per test and tool. All but memcheck look at the first
+# launches of a test alone (LAUNCHES, 300 by default; racecheck, which is slow, at a fifth of them).
 set -u
 build="$(realpath "$1")"
 out="$2"
 shift 2
 tools="${*:-memcheck racecheck initcheck synccheck}"
-race_launches="${RACE_LAUNCHES:-40}"
+launches="${LAUNCHES:-300}"
 limit="${LIMIT_S:-240}"  # of one test under one tool
 at_once="${AT_ONCE:-16}"
 mkdir -p "$out"
@@ -46,7 +46,8 @@ check() {  # NAME PROGRAM TESTS TOOL
   local log="$out/$1.$4.log" program options=""
   program="$(find "$build" -type f -name "$2" | head -n 1)"
   [ -n "$program" ] || { echo "no program $2 in $build" >"$log"; return; }
-  [ "$4" = racecheck ] && options="--launch-count $race_launches"
+  [ "$4" = memcheck ] || options="--launch-count $launches"
+  [ "$4" = racecheck ] && options="--launch-count $((launches / 5))"
   # shellcheck disable=SC2086
   timeout "$limit" compute-sanitizer --tool "$4" $options --error-exitcode 86 "$program" "--gtest_filter=$3" >"$log" 2>&1
   echo "exit $?" >>"$log"

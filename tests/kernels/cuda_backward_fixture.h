@@ -26,7 +26,7 @@ struct BackwardRun {
   DeviceState dinitial;
 };
 
-// Between canonical pairs and the padded layout; of gradients, by what is stored.
+// Between canonical pairs and the padded layout; of gradients, by what is stored. Of degree 4 they are the same.
 enum class Converts { kState, kGradient };
 inline int64_t CanonicalPair(int i, int j, int64_t d) {
   return std::min(i, j) * d - int64_t{std::min(i, j)} * (std::min(i, j) - 1) / 2 + std::abs(i - j);
@@ -180,6 +180,7 @@ inline BackwardRun RunBackward(const BackwardCase& it, int64_t chunk, RetentionP
                                                                           .degree = shape.degree,
                                                                           .scale = shape.scale,
                                                                           .chunk = chunk,
+                                                                          .has_states = !problem.S.empty(),
                                                                           .dtype = it.dtype},
                                                                          problem.cu_seqlens);
   if (!plan.ok()) {
@@ -192,13 +193,16 @@ inline BackwardRun RunBackward(const BackwardCase& it, int64_t chunk, RetentionP
   const DeviceBuffer V = OnDevice(Encode(in.V, it.dtype)), log_G = OnDevice(in.log_G);
   const DeviceBuffer y = OnDevice(Encode(it.y, it.dtype)), denominator = OnDevice(it.denominator);
   const DeviceBuffer dY = OnDevice(Encode(problem.dY, it.dtype));
-  const DeviceBuffer S = OnDevice(ToDevice(problem.S, d, d, Converts::kState));
-  const DeviceBuffer z = OnDevice(ToDevice(problem.z, d, 1, Converts::kState));
-  const DeviceBuffer dS = OnDevice(ToDevice(problem.dS, d, d, Converts::kGradient));
-  const DeviceBuffer dz = OnDevice(ToDevice(problem.dz, d, 1, Converts::kGradient));
+  const auto upload = [&](const std::vector<double>& canonical, int64_t width, Converts what) {
+    if (shape.degree == 4) return OnDevice(std::vector<float>(canonical.begin(), canonical.end()));
+    return OnDevice(ToDevice(canonical, d, width, what));
+  };
+  const DeviceBuffer S = upload(problem.S, d, Converts::kState), z = upload(problem.z, 1, Converts::kState);
+  const DeviceBuffer dS = upload(problem.dS, d, Converts::kGradient), dz = upload(problem.dz, 1, Converts::kGradient);
   const bool has_state = !problem.S.empty(), has_gradient = !problem.dS.empty();
   wants_dinitial = wants_dinitial || has_state || has_gradient;
-  const int64_t states = wants_dinitial ? problem.num_sequences() * shape.heads_kv * RetentionStateRows(d) : 0;
+  const int64_t states =
+      wants_dinitial ? problem.num_sequences() * shape.heads_kv * RetentionStateRows(d, shape.degree) : 0;
   const PoisonedBuffer dQ(in.Q.size() * element), dK(in.K.size() * element), dV(in.V.size() * element);
   const PoisonedBuffer dlog_G(in.K.size() / d * 4), dS0(states * d * 4), dz0(states * 4);
   const PoisonedBuffer workspace(CudaRetentionBackwardWorkspace(*plan, wants_dinitial));

@@ -135,6 +135,50 @@ TEST_F(CudaSlotOps, ChunksFoldedInPlace_AgreeWithTheDefinition) {
   }
 }
 
+// A slot of degree 4 from chunk to chunk: the state of the forward pass over the same rows.
+TEST_F(CudaSlotOps, ChunksOfDegreeFour_LeaveTheForwardPassesState) {
+  std::mt19937 rng = SeededRng(std::random_device{}());
+  int num_run = 0;
+  for (const RetentionDtype dtype : {RetentionDtype::kBf16, RetentionDtype::kFp16, RetentionDtype::kFloat32}) {
+    for (const int d : {16, 32}) {
+      const auto layout = RetentionSlotLayout::Make(
+          {.heads_q = 2, .heads_kv = 2, .head_dim = d, .degree = 4, .tail_rows = 200, .dtype = dtype});
+      if (!IsBuilt(layout.status(), dtype, d)) continue;
+      ++num_run;
+      const RetentionShape shape = {.heads_q = 2, .heads_kv = 2, .head_dim = d, .degree = 4, .chunk = 90};
+      RetentionProblem problem = RandomProblem(rng, shape, 180, -0.05f);
+      Round(problem.K, dtype), Round(problem.V, dtype), Round(problem.Q, dtype);
+      const DeviceBuffer slot = OnDevice(std::vector<char>(layout->bytes(), 0));
+      const DeviceBuffer address = OnDevice(std::vector<char*>{slot.as<char>()});
+      for (int64_t end = 0; end < 180; end += 90) {
+        for (int64_t row = end; row < end + 90; row += 15) {
+          const RetentionProblem rows = Slice(problem, row, row + 15);
+          const DeviceBuffer K = OnDevice(Encode(rows.K, dtype)), V = OnDevice(Encode(rows.V, dtype));
+          const DeviceBuffer log_G = OnDevice(rows.log_G), where = OnDevice(std::vector<int64_t>{row});
+          const DeviceBuffer ends = OnDevice(std::vector<int64_t>{end});
+          ASSERT_TRUE(CudaRetentionAppend(*layout,
+                                          {address.as<char*>(), where.as<int64_t>(), ends.as<int64_t>(), 1, 15},
+                                          K.as<void>(), V.as<void>(), log_G.as<float>(), nullptr)
+                          .ok());
+          ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+        }
+        const DeviceBuffer ends = OnDevice(std::vector<int64_t>{end});
+        const absl::Status status =
+            CudaRetentionFoldTail(*layout, {address.as<char*>(), ends.as<int64_t>(), 1, 90, 1}, nullptr);
+        ASSERT_TRUE(status.ok()) << status;
+        ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+      }
+      const int64_t lengths[] = {0, 180}, rows = 2 * RetentionStateRows(d, 4);
+      const DeviceState want = RunForward(problem, lengths, dtype, {}, true).final_state;
+      const std::vector<float> S = Floats(SlotBytes(slot, layout->state(), rows * d * 4));
+      const std::vector<float> z = Floats(SlotBytes(slot, layout->normalizer(), rows * 4));
+      EXPECT_LE(RelativeError(S, std::vector<double>(want.S.begin(), want.S.end())), 2e-6) << d;
+      EXPECT_LE(RelativeError(z, std::vector<double>(want.z.begin(), want.z.end())), 2e-6) << d;
+    }
+  }
+  if (num_run == 0) GTEST_SKIP() << "not built";
+}
+
 // A bf16 state that is rounded to nearest stops growing: 97 % off after a million tokens. What it leaves is kept
 // in 8 bits beside it, so it stays as right as float32 rounded once.
 TEST_F(CudaSlotOps, StateOverAMillionTokens_IsHardlyWorseThanOverFourThousand) {

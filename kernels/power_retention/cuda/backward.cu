@@ -70,9 +70,9 @@ absl::Status CheckStates(const CudaRetentionShape& shape, const CudaRetentionBac
           absl::StrCat("power retention backward: ", it.state == nullptr ? it.state_name : it.normalizer_name,
                        " is null and ", it.state == nullptr ? it.normalizer_name : it.state_name, " is not"));
     }
-    if (it.state != nullptr && shape.degree != 2) {
-      return absl::UnimplementedError(
-          absl::StrCat("power retention backward on the GPU: degree ", shape.degree, " with ", it.state_name));
+    if (it.state != nullptr && shape.degree != 2 && shape.head_dim > kMostFourthDim) {
+      return absl::UnimplementedError(absl::StrCat("power retention backward on the GPU: degree ", shape.degree,
+                                                   ", head_dim ", shape.head_dim, " with ", it.state_name));
     }
   }
   return absl::OkStatus();
@@ -83,7 +83,7 @@ absl::Status PassStateThrough(const CudaRetentionPlan& plan, const CudaRetention
                               cudaStream_t stream) {
   if (args.dinitial_state == nullptr) return absl::OkStatus();
   const size_t normalizer_bytes =
-      4 * plan.num_sequences() * plan.shape().heads_kv * RetentionStateRows(plan.shape().head_dim);
+      4 * plan.num_sequences() * plan.shape().heads_kv * RetentionStateRows(plan.shape().head_dim, plan.shape().degree);
   const auto pass = [&](float* to, const float* from, size_t bytes) {
     const cudaError_t result = from == nullptr ? cudaMemsetAsync(to, 0, bytes, stream)
                                                : cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream);

@@ -6,9 +6,9 @@
 // pairs of rows alone, which is cheaper for short ones (RetentionBackwardChunk()). The same inputs give the same bits.
 //
 // bf16 goes through tensor cores; fp16 and float32 through float32 arithmetic, in which no square of fp16 numbers
-// overflows, and so does degree 4, which has no states. States and their gradients have the layout of retention.h; each
-// element of a gradient is the derivative by that element of the padded layout, tiles I < J (which count twice in y)
-// included. Thread-safety: as retention.h.
+// overflows, and so does degree 4, which has states for d <= 32. States and their gradients have the layout of
+// retention.h; each element of a gradient is the derivative by that element of the padded layout, tiles I < J (which
+// count twice in y) included. Thread-safety: as retention.h.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -61,7 +61,7 @@ size_t CudaRetentionBackwardWorkspace(const CudaRetentionPlan& plan, bool has_st
 absl::Status CheckRetentionBackwardShape(const CudaRetentionShape& shape);
 
 // Queues the kernels and returns. INVALID_ARGUMENT names a missing pointer; UNIMPLEMENTED a type or head size that
-// this build has no kernel for, and states of degree 4.
+// this build has no kernel for, and states of degree 4 with head_dim above 32.
 absl::Status CudaRetentionBackward(const CudaRetentionPlan& plan, const CudaRetentionBackwardArgs& args,
                                    cudaStream_t stream);
 

@@ -12,6 +12,8 @@ namespace statehouse::kernels {
 
 template <typename T, typename S, int kDim>
 absl::Status QueueDecode(const DecodeArgs& args, int num_sequences, cudaStream_t stream);
+template <typename T, int kDim>
+absl::Status QueueDecodeFourth(const DecodeArgs& args, int num_sequences, cudaStream_t stream);
 
 namespace {
 
@@ -39,7 +41,17 @@ QueueFunction FindInstance(int head_dim) {
 }
 
 template <typename T>
+QueueFunction FindFourthInstance(const CudaRetentionSlotShape& shape) {
+#ifdef STATEHOUSE_CUDA_ALL_INSTANCES
+  if (shape.head_dim == 16) return QueueDecodeFourth<T, 16>;
+  if (shape.head_dim == 32) return QueueDecodeFourth<T, 32>;
+#endif
+  return nullptr;
+}
+
+template <typename T>
 QueueFunction FindInstance(const CudaRetentionSlotShape& shape) {
+  if (shape.degree == 4 && shape.head_dim <= kMostFourthDim) return FindFourthInstance<T>(shape);
   switch (shape.state_dtype) {
     case RetentionStateDtype::kFloat32:
       return FindInstance<T, float>(shape.head_dim);
@@ -147,6 +159,11 @@ absl::StatusOr<RetentionSlotLayout> RetentionSlotLayout::Make(const CudaRetentio
   if (!std::isfinite(shape.scale) || shape.scale < 0) {
     return absl::InvalidArgumentError(absl::StrCat("scale ", shape.scale, ": must be positive, or 0 (1/sqrt(d))"));
   }
+  const bool has_state = RetentionSlotHasState(shape);
+  if (shape.degree == 4 && has_state && shape.state_dtype != RetentionStateDtype::kFloat32) {
+    return absl::UnimplementedError(absl::StrCat("power retention decode on the GPU: a state of degree 4 in ",
+                                                 RetentionStateDtypeName(shape.state_dtype), "; there is float32"));
+  }
   if (FindInstance(shape) == nullptr) {
     return absl::UnimplementedError(absl::StrCat("power retention decode on the GPU: head_dim ", shape.head_dim, ", ",
                                                  RetentionDtypeName(shape.dtype), ": this build has ",
@@ -157,7 +174,7 @@ absl::StatusOr<RetentionSlotLayout> RetentionSlotLayout::Make(const CudaRetentio
   RetentionSlotLayout layout;
   layout.shape_ = shape;
   if (shape.scale == 0) layout.shape_.scale = 1 / std::sqrt(static_cast<float>(shape.head_dim));
-  const size_t rows = shape.degree == 2 ? RetentionStateRows(shape.head_dim) * shape.heads_kv : 0;
+  const size_t rows = has_state ? RetentionStateRows(shape.head_dim, shape.degree) * shape.heads_kv : 0;
   const size_t d = shape.head_dim, element = shape.dtype == RetentionDtype::kFloat32 ? 4 : 2;
   const size_t tail = shape.tail_rows * shape.heads_kv;
   const auto take = [&](size_t size) {
@@ -194,8 +211,12 @@ absl::Status CudaRetentionAppend(const RetentionSlotLayout& layout, const CudaRe
 }
 
 int RetentionDecodeSplits(const RetentionSlotLayout& layout, int num_sequences, int num_multiprocessors) {
-  if (layout.shape().degree != 2) return 0;  // there is no state
   const CudaRetentionSlotShape& shape = layout.shape();
+  if (!RetentionSlotHasState(shape)) return 0;
+  if (shape.degree == 4) {  // two blocks for each multiprocessor
+    const int64_t tiles = (RetentionStateRows(shape.head_dim, 4) + 63) / 64, all = int64_t{2} * num_multiprocessors;
+    return static_cast<int>(std::clamp<int64_t>(all / (int64_t{num_sequences} * shape.heads_kv), 1, tiles));
+  }
   const int64_t row_bytes = shape.head_dim * StateElementBytes(shape);
   const int64_t state_bytes = RetentionStateRows(shape.head_dim) * row_bytes;
   const int64_t stages = (state_bytes + 4095) / 4096;  // about: what a warp reads at a time
@@ -237,7 +258,7 @@ absl::Status CudaRetentionDecode(const RetentionSlotLayout& layout, const CudaRe
   out.overlaps = major >= 9;
   out.is_settled = args.is_settled;
   out.splits = args.splits != 0 ? args.splits : RetentionDecodeSplits(layout, slots.num_sequences, multiprocessors);
-  if (layout.shape().degree != 2) out.splits = 0;
+  if (!RetentionSlotHasState(layout.shape())) out.splits = 0;
   out.q = args.q;
   out.y = args.y;
   out.parts = static_cast<float*>(args.workspace);

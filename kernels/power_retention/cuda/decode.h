@@ -3,7 +3,8 @@
 //
 //   y[t] = (σ² e^{L} φ(q)ᵀ S + Σ_{j in tail, j <= t} (σ q·k_j)² e^{L[t]-L[j]} v_j) / (the same with z and 1)
 //
-// Of degree 4 there is the tail alone. The slots here are not the engine's: slot_retention.h answers from those.
+// Of degree 4 there is a state for d <= 32, in float32; for larger heads the tail alone. The slots here are not the
+// engine's: slot_retention.h answers from those.
 //
 // A slot is the memory of one layer of one sequence, one block of device memory laid out by RetentionSlotLayout: the
 // state S and z as in retention.h (S in float32, bf16, or int8 with a scale for each 8 rows; beside bf16 and int8, what
@@ -33,12 +34,17 @@ struct CudaRetentionSlotShape {
   int heads_q = 0;  // Hq, a multiple of heads_kv
   int heads_kv = 0;
   int head_dim = 0;                              // d: 16, 32, 64 or 128
-  int degree = 2;                                // p: 2; or 4, in tail form only: state_end is 0 for ever
+  int degree = 2;                                // p: 2; or 4, with d > 32 in tail form only: state_end is 0 for ever
   float scale = 0;                               // sigma; 0 means 1/sqrt(d)
   int64_t tail_rows = 0;                         // rows that the ring holds
   RetentionDtype dtype = RetentionDtype::kBf16;  // of q, k, v, y and the tail's K and V
   RetentionStateDtype state_dtype = RetentionStateDtype::kFloat32;
 };
+
+// Has a slot of the shape a state beside its tail?
+constexpr bool RetentionSlotHasState(const CudaRetentionSlotShape& shape) {
+  return shape.degree == 2 || shape.head_dim <= kMostFourthDim;
+}
 
 class RetentionSlotLayout {
  public:
@@ -47,7 +53,7 @@ class RetentionSlotLayout {
 
   const CudaRetentionSlotShape& shape() const { return shape_; }  // resolved: scale is concrete
   // Byte offsets within a slot, multiples of 256.
-  size_t state() const { return 0; }  // [Hk, P, d]
+  size_t state() const { return 0; }  // [Hk, P, d], P = RetentionStateRows(d, degree)
   // [Hk, P, d] int8, of a state in bf16 or int8: what the state has beyond the nearest number that decoding reads, in
   // units of 2^-8 of that one's last place. Zero for a state that is given in bf16.
   size_t rests() const { return rests_; }

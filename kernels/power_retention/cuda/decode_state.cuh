@@ -231,7 +231,8 @@ __device__ __forceinline__ uint32_t WidenBytes(uint32_t first, uint32_t second, 
   return *reinterpret_cast<const uint32_t*>(&out);
 }
 
-// 16 rows of an int8 state: pairs of rows i and i + 1 of the tile, each with its scale.
+// 16 rows of an int8 state: pairs of rows i and i + 1 of the tile, each with its scale. kIsExact: φ(q) as two bf16
+// numbers; else one, as fine as the rows are.
 template <bool kIsExact, int kDim>
 __device__ __forceinline__ void DecodeStep(const StepQueries<int8_t, kDim>& queries, const char* stage, int row, int i,
                                            DecodeSums<kDim>& sums) {
@@ -271,8 +272,10 @@ __device__ __forceinline__ void DecodeStep(const StepQueries<int8_t, kDim>& quer
       b[e][1] = WidenBytes(rows[2][first / 4], rows[3][first / 4], e);
       Mma<bf16>(sums.y[first + e], a, b[e][0], b[e][1]);
     }
+    if constexpr (kIsExact) {
 #pragma unroll
-    for (int e = 0; e < kTogether; ++e) Mma<bf16>(sums.y[first + e], a_rest, b[e][0], b[e][1]);
+      for (int e = 0; e < kTogether; ++e) Mma<bf16>(sums.y[first + e], a_rest, b[e][0], b[e][1]);
+    }
   }
 }
 

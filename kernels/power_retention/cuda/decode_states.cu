@@ -14,6 +14,7 @@ constexpr int kThreads = 128;
 struct SlotStateArgs {
   int64_t rests, scales, normalizer;  // offsets within a slot
   int d;
+  int64_t rows;  // of a slot
 };
 
 __device__ __forceinline__ float GetElement(const char* slot, const SlotStateArgs& args, int64_t at, float) {
@@ -48,51 +49,53 @@ __device__ __forceinline__ void PutElement(char* slot, const SlotStateArgs& args
   if (at % group == 0) reinterpret_cast<bf16*>(slot + args.scales)[at / group] = __float2bfloat16_rn(scale);
 }
 
-// Grid (P / 8, Hk, slots).
+// Grid (Hk P / 8, slots).
 template <typename S>
 __global__ void __launch_bounds__(kThreads)
     ExportSlots(SlotStateArgs args, const char* const* slots, float* to_S, float* to_z) {
-  const char* slot = slots[blockIdx.z];
-  const int64_t rows = int64_t{gridDim.x} * kScaleRows * gridDim.y;  // of a slot
-  const int64_t first_row = (int64_t{blockIdx.y} * gridDim.x + blockIdx.x) * kScaleRows, first = first_row * args.d;
-  for (int i = threadIdx.x; i < kScaleRows * args.d; i += kThreads)
-    to_S[blockIdx.z * rows * args.d + first + i] = GetElement(slot, args, first + i, S());
-  if (threadIdx.x < kScaleRows) {
+  const char* slot = slots[blockIdx.y];
+  const int64_t first_row = int64_t{blockIdx.x} * kScaleRows, first = first_row * args.d,
+                to_row = blockIdx.y * args.rows;
+  const int num_rows = static_cast<int>(min(int64_t{kScaleRows}, args.rows - first_row));
+  for (int i = threadIdx.x; i < num_rows * args.d; i += kThreads)
+    to_S[to_row * args.d + first + i] = GetElement(slot, args, first + i, S());
+  if (threadIdx.x < num_rows) {
     const int64_t row = first_row + threadIdx.x;
-    to_z[blockIdx.z * rows + row] = reinterpret_cast<const float*>(slot + args.normalizer)[row];
+    to_z[to_row + row] = reinterpret_cast<const float*>(slot + args.normalizer)[row];
   }
 }
 
-// Grid (P / 8, Hk, slots).
+// Grid (Hk P / 8, slots).
 template <typename S>
 __global__ void __launch_bounds__(kThreads)
     ImportSlots(SlotStateArgs args, char* const* slots, const float* from_S, const float* from_z) {
   __shared__ uint32_t most;
-  char* slot = slots[blockIdx.z];
-  const int64_t rows = int64_t{gridDim.x} * kScaleRows * gridDim.y;
-  const int64_t first_row = (int64_t{blockIdx.y} * gridDim.x + blockIdx.x) * kScaleRows, first = first_row * args.d;
-  const float* from = from_S + blockIdx.z * rows * args.d + first;
+  char* slot = slots[blockIdx.y];
+  const int64_t first_row = int64_t{blockIdx.x} * kScaleRows, first = first_row * args.d;
+  const int64_t from_row = blockIdx.y * args.rows;
+  const int num_rows = static_cast<int>(min(int64_t{kScaleRows}, args.rows - first_row));
+  const float* from = from_S + from_row * args.d + first;
   if (threadIdx.x == 0) most = 0;
   __syncthreads();  // it is there
   if constexpr (std::is_same_v<S, int8_t>) {
     uint32_t own = 0;
-    for (int i = threadIdx.x; i < kScaleRows * args.d; i += kThreads)
+    for (int i = threadIdx.x; i < num_rows * args.d; i += kThreads)
       own = max(own, __float_as_uint(from[i]) & 0x7fffffffu);
     atomicMax(&most, own);
     __syncthreads();  // the largest is known
   }
-  for (int i = threadIdx.x; i < kScaleRows * args.d; i += kThreads)
+  for (int i = threadIdx.x; i < num_rows * args.d; i += kThreads)
     PutElement(slot, args, first + i, from[i], __uint_as_float(most), S());
-  if (threadIdx.x < kScaleRows) {
+  if (threadIdx.x < num_rows) {
     const int64_t row = first_row + threadIdx.x;
-    reinterpret_cast<float*>(slot + args.normalizer)[row] = from_z[blockIdx.z * rows + row];
+    reinterpret_cast<float*>(slot + args.normalizer)[row] = from_z[from_row + row];
   }
 }
 
 absl::Status CheckStates(const RetentionSlotLayout& layout, const void* slots, const void* S, const void* z) {
-  if (layout.shape().degree != 2) {
-    return absl::UnimplementedError(
-        absl::StrCat("power retention slots: degree ", layout.shape().degree, " has no state"));
+  if (!RetentionSlotHasState(layout.shape())) {
+    return absl::UnimplementedError(absl::StrCat("power retention slots: degree ", layout.shape().degree,
+                                                 " with head_dim ", layout.shape().head_dim, " has no state"));
   }
   if (slots == nullptr || S == nullptr || z == nullptr)
     return absl::InvalidArgumentError("power retention slots: slots, S or z is null");
@@ -101,12 +104,14 @@ absl::Status CheckStates(const RetentionSlotLayout& layout, const void* slots, c
 
 SlotStateArgs KernelArgs(const RetentionSlotLayout& layout) {
   return {static_cast<int64_t>(layout.rests()), static_cast<int64_t>(layout.scales()),
-          static_cast<int64_t>(layout.normalizer()), layout.shape().head_dim};
+          static_cast<int64_t>(layout.normalizer()), layout.shape().head_dim,
+          layout.shape().heads_kv * RetentionStateRows(layout.shape().head_dim, layout.shape().degree)};
 }
 
 dim3 GridFor(const RetentionSlotLayout& layout, int num_slots) {
   const CudaRetentionSlotShape& shape = layout.shape();
-  return dim3(static_cast<unsigned>(RetentionStateRows(shape.head_dim) / kScaleRows), shape.heads_kv, num_slots);
+  const int64_t rows = shape.heads_kv * RetentionStateRows(shape.head_dim, shape.degree);
+  return dim3(static_cast<unsigned>((rows + kScaleRows - 1) / kScaleRows), num_slots);
 }
 
 // Calls visit(S()) for the type of a slot's state.

@@ -13,7 +13,7 @@
 
 namespace statehouse::kernels {
 
-// `slots`: base addresses, on the device. UNIMPLEMENTED for degree 4, which has no state in slots.
+// `slots`: base addresses, on the device. UNIMPLEMENTED for degree 4 with d > 32, which has no state.
 absl::Status CudaRetentionExportSlots(const RetentionSlotLayout& layout, const char* const* slots, int num_slots,
                                       float* S, float* z, cudaStream_t stream);
 absl::Status CudaRetentionImportSlots(const RetentionSlotLayout& layout, char* const* slots, int num_slots,

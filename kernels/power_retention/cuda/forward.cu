@@ -51,9 +51,11 @@ absl::Status CheckArgs(const CudaRetentionPlan& plan, const CudaRetentionForward
     return missing(args.initial_state == nullptr ? "initial_state" : "initial_normalizer");
   if ((args.final_state == nullptr) != (args.final_normalizer == nullptr))
     return missing(args.final_state == nullptr ? "final_state" : "final_normalizer");
-  if (plan.shape().degree != 2 && (args.initial_state != nullptr || args.final_state != nullptr)) {
+  if (plan.shape().degree != 2 && !plan.shape().has_states &&
+      (args.initial_state != nullptr || args.final_state != nullptr)) {
     return absl::UnimplementedError(
-        absl::StrCat("power retention on the GPU: degree ", plan.shape().degree, " with an initial or a final state"));
+        absl::StrCat("power retention on the GPU: degree ", plan.shape().degree,
+                     " with an initial or a final state: has_states is not set in the shape"));
   }
   return absl::OkStatus();
 }

@@ -12,7 +12,22 @@ extern template absl::Status QueueTailFold<half, int8_t>(const TailFoldArgs&, in
 extern template absl::Status QueueTailFold<float, int8_t>(const TailFoldArgs&, int, int, int, cudaStream_t);
 #endif
 
+// decode_fourth_*.cu
+template <typename T, int kDim>
+absl::Status QueueFoldTailFourth(const TailFoldArgs& args, int heads_kv, int num_sequences, cudaStream_t stream);
+
 namespace {
+
+// Degree 4; head_dim is 16 or 32.
+template <typename T>
+absl::Status QueueFourth(const TailFoldArgs& args, int head_dim, int heads_kv, int num_sequences, cudaStream_t stream) {
+#ifdef STATEHOUSE_CUDA_ALL_INSTANCES
+  return head_dim == 16 ? QueueFoldTailFourth<T, 16>(args, heads_kv, num_sequences, stream)
+                        : QueueFoldTailFourth<T, 32>(args, heads_kv, num_sequences, stream);
+#else
+  return absl::UnimplementedError("power retention fold: degree 4 needs -DSTATEHOUSE_CUDA_INSTANCES=all");
+#endif
+}
 
 #ifdef STATEHOUSE_CUDA_ALL_INSTANCES
 template <typename T>
@@ -27,8 +42,9 @@ constexpr bool kHasByteStates = std::is_same_v<T, bf16>;
 absl::Status CudaRetentionFoldTail(const RetentionSlotLayout& layout, const CudaRetentionFoldTailArgs& args,
                                    cudaStream_t stream) {
   const CudaRetentionSlotShape& shape = layout.shape();
-  if (shape.degree != 2) {
-    return absl::UnimplementedError(absl::StrCat("power retention fold: degree ", shape.degree, " has no state"));
+  if (!RetentionSlotHasState(shape)) {
+    return absl::UnimplementedError(absl::StrCat("power retention fold: degree ", shape.degree, " with head_dim ",
+                                                 shape.head_dim, " has no state"));
   }
   if (args.num_sequences == 0) return absl::OkStatus();
   if (args.slots == nullptr || args.state_ends == nullptr) {
@@ -51,6 +67,7 @@ absl::Status CudaRetentionFoldTail(const RetentionSlotLayout& layout, const Cuda
   const auto queue = [&](auto element) {
     using T = decltype(element);
     const int d = shape.head_dim, heads = shape.heads_kv, sequences = args.num_sequences;
+    if (shape.degree == 4) return QueueFourth<T>(out, d, heads, sequences, stream);
     switch (shape.state_dtype) {
       case RetentionStateDtype::kFloat32:
         return QueueTailFold<T, float>(out, d, heads, sequences, stream);

@@ -14,10 +14,17 @@ int ChunkRows(const CudaRetentionShape& shape) {
 
 }  // namespace
 
+int64_t StateRowsOf(const CudaRetentionPlan& plan) {
+  const CudaRetentionShape& shape = plan.shape();
+  return shape.degree == 2 || shape.has_states || plan.has_long_sequence()
+             ? RetentionStateRows(shape.head_dim, shape.degree)
+             : 0;
+}
+
 SavedStates::SavedStates(const CudaRetentionPlan& plan) {
   const CudaRetentionShape& shape = plan.shape();
   const int64_t slots = int64_t{plan.num_chunks()} * shape.heads_kv, chunk_rows = ChunkRows(shape);
-  const int64_t rows = shape.degree == 2 ? RetentionStateRows(shape.head_dim) : 0;
+  const int64_t rows = StateRowsOf(plan);
   const auto take = [&](int64_t size) {
     const size_t at = bytes;
     bytes += (size + 255) / 256 * 256;
@@ -37,7 +44,7 @@ ForwardWorkspace::ForwardWorkspace(const CudaRetentionPlan& plan) {
   const int64_t element = HasTensorCores(shape) ? 2 : 0, prefix_element = HasTensorCores(shape) ? 2 : 4;
   chunk_rows = ChunkRows(shape);
   const int64_t slots = int64_t{plan.num_chunks()} * shape.heads_kv;
-  const int64_t rows = shape.degree == 2 ? RetentionStateRows(shape.head_dim) : 0, d = shape.head_dim;
+  const int64_t rows = StateRowsOf(plan), d = shape.head_dim;
   const auto take = [&](int64_t size) {
     const size_t at = bytes;
     bytes += (size + 255) / 256 * 256;

@@ -9,6 +9,9 @@
 
 namespace statehouse::kernels {
 
+// Rows of a head's state in the workspaces of the plan's calls; 0 for degree 4 where no call has states.
+int64_t StateRowsOf(const CudaRetentionPlan& plan);
+
 // What a backward pass over the same plan needs of the forward pass: gate sums and the states before chunks.
 struct SavedStates {
   explicit SavedStates(const CudaRetentionPlan& plan);
