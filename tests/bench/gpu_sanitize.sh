@@ -2,8 +2,9 @@
 # compute-sanitizer over every GPU kernel: memcheck, racecheck, initcheck and synccheck on a short list of tests, one
 # table last. Ends with 0 only if no tool found anything, every test ran, and there is a GPU.
 #   tests/bench/gpu_sanitize.sh BUILD_DIR OUT_DIR [TOOL...]
-# BUILD_DIR and where to run it: as gpu_run.sh. OUT_DIR gets a log per test and tool. All but memcheck look at the first
-# launches of a test alone (LAUNCHES, 300 by default; racecheck, which is slow, at a fifth of them).
+# BUILD_DIR and where to run it: as gpu_run.sh. OUT_DIR gets a log per test and tool. synccheck and racecheck look at the
+# first launches of a test alone (LAUNCHES, 300 by default; racecheck, which is slow, at a fifth of them). "test failed":
+# the tool found nothing, but the test did.
 set -u
 build="$(realpath "$1")"
 out="$2"
@@ -46,11 +47,11 @@ check() {  # NAME PROGRAM TESTS TOOL
   local log="$out/$1.$4.log" program options=""
   program="$(find "$build" -type f -name "$2" | head -n 1)"
   [ -n "$program" ] || { echo "no program $2 in $build" >"$log"; return; }
-  [ "$4" = memcheck ] || options="--launch-count $launches"
+  [ "$4" = synccheck ] && options="--launch-count $launches"
   [ "$4" = racecheck ] && options="--launch-count $((launches / 5))"
   # shellcheck disable=SC2086
   timeout "$limit" compute-sanitizer --tool "$4" $options --error-exitcode 86 "$program" "--gtest_filter=$3" >"$log" 2>&1
-  echo "exit $?" >>"$log"
+  printf '\nexit %s\n' $? >>"$log"
 }
 verdict() {  # LOG
   local found
@@ -59,7 +60,9 @@ verdict() {  # LOG
     "exit 0") if grep -q '^\[       OK' "$1"; then echo "ok"; else echo "nothing ran"; fi ;;
     "exit 124") echo "took over ${limit}s" ;;
     "exit 86") echo "FOUND ${found:-something}" ;;
-    *) echo "FAILED: ${found:-$(tail -n 1 "$1")}" ;;
+    "exit 1") echo "test failed" ;;
+    "no program"*) echo "no program" ;;
+    *) echo "FAILED: $(tail -n 1 "$1")" ;;
   esac
 }
 
@@ -86,4 +89,5 @@ while read -r name program tests; do
   done
   printf '\n'
 done <<<"$cases"
+grep -hE -A3 ': Failure$' "$out"/*.log | head -n 24
 exit $bad
