@@ -16,7 +16,7 @@ from power_retention import RetentionState, cuda_support, power_retention, refer
 
 REASON = cuda_support()
 # Relative errors that are accepted, set by hand: above the worst of a run on an H100, which the package's README.md names.
-BOUND = {torch.bfloat16: 1.2e-2, torch.float16: 2e-3, torch.float32: 2e-5}
+BOUND = {torch.bfloat16: 2e-2, torch.float16: 2e-3, torch.float32: 2e-5}
 
 
 def in_double(inputs, upstream, **options):
