@@ -2,8 +2,9 @@
 // step.
 //
 // A step: end what was cancelled or is late · zero a slice of released slots · hand out slots (queue and forks, by
-// priority and arrival) · copy a slice of forks and snapshots · plan rows · run them · choose and emit tokens. Nothing
-// in it allocates, except where the device fails. Thread-safety: the engine thread, except slot_counts().
+// priority and arrival) · copy a slice of forks and snapshots · plan rows · run them · choose and emit tokens. Where
+// the model can, the step after one that only decodes is queued before that one has ended (core_ahead.cc). Nothing in
+// it allocates, except where the device fails. Thread-safety: the engine thread, except slot_counts().
 #pragma once
 
 #include <atomic>
@@ -43,7 +44,7 @@ class Core {
   };
   // `options` are resolved. Allocates slots and buffers.
   static absl::StatusOr<std::unique_ptr<Core>> Create(const Dependencies& dependencies, const EngineOptions& options);
-  ~Core() { deps_.model->RegisterLogits({}); }
+  ~Core();
 
   // One step; false if there was nothing to do.
   bool Step();
@@ -106,6 +107,7 @@ class Core {
   Work WorkOf(const Sequence& sequence);
   int64_t PromptRows(const Sequence& sequence);
   bool TakeRoom(Generation* generation, int64_t events);
+  bool HasSwitchOver() const { return layout_.has_state() && layout_.shape().switch_over > 0; }
   bool NeedsSwitchOver(const Sequence& sequence) const;
   bool RunWork();
   void AddRows(Sequence* sequence, int64_t num_rows);
@@ -115,9 +117,17 @@ class Core {
   // `token`: what the model chose, or kNotChosen.
   void HandleLogits(const LogitRow& row, std::span<const float> logits, int32_t token);
   void FinishPrompt(Sequence* sequence, std::span<const float> logits, int32_t token);
+  absl::Status BeginStep();
+  bool TakesLong() const;
   void NotifyListeners();
-  void RecordStep(absl::Time began);
+  void RecordStep();
   void PublishCounts();
+
+  // --- core_ahead.cc: the step after the one under way ---
+  absl::Status RunAhead();
+  bool MayRunAhead();
+  bool AddAhead(int32_t logit_row);
+  void TakeUpAhead();
 
   // Constant after construction.
   const Dependencies deps_;
@@ -133,12 +143,16 @@ class Core {
   kernels::AlignedBuffer counts_memory_;  // [slots, vocab] of uint32, touched only where a request has penalties
   std::vector<TokenCounts> counts_;       // by slot
   Scheduler scheduler_;
-  StepBuffers buffers_;
+  StepBuffers buffers_[2];
+  int current_ = 0;        // of the step that is planned or under way: always 0 but for those that were queued ahead
+  bool is_ahead_ = false;  // the other one's step was begun, and has not ended
   OutputWriter writer_;
   std::vector<Work> work_;  // this step's, parallel to the two below
   std::vector<Sequence*> workers_;
   std::vector<int64_t> granted_;
   int64_t step_ = 0;
+  int64_t last_sequence_id_ = 0;
+  absl::Time step_began_;
   int64_t decode_rows_ = 0;  // of this step
   int64_t prompt_rows_ = 0;
   bool look_again_ = false;  // something changed while this step was planned: do not sleep after it

@@ -33,8 +33,12 @@ struct StepSequence {
   int32_t num_rows = 0;   // >= 1; rows of one sequence are contiguous
 };
 
+// In StepBatch::tokens: the token that the step before chose for its logit row `choice`, counted among those with
+// LogitUse::chooses. Only where Model::queues_ahead().
+constexpr int32_t ChosenBefore(int32_t choice) { return -1 - choice; }
+
 struct StepBatch {
-  std::span<const int32_t> tokens;          // [num_rows], each in [0, vocab_size)
+  std::span<const int32_t> tokens;          // [num_rows], each in [0, vocab_size) or ChosenBefore()
   std::span<const StepSequence> sequences;  // cover all rows, in row order
   std::span<const int32_t> logit_rows;      // rows whose logits are wanted, ascending
 };
@@ -119,14 +123,18 @@ class Model {
   virtual absl::Status Forward(const StepBatch& batch, std::span<float> logits) = 0;
 
   // Forward() in two halves, so that the caller can do something else meanwhile; nothing else is called between the
-  // two. What the two spans refer to must stay until the second. A model that computes on the caller's thread does so
-  // there.
+  // two, but see queues_ahead(). What the two spans refer to must stay until the second. A model that computes on the
+  // caller's thread does so there.
   virtual absl::Status BeginForward(const StepBatch& batch, const StepResults& results) {
     begun_ = batch;
     results_ = results;
     return absl::OkStatus();
   }
   virtual absl::Status EndForward() { return Forward(begun_, results_.logits); }
+  // Whether a second step may be begun before the first has ended, so that the device does not wait for the host
+  // between the two; each EndForward() then ends the older one. A row whose ChosenBefore() is -1 computes nothing of
+  // use.
+  virtual bool queues_ahead() const { return false; }
   // Whether it chooses tokens itself, where the logits are (LogitUse::chooses).
   virtual bool chooses_tokens() const { return false; }
 

@@ -184,20 +184,26 @@ absl::Status CudaTransformer::BeginForward(const StepBatch& batch, const StepRes
   for (const StepSequence& sequence : batch.sequences) {
     rows_.push_back({sequence.memory, sequence.position, sequence.first_row, sequence.num_rows});
   }
+  if (num_begun_ - num_ended_ >= CudaWorkspace::kPlaces) return absl::InternalError("too many steps begun");
   plan_.Make(rows_);
-  results_ = results;
-  if (absl::Status status = workspace_.Begin(batch, results.uses, plan_, stream_.get()); !status.ok()) return status;
+  const int place = static_cast<int>(num_begun_ % CudaWorkspace::kPlaces);
+  results_[place] = results;
+  absl::Status status = workspace_.Begin(batch, results.uses, plan_, place, stream_.get());
+  if (!status.ok()) return status;
   const bool is_decode = plan_.bulks().empty() && plan_.waves().size() == 1 && plan_.waves()[0].max_rows == 1;
-  if (absl::Status status = is_decode ? ReplayStep() : QueueStep(); !status.ok()) return status;
-  return QueueResults(results);
+  if (status = is_decode ? ReplayStep() : QueueStep(); !status.ok()) return status;
+  if (status = QueueResults(results, place); !status.ok()) return status;
+  ++num_begun_;
+  return ended_[place].Record(stream_.get());
 }
 
-absl::Status CudaTransformer::QueueResults(const StepResults& results) {
+absl::Status CudaTransformer::QueueResults(const StepResults& results, int place) {
   CudaWorkspace& w = workspace_;
   absl::Status status = kernels::CudaChooseTokens({.logits = w.logits,
                                                    .vocab = config_.vocab_size,
                                                    .choices = w.choices,
-                                                   .tokens = w.host_chosen(),
+                                                   .tokens = w.chosen,
+                                                   .host_tokens = w.host_chosen(place),
                                                    .num_choices = w.num_choices()},
                                                   options_.device.max_shared_bytes_per_block, stream_.get());
   if (!status.ok()) return status;
@@ -220,10 +226,13 @@ absl::Status CudaTransformer::QueueResults(const StepResults& results) {
 }
 
 absl::Status CudaTransformer::EndForward() {
-  if (absl::Status status = stream_.Synchronize(); !status.ok()) return status;
-  const int32_t* chosen = workspace_.host_chosen();
-  for (size_t row = 0; row < results_.uses.size(); ++row) {
-    if (results_.uses[row].chooses) results_.tokens[row] = *chosen++;
+  if (num_ended_ == num_begun_) return absl::InternalError("no step was begun");
+  const int place = static_cast<int>(num_ended_++ % CudaWorkspace::kPlaces);
+  if (absl::Status status = ended_[place].Wait(); !status.ok()) return status;
+  const StepResults& results = results_[place];
+  const int32_t* chosen = workspace_.host_chosen(place);
+  for (size_t row = 0; row < results.uses.size(); ++row) {
+    if (results.uses[row].chooses) results.tokens[row] = *chosen++;
   }
   return absl::OkStatus();
 }

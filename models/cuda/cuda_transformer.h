@@ -18,6 +18,7 @@
 #include "kernels/cuda/device.h"
 #include "kernels/matmul/cuda/matmul.h"
 #include "kernels/power_retention/cuda/slot_retention.h"
+#include "models/cuda/cuda_event.h"
 #include "models/cuda/cuda_weights.h"
 #include "models/cuda/cuda_workspace.h"
 #include "models/model.h"
@@ -69,6 +70,7 @@ class CudaTransformer final : public Model {
   absl::Status BeginForward(const StepBatch& batch, const StepResults& results) override;
   absl::Status EndForward() override;
   bool chooses_tokens() const override { return true; }
+  bool queues_ahead() const override { return true; }
   void SwitchOver(float* memory, int64_t unit) override;
 
  private:
@@ -93,7 +95,7 @@ class CudaTransformer final : public Model {
   // Makes the device current for the calling thread, which may be another one than the last time.
   absl::Status UseDevice() const;
   // Queues the choice of tokens, and the copies to the host.
-  absl::Status QueueResults(const StepResults& results);
+  absl::Status QueueResults(const StepResults& results, int place);
   absl::Status QueueStep();
   absl::Status QueueLayer(int64_t layer_idx, const float* bias_before);
   absl::Status QueueRetention(int64_t layer_idx);
@@ -120,7 +122,10 @@ class CudaTransformer final : public Model {
   std::vector<kernels::SlotRows> rows_;
   std::map<StepKey, cudaGraphExec_t> graphs_;
   std::span<float> registered_;
-  StepResults results_;      // of the step that is under way
+  // Of the steps that are under way, by number of the step modulo kPlaces, as their places in workspace_.
+  StepResults results_[CudaWorkspace::kPlaces];
+  CudaEvent ended_[CudaWorkspace::kPlaces];
+  int64_t num_begun_ = 0, num_ended_ = 0;
   bool joins_ends_ = false;  // of the step that is queued
   absl::Status queued_;      // the first error of what was queued between steps
   int64_t max_rows_ = 0, max_logit_rows_ = 0;
