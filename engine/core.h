@@ -62,6 +62,13 @@ class Core {
   int64_t workspace_bytes() const;
 
  private:
+  // What a row brings to the choice of its token.
+  struct RowResult {
+    std::span<const float> logits;  // empty where the model chose, and nobody wants them in any case
+    int32_t token = kNotChosen;     // what the model chose
+    int64_t logit_row = -1;         // of the step; -1: of none
+  };
+
   Core(const Dependencies& dependencies, const EngineOptions& options, std::unique_ptr<SlotPool> slots);
   absl::Status Reserve();
 
@@ -100,7 +107,7 @@ class Core {
   int64_t Save(Sequence* sequence, int64_t max_bytes);
   void SaveIfDue(Sequence* sequence);
   bool CloseWithSnapshot(Generation* generation, Ending::Why why);
-  static void KeepLastLogits(Generation* generation, std::span<const float> logits);
+  void KeepLastLogits(Generation* generation, const RowResult& result);
 
   // --- core_step.cc: what a step computes ---
   void CollectWork();
@@ -114,9 +121,8 @@ class Core {
   void RunSwitchUnits(Sequence* sequence, int64_t num_units);
   void Advance(Sequence* sequence, int64_t num_rows);
   LogitUse UseOfLogits(const Generation& generation, int32_t output, int64_t position) const;
-  // `token`: what the model chose, or kNotChosen.
-  void HandleLogits(const LogitRow& row, std::span<const float> logits, int32_t token);
-  void FinishPrompt(Sequence* sequence, std::span<const float> logits, int32_t token);
+  void HandleResult(const LogitRow& row, const RowResult& result);
+  void FinishPrompt(Sequence* sequence, const RowResult& result);
   absl::Status BeginStep();
   bool TakesLong() const;
   void NotifyListeners();

@@ -2,9 +2,9 @@
 //
 // While all that is active decodes, and the model chooses the tokens, nothing of the host is needed between two steps:
 // the next one takes its inputs from where the model chose them, and the host emits the tokens of the one before
-// meanwhile. A row is queued as if its output went on. If it does not (a stop token or text, a cancellation), the
-// sequence gives its slot back, and what the row brings is dropped: so only sequences that nobody wants a snapshot of
-// are run ahead.
+// meanwhile. A row is queued as if its output went on. If it does not (a stop token or text, a cancellation), what the
+// row brings is dropped, and so is the row: a snapshot at the end is one position before it, which is as good as never
+// having come there while no fold lies between.
 #include <algorithm>
 
 #include "engine/core.h"
@@ -53,6 +53,9 @@ bool Core::AddAhead(int32_t logit_row) {
   if (generation->step_room < 0) return false;
   if (generation->outputs[sequence->output].num_tokens + 1 >= generation->max_tokens) return true;
   if (HasSwitchOver() && position == layout_.shape().switch_over) return false;
+  const bool folds = layout_.TailStart(position) != layout_.TailStart(position - 1);
+  const bool completes_rows = HasSwitchOver() && position + 1 == layout_.shape().switch_over;
+  if ((folds || completes_rows) && generation->next_order() != nullptr) return false;
   const LogitUse use = UseOfLogits(*generation, sequence->output, position + 1);
   if (!use.chooses || use.copies) return false;
   slots_->NoteUse(sequence->slot, position + 1);

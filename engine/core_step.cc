@@ -129,7 +129,7 @@ bool Core::RunWork() {
     for (size_t idx = 0; idx < step.logit_rows().size(); ++idx) {
       const LogitRow& row = step.logit_rows()[idx];
       const int64_t at = static_cast<int64_t>(idx);
-      if (row.is_wanted()) HandleLogits(row, step.logits(at), step.token(at));
+      if (row.is_wanted()) HandleResult(row, {step.logits(at), step.token(at), at});
     }
     for (Sequence* sequence : workers_) SaveIfDue(sequence);
   }
@@ -182,14 +182,17 @@ void Core::AddRows(Sequence* sequence, int64_t num_rows) {
   prompt_rows_ += num_rows;
 }
 
-// The model chooses where it can and nothing edits the logits; the host needs them for everything else, and for what a
-// snapshot at the end holds.
+// The model chooses where it can and nothing edits the logits; the host needs them for everything else, for a snapshot
+// here, and, but for the last row alone, for one at the end.
 LogitUse Core::UseOfLogits(const Generation& generation, int32_t output, int64_t position) const {
   LogitUse use;
   use.chooses = deps_.model->chooses_tokens() && writer_.IsPlainChoice(generation, output);
   if (!use.chooses) return use;
   const SamplingPlan& plan = generation.sampling;
-  use.copies = generation.request->num_logprobs >= 0 || generation.next_order() != nullptr;
+  const SnapshotOrder* const order = generation.next_order();
+  const bool saves_here = order != nullptr && order->position != SnapshotOrder::kAtEnd;
+  use.copies = generation.request->num_logprobs >= 0 || saves_here;
+  use.keeps = order != nullptr && !use.copies;
   use.choice = {.temperature = plan.temperature,
                 .top_k = plan.params.top_k,
                 .top_p = plan.params.top_p,
@@ -227,19 +230,19 @@ void Core::Advance(Sequence* sequence, int64_t num_rows) {
   }
 }
 
-void Core::HandleLogits(const LogitRow& row, std::span<const float> logits, int32_t token) {
+void Core::HandleResult(const LogitRow& row, const RowResult& result) {
   Sequence* const sequence = row.sequence;
   Generation* const generation = sequence->generation;
   if (sequence->phase == Sequence::Phase::kPrompt) {
     if (row.position + 1 < generation->prompt_size()) {
-      writer_.WritePromptLogprob(generation, logits, row.position + 1);
+      writer_.WritePromptLogprob(generation, result.logits, row.position + 1);
     } else {
-      FinishPrompt(sequence, logits, token);
+      FinishPrompt(sequence, result);
     }
     return;
   }
   TokenCounts* const counts = &counts_[sequence->slot];
-  if (writer_.WriteToken(generation, sequence->output, counts, logits, token, row.position + 1)) {
+  if (writer_.WriteToken(generation, sequence->output, counts, result.logits, result.token, row.position + 1)) {
     if (generation->sampling.has_penalties) counts->AddOutput(generation->outputs[sequence->output].token);
     return;
   }
@@ -247,24 +250,24 @@ void Core::HandleLogits(const LogitRow& row, std::span<const float> logits, int3
     ReleaseSequence(sequence);
     return;
   }
-  KeepLastLogits(generation, logits);
+  KeepLastLogits(generation, result);
   EndRunning(generation, Ending::Why::kFinished);
 }
 
 // The prompt is through: every output gets its first token from the same logits, and waits for a slot.
-void Core::FinishPrompt(Sequence* sequence, std::span<const float> logits, int32_t token) {
+void Core::FinishPrompt(Sequence* sequence, const RowResult& result) {
   Generation* const generation = sequence->generation;
   sequence->phase = Sequence::Phase::kSource;
   generation->prompt_seen = true;
   generation->first_token = now_;
-  writer_.WriteFirstTokens(generation, &counts_[sequence->slot], logits, token, sequence->position);
+  writer_.WriteFirstTokens(generation, &counts_[sequence->slot], result.logits, result.token, sequence->position);
   if (const SnapshotOrder* order = generation->next_order();
       order != nullptr && order->position == generation->prompt_size()) {
-    order->into->SetLogits(logits);
+    order->into->SetLogits(result.logits);
     BeginSaving(sequence, Sequence::Phase::kSource);
   }
   if (generation->num_unfinished > 0) return;
-  KeepLastLogits(generation, logits);
+  KeepLastLogits(generation, result);
   EndRunning(generation, Ending::Why::kFinished);
 }
 

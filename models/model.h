@@ -58,6 +58,7 @@ struct TokenChoice {
 struct LogitUse {
   bool copies = true;    // they are wanted on the host
   bool chooses = false;  // only where the model does: Model::chooses_tokens()
+  bool keeps = false;    // only with `chooses`: Model::ReadLogits() may be asked for them
   TokenChoice choice;
 };
 
@@ -137,6 +138,11 @@ class Model {
   virtual bool queues_ahead() const { return false; }
   // Whether it chooses tokens itself, where the logits are (LogitUse::chooses).
   virtual bool chooses_tokens() const { return false; }
+  // The logits of a row with LogitUse::keeps of the step that ended last; not after the next BeginForward(). REQUIRES:
+  // chooses_tokens().
+  virtual absl::Status ReadLogits(int64_t logit_row, std::span<float> to) {
+    return absl::UnimplementedError("this model keeps no logits");
+  }
 
   // The switch-over of a slot that holds exactly retention().shape().switch_over (> 0) tokens, in num_switch_units()
   // slices (layer × head), each called once, in any order, with nothing else in between for that slot.

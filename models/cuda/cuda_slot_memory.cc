@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/status.h"
+#include "models/cuda/profile_range.h"
 
 namespace statehouse {
 namespace {
@@ -44,11 +45,13 @@ void CudaSlotMemory::Zero(float* to, int64_t floats) {
 }
 
 void CudaSlotMemory::Copy(const float* from, float* to, int64_t floats) {
+  const ProfileRange range("copy");
   UseDevice();
   Note(cudaMemcpyAsync(to, from, floats * sizeof(float), cudaMemcpyDeviceToDevice, stream_), "copy between slots");
 }
 
 void CudaSlotMemory::Write(const float* host, float* to, int64_t floats) {
+  const ProfileRange range("copy");
   UseDevice();
   for (int64_t done = 0; done < floats; done += kStagingFloats) {
     const int64_t count = std::min(kStagingFloats, floats - done);
@@ -60,6 +63,7 @@ void CudaSlotMemory::Write(const float* host, float* to, int64_t floats) {
 }
 
 void CudaSlotMemory::Read(const float* from, float* host, int64_t floats) {
+  const ProfileRange range("copy");
   UseDevice();
   for (int64_t done = 0; done < floats; done += kStagingFloats) {
     const int64_t count = std::min(kStagingFloats, floats - done);

@@ -71,6 +71,7 @@ class CudaTransformer final : public Model {
   absl::Status EndForward() override;
   bool chooses_tokens() const override { return true; }
   bool queues_ahead() const override { return true; }
+  absl::Status ReadLogits(int64_t logit_row, std::span<float> to) override;
   void SwitchOver(float* memory, int64_t unit) override;
 
  private:
@@ -96,6 +97,8 @@ class CudaTransformer final : public Model {
   absl::Status UseDevice() const;
   // Queues the choice of tokens, and the copies to the host.
   absl::Status QueueResults(const StepResults& results, int place);
+  template <typename IsWanted>
+  absl::Status CopyRows(const StepResults& results, IsWanted is_wanted, float* to, cudaMemcpyKind kind);
   absl::Status QueueStep();
   absl::Status QueueLayer(int64_t layer_idx, const float* bias_before);
   absl::Status QueueRetention(int64_t layer_idx);
@@ -113,6 +116,7 @@ class CudaTransformer final : public Model {
   const kernels::RetentionLayout layout_;
   const CudaModelOptions options_;
   kernels::Stream stream_;
+  std::unique_ptr<kernels::Stream> side_stream_;  // for what must not wait for steps
   kernels::CudaMatMul matmul_;
   kernels::SlotRetention retention_;
   CudaWeights weights_;

@@ -15,7 +15,7 @@ namespace {
 constexpr size_t Aligned(size_t bytes) { return (bytes + 255) / 256 * 256; }
 
 // Bytes of each array, in the order of the members.
-std::array<size_t, 9> ArrayBytes(const ModelConfig& config, int64_t rows, int64_t logit_rows, bool is_bf16) {
+std::array<size_t, 10> ArrayBytes(const ModelConfig& config, int64_t rows, int64_t logit_rows, bool is_bf16) {
   const size_t element = is_bf16 ? 2 : 4;
   const size_t hidden = config.hidden_size, inner = config.intermediate_size, d = config.head_dim;
   const bool gated = config.family == Family::kBrumby;
@@ -27,6 +27,7 @@ std::array<size_t, 9> ArrayBytes(const ModelConfig& config, int64_t rows, int64_
           gated ? rows * inner * element : 0,
           rows * d / 2 * sizeof(float2),
           static_cast<size_t>(logit_rows * config.vocab_size * 4),
+          CudaWorkspace::kPlaces * static_cast<size_t>(logit_rows * config.vocab_size * 4),
           static_cast<size_t>(logit_rows * 4)};
 }
 
@@ -89,7 +90,7 @@ absl::Status CudaWorkspace::Reserve(const ModelConfig& config, const kernels::Sl
     *member = reinterpret_cast<std::remove_pointer_t<decltype(member)>>(next);
     next += Aligned(sizes[array++]);
   };
-  take(&x), take(&normed), take(&heads), take(&y), take(&mlp), take(&gated), take(&angles), take(&logits),
+  take(&x), take(&normed), take(&heads), take(&y), take(&mlp), take(&gated), take(&angles), take(&logits), take(&kept),
       take(&chosen);
   const char* const tables = tables_.as<char>();
   tokens = reinterpret_cast<const int32_t*>(tables + offsets.tokens);
@@ -102,6 +103,7 @@ absl::Status CudaWorkspace::Reserve(const ModelConfig& config, const kernels::Sl
   offsets_ = offsets;
   max_rows_ = max_rows;
   max_logit_rows_ = max_logit_rows;
+  kept_floats_ = max_logit_rows * config.vocab_size;
   return absl::OkStatus();
 }
 

@@ -64,6 +64,10 @@ class CudaWorkspace {
   // Where a step's chosen tokens come to, in page-locked memory that the GPU writes itself.
   int32_t* host_chosen(int place) const { return host_chosen_[place].as<int32_t>(); }
 
+  // Where a step's logits with LogitUse::keeps lie, in the rows that they have in `logits`, until its place is used
+  // again.
+  float* KeptLogits(int place) const { return kept + place * kept_floats_; }
+
   float* x = nullptr;         // [rows, hidden] residual stream
   void* normed = nullptr;     // [rows or logit rows, hidden]
   float* heads = nullptr;     // [rows, CudaWeights::HeadsWidth()]: q, k, v, gates
@@ -72,6 +76,7 @@ class CudaWorkspace {
   void* gated = nullptr;      // [rows, intermediate]: gate times up
   float2* angles = nullptr;   // [rows, d / 2]
   float* logits = nullptr;    // [logit rows, vocab]
+  float* kept = nullptr;      // see KeptLogits()
   int32_t* chosen = nullptr;  // [logit rows]: of this step, and of the one before until then
   // The tables, on the device.
   const int32_t* tokens = nullptr;
@@ -88,6 +93,7 @@ class CudaWorkspace {
   };
 
   int64_t max_rows_ = 0, max_logit_rows_ = 0;
+  int64_t kept_floats_ = 0;
   int64_t num_rows_ = 0, num_logits_ = 0, num_choices_ = 0;
   kernels::DeviceBuffer arrays_, tables_;
   PinnedBuffer host_tables_[kPlaces], host_chosen_[kPlaces];

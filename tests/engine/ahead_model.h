@@ -46,8 +46,9 @@ class AheadModel final : public FakeModel {
 
   absl::Status EndForward() override {
     if (steps_.empty()) return absl::InternalError("no step was begun");
-    const Step step = std::move(steps_.front());
+    last_ = std::move(steps_.front());
     steps_.pop_front();
+    const Step& step = last_;
     const int64_t vocab = config().vocab_size;
     size_t choice = 0;
     for (size_t row = 0; row < step.results.uses.size(); ++row) {
@@ -58,6 +59,12 @@ class AheadModel final : public FakeModel {
                     step.results.logits.begin() + static_cast<int64_t>(row) * vocab);
       }
     }
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadLogits(int64_t logit_row, std::span<float> to) override {
+    if (!last_.results.uses[logit_row].keeps) return absl::InternalError("logits that were not kept");
+    std::copy_n(last_.logits.begin() + logit_row * config().vocab_size, to.size(), to.begin());
     return absl::OkStatus();
   }
 
@@ -89,6 +96,7 @@ class AheadModel final : public FakeModel {
   }
 
   std::deque<Step> steps_;
+  Step last_;  // that ended
   std::vector<int32_t> chosen_before_;
   int64_t num_ahead_ = 0, num_decode_rows_ = 0;
 };

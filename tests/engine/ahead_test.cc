@@ -115,16 +115,20 @@ TEST_F(Ahead, ReaderWithoutRoom_PausesAndLosesNothing) {
   ExpectAllSlotsFree();
 }
 
-TEST_F(Ahead, SnapshotAtTheEnd_HoldsNoRowTooMany) {
+TEST_F(Ahead, SnapshotAtTheEnd_GoesOnAsIfNoRowHadBeenTooMany) {
   FakeModelOptions options;
   options.eos_ids = {3, 4, 5};
+  options.may_be_taken_back = true;
   MakeAheadEngine(2, options);
-  for (int32_t seed = 1; seed <= 6; ++seed) {
+  for (int32_t seed = 1; seed <= 12; ++seed) {
+    SCOPED_TRACE(seed);
     auto draft = SnapshotDraft::Reserve({model_->retention(), model_->config().num_layers}, 64).value();
     auto request = Plain(seed, 40);
     request->snapshots = {{SnapshotOrder::kAtEnd, draft}};
     std::vector<int32_t> tokens = request->prompt;
+    const int64_t ahead_before = model().num_ahead();
     const ReadStream read = RunAndRead(Submit(std::move(request)));
+    EXPECT_TRUE(read.outputs[0].tokens.size() < 4 || model().num_ahead() > ahead_before);
     tokens.insert(tokens.end(), read.outputs[0].tokens.begin(), read.outputs[0].tokens.end());
     if (read.outputs[0].end.reason == FinishReason::kLength) tokens.pop_back();  // the last one's row was not computed
     const auto snapshot = draft->Seal(tokens);
@@ -132,6 +136,11 @@ TEST_F(Ahead, SnapshotAtTheEnd_HoldsNoRowTooMany) {
     EXPECT_EQ(snapshot->position(), static_cast<int64_t>(tokens.size()));
     const std::vector<float> want = model_->LogitsAfter(tokens);
     EXPECT_TRUE(std::equal(want.begin(), want.end(), snapshot->logits().begin(), snapshot->logits().end()));
+    auto next = MakeRequest(tokens, 20);
+    next->prompt.push_back(seed);
+    next->from = snapshot;
+    const ReferenceOutput wanted = Wanted(*next);
+    EXPECT_EQ(RunAndRead(Submit(std::move(next))).outputs[0].tokens, wanted.tokens);
   }
 }
 
