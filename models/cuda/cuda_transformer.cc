@@ -113,7 +113,7 @@ absl::Status CudaTransformer::UseDevice() const {
 }
 
 absl::StatusOr<std::unique_ptr<SlotMemory>> CudaTransformer::AllocateSlots(int64_t slot_bytes, int64_t num_slots) {
-  return CudaSlotMemory::Allocate(slot_bytes, num_slots, options_.device.index, stream_.get());
+  return CudaSlotMemory::Allocate(slot_bytes, num_slots, options_.device.index, stream_.get(), options_.pool);
 }
 
 absl::StatusOr<std::optional<int64_t>> CudaTransformer::BytesForSlots(int64_t max_rows, int64_t max_logit_rows) const {

@@ -30,6 +30,7 @@ struct CudaModelOptions {
   bool is_bf16 = true;
   bool deterministic = false;
   double memory_utilization = 0.9;
+  kernels::ThreadPool* pool = nullptr;  // copies between host memory and slots; may be null, else outlives the model
   std::function<void(const std::string&)> on_warning;  // as LoadOptions::on_warning
 
   // What retention runs as where blocks get all the shared memory that they ask for, and on this GPU: without the

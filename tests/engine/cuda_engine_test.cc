@@ -183,6 +183,31 @@ TEST_F(CudaEngine, SnapshotsGoOnExactlyHere_AndContinuedOnTheCpu) {
   }
 }
 
+// Sizes around those of the places that copies go through, and more than all of them hold.
+TEST_F(CudaEngine, SlotMemory_GivesBackWhatWasWrittenWhateverItsSize) {
+  const auto model = LoadTiny(&pool_, kSwitchOver, "cuda");
+  ASSERT_NE(model, nullptr);
+  constexpr int64_t kStretch = 1 << 14, kPlace = 1 << 18, kMost = 3 << 22;
+  const auto slots = model->AllocateSlots(kMost * sizeof(float), 2).value();
+  std::vector<float> sent(kMost), received(kMost);
+  std::mt19937 random(3);
+  for (float& x : sent) x = static_cast<float>(random());
+  int64_t start = 0;
+  for (const int64_t size : {int64_t{1}, kStretch - 1, kStretch + 1, kPlace, kPlace + 5, 7 * kPlace + 3, kMost}) {
+    for (const int slot : {0, 1}) slots->Write(sent.data() + start, slots->slot(slot) + start, size);
+    for (const int slot : {0, 1}) {
+      std::fill(received.begin(), received.end(), -1.0f);
+      slots->Read(slots->slot(slot) + start, received.data(), size);
+      EXPECT_TRUE(std::equal(received.begin(), received.begin() + size, sent.begin() + start)) << size;
+      if (size < kMost) {
+        EXPECT_EQ(received[size], -1.0f);
+      }
+    }
+    start = size < kPlace ? start + 11 : 0;  // not aligned either
+  }
+  EXPECT_TRUE(slots->status().ok()) << slots->status();
+}
+
 TEST_F(CudaEngine, SlotsThatDoNotFit_AreRefusedWithTheBytes) {
   const auto model = LoadTiny(&pool_, kSwitchOver, "cuda");
   ASSERT_NE(model, nullptr);
