@@ -107,17 +107,22 @@ bool Core::Step() {
   bool any = EndDue();
   any = slots_->ZeroSlice(kZeroBytesPerStep) > 0 || any;
   any = HandOutSlots() || any;
-  any = CopySlices() || any;
-  if (absl::Status status = slots_->status(); !status.ok() && !running_.empty()) {
-    // Whatever holds a slot may be concerned.
-    workers_.assign(active_.begin(), active_.end());
-    std::fill_n(granted_.begin(), workers_.size(), 1);
-    FailStep(status);
-    return true;
-  }
+  copied_ = false;
+  if (!CopiesBesideSteps()) copied_ = CopySlices();
+  if (SlotsFailed()) return true;
   const bool ran = RunWork();
   PublishCounts();
-  return any || ran || look_again_;
+  return any || copied_ || ran || look_again_;
+}
+
+bool Core::SlotsFailed() {
+  const absl::Status status = slots_->status();
+  if (status.ok() || running_.empty()) return false;
+  // Whatever holds a slot may be concerned.
+  workers_.assign(active_.begin(), active_.end());
+  std::fill_n(granted_.begin(), workers_.size(), 1);
+  FailStep(status);
+  return true;
 }
 
 // Does this step zero, copy or switch over, before its rows are under way?

@@ -81,6 +81,7 @@ class Core {
   void FinishRunning(Generation* generation, Ending::Why why);
   void Retire(Generation* generation);  // common end: slots, bookkeeping; before the stream's last event
   void FailStep(const absl::Status& error);
+  bool SlotsFailed();  // then all requests end
   Ending EndingOf(const Generation& generation, Ending::Why why) const;
   Usage UsageOf(const Generation& generation) const;
   Timings TimingsOf(const Generation& generation) const;
@@ -103,6 +104,8 @@ class Core {
   // --- core_snapshots.cc: what is copied to and from slots ---
   bool CopySlices();
   bool Restore(Sequence* sequence, int64_t* budget);
+  // Where the model runs steps by itself, slots are copied meanwhile: what is copied is in no step.
+  bool CopiesBesideSteps() const { return deps_.model->queues_ahead(); }
   void BeginSaving(Sequence* sequence, Sequence::Phase after);
   int64_t Save(Sequence* sequence, int64_t max_bytes);
   void SaveIfDue(Sequence* sequence);
@@ -161,6 +164,7 @@ class Core {
   absl::Time step_began_;
   int64_t decode_rows_ = 0;  // of this step
   int64_t prompt_rows_ = 0;
+  bool copied_ = false;      // in this step, something of forks or snapshots
   bool look_again_ = false;  // something changed while this step was planned: do not sleep after it
   absl::Time now_;
   uint64_t cancels_seen_ = 0;

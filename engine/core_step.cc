@@ -110,10 +110,12 @@ bool Core::RunWork() {
     if (!work_.empty()) status = BeginStep();
   }
   NotifyListeners();
-  if (work_.empty() && !was_ahead) return false;
+  const bool is_under_way = status.ok() && (was_ahead || (!work_.empty() && buffers_[0].num_rows() > 0));
+  if (is_under_way) status = RunAhead();
+  if (status.ok() && CopiesBesideSteps()) copied_ = CopySlices();
+  if (work_.empty() && !was_ahead) return SlotsFailed();
   StepBuffers& step = buffers_[current_];
   if (step.num_rows() > 0) {
-    if (status.ok()) status = RunAhead();
     for (const LogitRow& row : step.logit_rows()) {
       if (row.is_wanted()) row.sequence->generation->stream->ExpectPush();
     }
@@ -123,6 +125,7 @@ bool Core::RunWork() {
       FailStep(status);
       return true;
     }
+    if (SlotsFailed()) return true;
     for (size_t idx = 0; idx < work_.size(); ++idx) {
       if (work_[idx].kind != Work::Kind::kSwitchOver) Advance(workers_[idx], granted_[idx]);
     }

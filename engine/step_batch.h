@@ -21,8 +21,8 @@ struct LogitRow {
   int64_t position;
   int64_t sequence_id;
 
-  // False if the sequence ended since the row was added: nobody wants what it brings.
-  bool is_wanted() const { return sequence->id == sequence_id; }
+  // False if the sequence ended since the row was added, and perhaps is being saved: nobody wants what it brings.
+  bool is_wanted() const { return sequence->id == sequence_id && sequence->phase != Sequence::Phase::kSaving; }
 };
 
 class StepBuffers {

@@ -20,9 +20,14 @@ int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 absl::StatusOr<std::unique_ptr<SlotMemory>> CudaSlotMemory::Allocate(int64_t slot_bytes, int64_t num_slots,
                                                                      int device_idx, cudaStream_t stream,
+                                                                     const CudaEvent* settled,
                                                                      kernels::ThreadPool* pool) {
-  std::unique_ptr<CudaSlotMemory> made(new CudaSlotMemory(slot_bytes, device_idx, stream, pool));
-  made->UseDevice();
+  if (absl::Status status = kernels::CudaStatus(cudaSetDevice(device_idx), "cudaSetDevice"); !status.ok())
+    return status;
+  absl::StatusOr<kernels::Stream> copies = kernels::Stream::Make();
+  if (!copies.ok()) return copies.status();
+  std::unique_ptr<CudaSlotMemory> made(
+      new CudaSlotMemory(slot_bytes, device_idx, stream, settled, pool, *std::move(copies)));
   absl::Status status = made->status_;
   if (status.ok()) status = made->slots_.Allocate(static_cast<size_t>(slot_bytes) * num_slots);
   if (absl::IsResourceExhausted(status)) {
@@ -33,21 +38,33 @@ absl::StatusOr<std::unique_ptr<SlotMemory>> CudaSlotMemory::Allocate(int64_t slo
   if (status.ok()) status = made->staging_.Allocate(kPlaces * kPlaceFloats * sizeof(float));
   if (!status.ok()) return status;
   made->Note(cudaMemsetAsync(made->slots_.as<char>(), 0, made->slots_.bytes(), stream), "cudaMemsetAsync");
+  made->Note(made->changed_.Record(stream));
   if (!made->status_.ok()) return made->status_;
   return made;
 }
 
-CudaSlotMemory::~CudaSlotMemory() { cudaStreamSynchronize(stream_); }
+CudaSlotMemory::~CudaSlotMemory() {
+  cudaStreamSynchronize(copies_.get());
+  cudaStreamSynchronize(stream_);
+}
+
+void CudaSlotMemory::BeginCopy() {
+  UseDevice();
+  Note(changed_.HoldUp(copies_.get()));
+  Note(settled_->HoldUp(copies_.get()));
+}
 
 void CudaSlotMemory::Zero(float* to, int64_t floats) {
   UseDevice();
   Note(cudaMemsetAsync(to, 0, floats * sizeof(float), stream_), "cudaMemsetAsync of a slot");
+  Note(changed_.Record(stream_));
 }
 
 void CudaSlotMemory::Copy(const float* from, float* to, int64_t floats) {
   const ProfileRange range("copy");
   UseDevice();
   Note(cudaMemcpyAsync(to, from, floats * sizeof(float), cudaMemcpyDeviceToDevice, stream_), "copy between slots");
+  Note(changed_.Record(stream_));
 }
 
 template <typename Fn>
@@ -67,7 +84,7 @@ void CudaSlotMemory::ForEachStretch(int64_t floats, const Fn& fn) {
 // Returns when all lies in the places: the link moves it afterwards, while the next call fills others.
 void CudaSlotMemory::Write(const float* host, float* to, int64_t floats) {
   const ProfileRange range("copy");
-  UseDevice();
+  BeginCopy();
   for (int64_t done = 0; done < floats;) {
     // Whole places, as far as they go without a turn.
     if (next_place_ == kPlaces) next_place_ = 0;
@@ -78,26 +95,28 @@ void CudaSlotMemory::Write(const float* host, float* to, int64_t floats) {
     ForEachStretch(count, [&](int64_t first, int64_t size) {
       std::memcpy(places + first, host + done + first, size * sizeof(float));
     });
-    Note(cudaMemcpyAsync(to + done, places, count * sizeof(float), cudaMemcpyHostToDevice, stream_),
+    Note(cudaMemcpyAsync(to + done, places, count * sizeof(float), cudaMemcpyHostToDevice, copies_.get()),
          "copy into a slot");
-    for (int64_t i = 0; i < num_places; ++i) Note(moved_[next_place_ + i].Record(stream_));
+    for (int64_t i = 0; i < num_places; ++i) Note(moved_[next_place_ + i].Record(copies_.get()));
     next_place_ += num_places;
     done += count;
   }
+  Note(written_.Record(copies_.get()));
+  Note(written_.HoldUp(stream_));
 }
 
 // The link fills the next places while the threads empty the ones before. (Threads that wait for the link themselves
 // stand in each other's way.)
 void CudaSlotMemory::Read(const float* from, float* host, int64_t floats) {
   const ProfileRange range("copy");
-  UseDevice();
+  BeginCopy();
   const int64_t num_pieces = DivideUp(floats, kPlaceFloats);
   const auto size = [&](int64_t piece) { return std::min(kPlaceFloats, floats - piece * kPlaceFloats); };
   const auto queue = [&](int64_t piece) {
     Note(cudaMemcpyAsync(Place(piece % kPlaces), from + piece * kPlaceFloats, size(piece) * sizeof(float),
-                         cudaMemcpyDeviceToHost, stream_),
+                         cudaMemcpyDeviceToHost, copies_.get()),
          "copy out of a slot");
-    Note(moved_[piece % kPlaces].Record(stream_));
+    Note(moved_[piece % kPlaces].Record(copies_.get()));
   };
   for (int64_t piece = 0; piece < std::min(num_pieces, kPlaces); ++piece) queue(piece);
   for (int64_t piece = 0; piece < num_pieces; ++piece) {

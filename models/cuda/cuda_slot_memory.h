@@ -1,5 +1,6 @@
-// Slots in a GPU's memory. All operations are queued on the model's stream; those that touch host memory go through
-// page-locked places, which the pool's threads fill or empty while the link moves others. Thread-safety: the engine
+// Slots in a GPU's memory. What touches host memory goes through page-locked places, which the pool's threads fill or
+// empty while the link moves others, on a stream of its own: it waits for all that was queued on the model's stream but
+// for a step under way, which holds other slots. The rest is queued on the model's stream. Thread-safety: the engine
 // thread.
 #pragma once
 
@@ -7,6 +8,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <utility>
 
 #include "absl/status/statusor.h"
 #include "kernels/cuda/device.h"
@@ -19,10 +21,12 @@ namespace statehouse {
 
 class CudaSlotMemory final : public SlotMemory {
  public:
-  // RESOURCE_EXHAUSTED says how many bytes are needed and free. `stream` and `pool` must outlive the object, whose
-  // device is `device_idx`; `pool` may be null.
+  // RESOURCE_EXHAUSTED says how many bytes are needed and free. `stream`, `settled` and `pool` must outlive the object,
+  // whose device is `device_idx`; `pool` may be null. `settled` is the mark in `stream` behind which only a step under
+  // way comes.
   static absl::StatusOr<std::unique_ptr<SlotMemory>> Allocate(int64_t slot_bytes, int64_t num_slots, int device_idx,
-                                                              cudaStream_t stream, kernels::ThreadPool* pool);
+                                                              cudaStream_t stream, const CudaEvent* settled,
+                                                              kernels::ThreadPool* pool);
   ~CudaSlotMemory() override;
 
   float* slot(int64_t idx) override { return reinterpret_cast<float*>(slots_.as<char>() + idx * slot_bytes_); }
@@ -38,8 +42,16 @@ class CudaSlotMemory final : public SlotMemory {
   static constexpr int64_t kPlaceFloats = int64_t{1} << 18;
   static constexpr int64_t kPlaces = 16;
 
-  CudaSlotMemory(int64_t slot_bytes, int device_idx, cudaStream_t stream, kernels::ThreadPool* pool)
-      : slot_bytes_(slot_bytes), device_idx_(device_idx), stream_(stream), pool_(pool) {}
+  CudaSlotMemory(int64_t slot_bytes, int device_idx, cudaStream_t stream, const CudaEvent* settled,
+                 kernels::ThreadPool* pool, kernels::Stream copies)
+      : slot_bytes_(slot_bytes),
+        device_idx_(device_idx),
+        stream_(stream),
+        settled_(settled),
+        pool_(pool),
+        copies_(std::move(copies)) {}
+  // Copies wait for what changed slots before.
+  void BeginCopy();
   void Note(cudaError_t result, const char* call) { Note(kernels::CudaStatus(result, call)); }
   void Note(const absl::Status& status) {
     if (status_.ok()) status_ = status;
@@ -54,7 +66,11 @@ class CudaSlotMemory final : public SlotMemory {
   const int64_t slot_bytes_;
   const int device_idx_;
   const cudaStream_t stream_;
+  const CudaEvent* const settled_;
   kernels::ThreadPool* const pool_;
+  const kernels::Stream copies_;  // with the host
+  CudaEvent changed_;             // in stream_: the last change of this object's
+  CudaEvent written_;             // in copies_: the last piece into a slot
   kernels::DeviceBuffer slots_;
   PinnedBuffer staging_;      // [kPlaces, kPlaceFloats]
   CudaEvent moved_[kPlaces];  // the last copy between a place and a slot

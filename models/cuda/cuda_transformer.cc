@@ -113,7 +113,8 @@ absl::Status CudaTransformer::UseDevice() const {
 }
 
 absl::StatusOr<std::unique_ptr<SlotMemory>> CudaTransformer::AllocateSlots(int64_t slot_bytes, int64_t num_slots) {
-  return CudaSlotMemory::Allocate(slot_bytes, num_slots, options_.device.index, stream_.get(), options_.pool);
+  return CudaSlotMemory::Allocate(slot_bytes, num_slots, options_.device.index, stream_.get(), &settled_,
+                                  options_.pool);
 }
 
 absl::StatusOr<std::optional<int64_t>> CudaTransformer::BytesForSlots(int64_t max_rows, int64_t max_logit_rows) const {
@@ -168,6 +169,7 @@ void CudaTransformer::SwitchOver(float* memory, int64_t unit) {
   if (status.ok()) {
     status = retention_.SwitchOver(layer_memory, static_cast<int>(unit % config_.heads_kv), stream_.get());
   }
+  if (status.ok()) status = settled_.Record(stream_.get());
   if (queued_.ok()) queued_ = status;
 }
 
@@ -190,6 +192,9 @@ absl::Status CudaTransformer::BeginForward(const StepBatch& batch, const StepRes
   }
   if (num_begun_ - num_ended_ >= CudaWorkspace::kPlaces) return absl::InternalError("too many steps begun");
   plan_.Make(rows_);
+  // Behind a step that may hold a row too many of a sequence that has ended, its slot is settled with this one.
+  const bool is_alone = num_begun_ == num_ended_;
+  if (absl::Status status = is_alone ? settled_.Record(stream_.get()) : absl::OkStatus(); !status.ok()) return status;
   const int place = static_cast<int>(num_begun_ % CudaWorkspace::kPlaces);
   results_[place] = results;
   absl::Status status = workspace_.Begin(batch, results.uses, plan_, place, stream_.get());
@@ -201,7 +206,8 @@ absl::Status CudaTransformer::BeginForward(const StepBatch& batch, const StepRes
   }
   if (status = QueueResults(results, place); !status.ok()) return status;
   ++num_begun_;
-  return ended_[place].Record(stream_.get());
+  if (status = ended_[place].Record(stream_.get()); !status.ok() || is_alone) return status;
+  return settled_.Record(stream_.get());
 }
 
 absl::Status CudaTransformer::QueueResults(const StepResults& results, int place) {

@@ -131,6 +131,7 @@ class CudaTransformer final : public Model {
   StepResults results_[CudaWorkspace::kPlaces];
   CudaEvent ended_[CudaWorkspace::kPlaces];
   int64_t num_begun_ = 0, num_ended_ = 0;
+  CudaEvent settled_;        // see CudaSlotMemory
   bool joins_ends_ = false;  // of the step that is queued
   absl::Status queued_;      // the first error of what was queued between steps
   int64_t max_rows_ = 0, max_logit_rows_ = 0;

@@ -1,5 +1,6 @@
 // How fast slots move between the GPU and host memory, beside what the link does with page-locked memory in the same
-// run. Region by region, as the engine does it; what came back is compared with what was sent.
+// run, and what a step takes while a slice of another slot is copied out. Region by region, as the engine does it; what
+// came back is compared with what was sent.
 //
 //   cuda_moves_bench DIR [--runs 20]
 #include <cuda_runtime_api.h>
@@ -59,6 +60,22 @@ double LinkRate(cudaMemcpyKind kind, int64_t bytes, int64_t runs) {
   return rate;
 }
 
+// Seconds of a step of 32 rows, one per slot, with `between` while it runs.
+double StepSeconds(Model* model, SlotMemory* slots, int64_t runs, const std::function<void()>& between) {
+  constexpr int32_t kRows = 32;
+  std::vector<int32_t> tokens(kRows, 5), rows;
+  std::vector<StepSequence> sequences;
+  std::vector<LogitUse> uses(kRows, LogitUse{.copies = false, .chooses = true, .choice = {}});
+  std::vector<int32_t> chosen(kRows);
+  for (int32_t row = 0; row < kRows; ++row) sequences.push_back({slots->slot(row + 1), 0, row, 1}), rows.push_back(row);
+  return 1 / Rate(1, runs, [&] {
+           Check(model->BeginForward({tokens, sequences, rows}, {{}, uses, chosen}));
+           between();
+           Check(model->EndForward());
+           for (StepSequence& sequence : sequences) ++sequence.position;
+         });
+}
+
 int Run(const std::string& dir, int64_t runs) {
   kernels::ThreadPool pool(0);
   LoadOptions options;
@@ -68,7 +85,8 @@ int Run(const std::string& dir, int64_t runs) {
   Check(model.status());
   const int64_t floats = (*model)->slot_floats(), bytes = floats * 4, regions = (*model)->num_switch_units();
   const int64_t region = floats / regions;
-  auto slots = (*model)->AllocateSlots(bytes, 1);
+  Check((*model)->Reserve(64, 64));
+  auto slots = (*model)->AllocateSlots((bytes + 127) / 128 * 128, 33);
   Check(slots.status());
   kernels::AlignedBuffer sent, received;
   if (!sent.Allocate(bytes) || !received.Allocate(bytes)) Check(absl::ResourceExhaustedError("host memory"));
@@ -88,11 +106,23 @@ int Run(const std::string& dir, int64_t runs) {
   Check((*slots)->status());
   if (std::memcmp(sent.data(), received.data(), bytes) != 0)
     Check(absl::InternalError("what came back is not what was sent"));
+  int64_t next = 0;
+  const auto copy = [&] {
+    for (int64_t r = 0; r < 8; ++r, ++next) {
+      const int64_t at = next % regions * region;
+      (*slots)->Read((*slots)->slot(0) + at, received.as<float>() + at, region);
+    }
+  };
+  const double bare = StepSeconds(model->get(), slots->get(), runs, [] {});
+  const double beside = StepSeconds(model->get(), slots->get(), runs, copy);
+  Check((*slots)->status());
   const double up = LinkRate(cudaMemcpyHostToDevice, bytes, runs), down = LinkRate(cudaMemcpyDeviceToHost, bytes, runs);
   std::printf("%s, a slot of %.1f MB in %lld regions, %d threads\n", (*model)->device_name().c_str(), bytes / 1e6,
               static_cast<long long>(regions), pool.num_threads());
   std::printf("into a slot: %.1f GB/s, link %.1f: %.0f %%\n", write / 1e9, up / 1e9, write / up * 100);
   std::printf("out of a slot: %.1f GB/s, link %.1f: %.0f %% (aim: 70 %%)\n", read / 1e9, down / 1e9, read / down * 100);
+  std::printf("a step of 32 rows: %.3f ms; with %.1f MB of another slot copied out meanwhile: %.3f ms\n", bare * 1e3,
+              8e-6 * static_cast<double>(region) * 4, beside * 1e3);
   return 0;
 }
 
