@@ -50,19 +50,6 @@ absl::Status CudaTransformer::QueueLayer(int64_t layer_idx, const float* bias_be
   absl::Status status = kernels::CudaNorm(norm, stream_.get());
   if (!status.ok()) return status;
   if (status = Multiply(layer.heads, w.normed, w.heads, w.num_rows(), {}); !status.ok()) return status;
-  status = kernels::CudaPrepareHeads({.x = w.heads,
-                                      .bias = layer.heads_bias.data(),
-                                      .q_norm = layer.q_norm.data(),
-                                      .k_norm = layer.k_norm.data(),
-                                      .angles = w.angles,
-                                      .num_rows = w.num_rows(),
-                                      .row_stride = layer.heads.outputs(),
-                                      .heads_q = config_.heads_q,
-                                      .heads_kv = config_.heads_kv,
-                                      .head_dim = config_.head_dim,
-                                      .epsilon = config_.norm_epsilon},
-                                     stream_.get());
-  if (!status.ok()) return status;
   if (status = QueueRetention(layer_idx); !status.ok()) return status;
   if (status = Multiply(layer.o, w.y, w.x, w.num_rows(), {.bias = layer.o_bias.data(), .add = true}); !status.ok()) {
     return status;
@@ -74,8 +61,30 @@ absl::Status CudaTransformer::QueueLayer(int64_t layer_idx, const float* bias_be
   return QueueMlp(layer);
 }
 
+// Where retention does not take heads as the product leaves them, they are made ready first.
 absl::Status CudaTransformer::QueueRetention(int64_t layer_idx) {
   CudaWorkspace& w = workspace_;
+  const CudaLayerWeights& layer = weights_.layers[layer_idx];
+  const kernels::SlotHeads heads = {.bias = layer.heads_bias.data(),
+                                    .q_norm = layer.q_norm.data(),
+                                    .k_norm = layer.k_norm.data(),
+                                    .angles = w.angles,
+                                    .epsilon = config_.norm_epsilon};
+  if (!plan_.takes_raw_heads()) {
+    const absl::Status status = kernels::CudaPrepareHeads({.x = w.heads,
+                                                           .bias = heads.bias,
+                                                           .q_norm = heads.q_norm,
+                                                           .k_norm = heads.k_norm,
+                                                           .angles = heads.angles,
+                                                           .num_rows = w.num_rows(),
+                                                           .row_stride = layer.heads.outputs(),
+                                                           .heads_q = config_.heads_q,
+                                                           .heads_kv = config_.heads_kv,
+                                                           .head_dim = config_.head_dim,
+                                                           .epsilon = heads.epsilon},
+                                                          stream_.get());
+    if (!status.ok()) return status;
+  }
   const int64_t q_width = int64_t{config_.heads_q} * config_.head_dim;
   const int64_t kv_width = int64_t{config_.heads_kv} * config_.head_dim;
   const kernels::SlotRetentionArgs args = {.q = w.heads,
@@ -83,6 +92,7 @@ absl::Status CudaTransformer::QueueRetention(int64_t layer_idx) {
                                            .v = w.heads + q_width + kv_width,
                                            .log_g = w.heads + q_width + 2 * kv_width,
                                            .row_stride = CudaWeights::HeadsWidth(config_),
+                                           .heads = plan_.takes_raw_heads() ? heads : kernels::SlotHeads(),
                                            .y = w.y,
                                            .y_is_bf16 = options_.is_bf16,
                                            .layer_idx = layer_idx,

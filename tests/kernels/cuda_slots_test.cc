@@ -87,6 +87,7 @@ class GpuSequences {
                                                 .v = base + q_width + kv_width,
                                                 .log_g = base + q_width + 2 * kv_width,
                                                 .row_stride = Stride(),
+                                                .heads = {},
                                                 .y = y_.as<void>(),
                                                 .y_is_bf16 = y_is_bf16_,
                                                 .segments = segments_.as<SlotSegment>(),

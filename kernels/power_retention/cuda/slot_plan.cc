@@ -43,6 +43,7 @@ absl::Status SlotRetentionPlan::Reserve(const RetentionLayout& layout, int64_t m
   heads_kv_ = shape.heads_kv;
   head_dim_ = shape.head_dim;
   has_bulks_ = HasBulkForward(layout, mode);
+  has_row_ = mode == SlotRetentionMode::kFastBf16 && HasRowKernel(layout);
   has_wide_ = mode == SlotRetentionMode::kFastBf16 && HasWideKernel(layout);
   mode_ = mode;
   num_multiprocessors_ = num_multiprocessors;
@@ -138,7 +139,8 @@ void SlotRetentionPlan::AddTiles(SlotWave* wave) {
   wave->few = narrow && mode_ != SlotRetentionMode::kDeterministic;
   wave->wide = has_wide_ && most > kPlainTile && wave->num_segments <= kMostWideSegments;
   wave->tile_queries = narrow ? kFewQueries : wave->wide ? kWideTile : kPlainTile;
-  if (wave->few) wave->tile_queries = FewTile(most, head_dim_);
+  wave->row = has_row_ && wave->max_rows == 1;
+  if (wave->few && !wave->row) wave->tile_queries = FewTile(most, head_dim_);
   wave->first_tile = static_cast<int32_t>(tiles_.size());
   for (int32_t segment = wave->first_segment; segment < wave->first_segment + wave->num_segments; ++segment) {
     const int64_t queries = int64_t{segments_[segment].num_rows} * group_;
@@ -149,8 +151,29 @@ void SlotRetentionPlan::AddTiles(SlotWave* wave) {
   wave->num_tiles = static_cast<int32_t>(tiles_.size()) - wave->first_tile;
 }
 
+// Parts that fill whole rounds of blocks, two on each multiprocessor; few sequences: one block on each, which may then
+// wait for each other and leave room for the weights of the product that follows.
+void SlotRetentionPlan::ChooseRowParts(SlotWave* wave) const {
+  constexpr int64_t kMostParts = 16;
+  const int64_t pairs = int64_t{wave->num_tiles} * heads_kv_, at_once = int64_t{2} * num_multiprocessors_;
+  wave->part_rows = static_cast<int32_t>(chunk_);
+  wave->tail_parts = 0;
+  wave->meets = num_multiprocessors_ / pairs > kMostParts;
+  if (wave->meets) {
+    wave->state_parts = static_cast<int32_t>(num_multiprocessors_ / pairs);
+    return;
+  }
+  int64_t best = 1, best_rounds = DivideUp(pairs, at_once);  // of 1 / best of a head's work each
+  for (int64_t parts = 2; parts <= kMostParts; ++parts) {
+    const int64_t rounds = DivideUp(pairs * parts, at_once);
+    if (rounds * best * 100 < best_rounds * parts * 97) best = parts, best_rounds = rounds;
+  }
+  wave->state_parts = static_cast<int32_t>(best);
+}
+
 // How the sums of a wave's queries are divided: first the tail, then the state.
 void SlotRetentionPlan::ChooseParts(SlotWave* wave) const {
+  if (wave->row) return ChooseRowParts(wave);
   wave->part_rows = static_cast<int32_t>(PartRows(chunk_, wave->few ? 64 : wave->wide ? 256 : 512));
   int64_t most = 1;
   for (int32_t i = wave->first_segment; i < wave->first_segment + wave->num_segments; ++i) {

@@ -1,5 +1,6 @@
 #include "kernels/cuda/early_launch.h"
 #include "kernels/cuda/mma.cuh"
+#include "kernels/rope/cuda/heads.cuh"
 #include "kernels/rope/cuda/heads.h"
 
 namespace statehouse::kernels {
@@ -21,9 +22,6 @@ __global__ void FormAngles(const int64_t* positions, const DoubleDouble* turns, 
     angles[int64_t{blockIdx.x} * pairs + i] = make_float2(static_cast<float>(cosine), static_cast<float>(sine));
   }
 }
-
-// log(sigmoid(x)), stable on both sides.
-__device__ __forceinline__ float LogSigmoid(float x) { return fminf(x, 0.0f) - log1pf(expf(-fabsf(x))); }
 
 // Grid (row, heads / warps): a warp per head of q, k or v; the last "head" is the gates.
 __global__ void __launch_bounds__(kThreads) PrepareHeads(CudaHeadsArgs args) {
