@@ -47,9 +47,8 @@ absl::Status CudaTransformer::QueueLayer(int64_t layer_idx, const float* bias_be
                                 .size = config_.hidden_size,
                                 .epsilon = config_.norm_epsilon,
                                 .is_rms = config_.family == Family::kBrumby};
-  absl::Status status = kernels::CudaNorm(norm, stream_.get());
+  absl::Status status = MultiplyNormed(norm, layer.heads, w.heads, {});
   if (!status.ok()) return status;
-  if (status = Multiply(layer.heads, w.normed, w.heads, w.num_rows(), {}); !status.ok()) return status;
   if (status = QueueRetention(layer_idx); !status.ok()) return status;
   if (status = Multiply(layer.o, w.y, w.x, w.num_rows(), {.bias = layer.o_bias.data(), .add = true}); !status.ok()) {
     return status;
@@ -57,8 +56,7 @@ absl::Status CudaTransformer::QueueLayer(int64_t layer_idx, const float* bias_be
   norm.x_bias = joins_ends_ ? nullptr : layer.o_bias.data();
   norm.weight = layer.post_norm.data();
   norm.bias = layer.post_norm_bias.data();
-  if (status = kernels::CudaNorm(norm, stream_.get()); !status.ok()) return status;
-  return QueueMlp(layer);
+  return QueueMlp(layer, norm);
 }
 
 // Where retention does not take heads as the product leaves them, they are made ready first.
@@ -102,11 +100,11 @@ absl::Status CudaTransformer::QueueRetention(int64_t layer_idx) {
   return retention_.Run(plan_, args, stream_.get());
 }
 
-absl::Status CudaTransformer::QueueMlp(const CudaLayerWeights& layer) {
+absl::Status CudaTransformer::QueueMlp(const CudaLayerWeights& layer, const kernels::CudaNormArgs& norm) {
   CudaWorkspace& w = workspace_;
   const bool gated = config_.family == Family::kBrumby;
   const ProductEnd up = {.bias = layer.up_bias.data(), .y_is_bf16 = options_.is_bf16, .gelu = !gated};
-  absl::Status status = Multiply(layer.up, w.normed, w.mlp, w.num_rows(), up);
+  absl::Status status = MultiplyNormed(norm, layer.up, w.mlp, up);
   if (!status.ok()) return status;
   const kernels::CudaActivationArgs activation = {.x = w.mlp,
                                                   .bias = layer.up_bias.data(),
@@ -149,6 +147,34 @@ bool CudaTransformer::JoinsEnds(int64_t rows) const {
   return std::ranges::all_of(std::array{config_.hidden_size, config_.intermediate_size, q_width}, [&](int64_t inputs) {
     return kernels::HasFewRowsKernel({.rows = rows, .inputs = inputs});
   });
+}
+
+bool CudaTransformer::JoinsNorms(int64_t rows) const {
+  const float* const any = weights_.final_norm.data();
+  return JoinsEnds(rows) &&
+         kernels::HasFewRowsKernel({.rows = rows, .inputs = config_.hidden_size, .norm = {.weight = any}});
+}
+
+absl::Status CudaTransformer::MultiplyNormed(const kernels::CudaNormArgs& norm, const CudaWeightMatrix& weights,
+                                             void* y, const ProductEnd& end) {
+  const int64_t rows = norm.num_rows;
+  if (!JoinsNorms(rows)) {
+    if (absl::Status status = kernels::CudaNorm(norm, stream_.get()); !status.ok()) return status;
+    return Multiply(weights, norm.y, y, rows, end);
+  }
+  return kernels::CudaMultiplyFewRows(
+      {.weights = weights.data(),
+       .x = norm.x,
+       .y = y,
+       .bias = end.bias,
+       .y_is_bf16 = end.y_is_bf16,
+       .add = end.add,
+       .gelu = end.gelu,
+       .rows = rows,
+       .outputs = weights.outputs(),
+       .inputs = weights.inputs(),
+       .norm = {.weight = norm.weight, .bias = norm.bias, .epsilon = norm.epsilon, .is_rms = norm.is_rms}},
+      stream_.get());
 }
 
 absl::Status CudaTransformer::Multiply(const CudaWeightMatrix& weights, const void* x, void* y, int64_t rows,
