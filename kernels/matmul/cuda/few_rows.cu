@@ -47,49 +47,65 @@ __device__ __forceinline__ uint2 Packed(const float4& x) {
   return make_uint2(Pair<bf16>::Pack(x.x, x.y), Pair<bf16>::Pack(x.z, x.w));
 }
 
-// The norm of a row of at most kMostNormedInputs into shared memory; everything is asked for at once.
-__device__ void StageNorm(const CudaRowNorm& norm, const float* x, int inputs, bf16* staged) {
-  __shared__ float sums[kWarps];
-  constexpr int kMine = kMostNormedInputs / 4 / kThreads;
-  float4 row[kMine], weight[kMine], bias[kMine];
-  float sum = 0;
-#pragma unroll
-  for (int i = 0; i < kMine; ++i) {
-    const int at = i * kThreads + static_cast<int>(threadIdx.x);
-    row[i] = weight[i] = bias[i] = {};
-    if (at * 4 >= inputs) continue;
-    row[i] = reinterpret_cast<const float4*>(x)[at];
-    weight[i] = reinterpret_cast<const float4*>(norm.weight)[at];
-    if (norm.bias != nullptr) bias[i] = reinterpret_cast<const float4*>(norm.bias)[at];
-  }
-#pragma unroll
-  for (int i = 0; i < kMine; ++i) {
-    const float4& r = row[i];
-    sum += norm.is_rms ? (r.x * r.x + r.y * r.y) + (r.z * r.z + r.w * r.w) : (r.x + r.y) + (r.z + r.w);
-  }
-  const float inverse_size = 1.0f / static_cast<float>(inputs);
-  float mean = 0, variance = BlockSum<kThreads>(sum, sums) * inverse_size;
-  if (!norm.is_rms) {
-    mean = variance;
-    float squares = 0;
+// The norm of rows of at most kMostNormedInputs into shared memory. Its weights are read when it is made, before the
+// rows are there.
+class RowNorm {
+ public:
+  __device__ __forceinline__ RowNorm(const CudaRowNorm& norm, int inputs) : norm_(norm), inputs_(inputs) {
 #pragma unroll
     for (int i = 0; i < kMine; ++i) {
-      if ((i * kThreads + static_cast<int>(threadIdx.x)) * 4 >= inputs) continue;
-      const float4 off = {row[i].x - mean, row[i].y - mean, row[i].z - mean, row[i].w - mean};
-      squares += (off.x * off.x + off.y * off.y) + (off.z * off.z + off.w * off.w);
+      weight_[i] = bias_[i] = {};
+      if (!IsMine(i)) continue;
+      weight_[i] = reinterpret_cast<const float4*>(norm.weight)[At(i)];
+      if (norm.bias != nullptr) bias_[i] = reinterpret_cast<const float4*>(norm.bias)[At(i)];
     }
-    variance = BlockSum<kThreads>(squares, sums) * inverse_size;
   }
-  const float scale = 1.0f / sqrtf(variance + norm.epsilon);
+
+  __device__ __forceinline__ void Stage(const float* x, bf16* staged) const {
+    __shared__ float sums[kWarps];
+    float4 row[kMine];
+    float sum = 0;
 #pragma unroll
-  for (int i = 0; i < kMine; ++i) {
-    const int at = i * kThreads + static_cast<int>(threadIdx.x);
-    if (at * 4 >= inputs) continue;
-    const float4 r = row[i], w = weight[i], b = bias[i];
-    reinterpret_cast<uint2*>(staged)[at] = Packed({(r.x - mean) * scale * w.x + b.x, (r.y - mean) * scale * w.y + b.y,
-                                                   (r.z - mean) * scale * w.z + b.z, (r.w - mean) * scale * w.w + b.w});
+    for (int i = 0; i < kMine; ++i) row[i] = IsMine(i) ? reinterpret_cast<const float4*>(x)[At(i)] : float4{};
+#pragma unroll
+    for (int i = 0; i < kMine; ++i) {
+      const float4& r = row[i];
+      sum += norm_.is_rms ? (r.x * r.x + r.y * r.y) + (r.z * r.z + r.w * r.w) : (r.x + r.y) + (r.z + r.w);
+    }
+    const float inverse_size = 1.0f / static_cast<float>(inputs_);
+    float mean = 0, variance = BlockSum<kThreads>(sum, sums) * inverse_size;
+    if (!norm_.is_rms) {
+      mean = variance;
+      float squares = 0;
+#pragma unroll
+      for (int i = 0; i < kMine; ++i) {
+        if (!IsMine(i)) continue;
+        const float4 off = {row[i].x - mean, row[i].y - mean, row[i].z - mean, row[i].w - mean};
+        squares += (off.x * off.x + off.y * off.y) + (off.z * off.z + off.w * off.w);
+      }
+      variance = BlockSum<kThreads>(squares, sums) * inverse_size;
+    }
+    const float scale = 1.0f / sqrtf(variance + norm_.epsilon);
+#pragma unroll
+    for (int i = 0; i < kMine; ++i) {
+      if (!IsMine(i)) continue;
+      const float4 r = row[i], w = weight_[i], b = bias_[i];
+      reinterpret_cast<uint2*>(staged)[At(i)] =
+          Packed({(r.x - mean) * scale * w.x + b.x, (r.y - mean) * scale * w.y + b.y, (r.z - mean) * scale * w.z + b.z,
+                  (r.w - mean) * scale * w.w + b.w});
+    }
   }
-}
+
+ private:
+  static constexpr int kMine = kMostNormedInputs / 4 / kThreads;  // float4 of a thread
+
+  static __device__ __forceinline__ int At(int i) { return i * kThreads + static_cast<int>(threadIdx.x); }
+  __device__ __forceinline__ bool IsMine(int i) const { return At(i) * 4 < inputs_; }
+
+  const CudaRowNorm& norm_;
+  const int inputs_;
+  float4 weight_[kMine], bias_[kMine];
+};
 
 // How a block gets x: piece by piece as needed, through shared memory, or normalised into it.
 enum class Input { kPieces, kStaged, kNormed };
@@ -124,6 +140,7 @@ __global__ void __launch_bounds__(kThreads, 4) MultiplyFewRows(CudaFewRowsArgs a
   };
 #pragma unroll
   for (int piece = 0; piece < kRing; ++piece) ask(piece, piece);
+  const RowNorm norm(args.norm, kInput == Input::kNormed ? inputs : 0);
   WaitForResults();
 
   // The element that this thread finishes.
@@ -137,8 +154,7 @@ __global__ void __launch_bounds__(kThreads, 4) MultiplyFewRows(CudaFewRowsArgs a
   const bf16* const x = static_cast<const bf16*>(args.x);
   if constexpr (kInput == Input::kNormed) {
     for (int i = 0; i < rows; ++i) {
-      StageNorm(args.norm, static_cast<const float*>(args.x) + int64_t{i} * inputs, inputs,
-                staged + i * StagedStride(inputs));
+      norm.Stage(static_cast<const float*>(args.x) + int64_t{i} * inputs, staged + i * StagedStride(inputs));
     }
   } else if constexpr (kStaged) {
     StageRows(x, rows, inputs, staged);
@@ -230,7 +246,10 @@ absl::Status CudaMultiplyFewRows(const CudaFewRowsArgs& args, cudaStream_t strea
   if (args.add && args.y_is_bf16) return absl::UnimplementedError("few rows on the GPU: adding to a bf16 y");
   // Wide matrices: fewer blocks, each of which reads all of x.
   constexpr int64_t kWide = 8192;
-  if (args.outputs >= kWide) return args.rows <= 8 ? Launch<3, 1>(args, stream) : Launch<2, 2>(args, stream);
+  if (args.outputs >= kWide) {
+    if (args.rows <= kMostNormedRows) return Launch<2, 1>(args, stream);
+    return args.rows <= 8 ? Launch<3, 1>(args, stream) : Launch<2, 2>(args, stream);
+  }
   return args.rows <= 8 ? Launch<1, 1>(args, stream) : Launch<1, 2>(args, stream);
 }
 

@@ -151,24 +151,29 @@ void SlotRetentionPlan::AddTiles(SlotWave* wave) {
   wave->num_tiles = static_cast<int32_t>(tiles_.size()) - wave->first_tile;
 }
 
-// Parts that fill whole rounds of blocks, two on each multiprocessor; few sequences: one block on each, which may then
-// wait for each other and leave room for the weights of the product that follows.
+// Few sequences: a block on each multiprocessor, which may then wait for each other and leave room for the weights of
+// the product that follows. More: as many blocks as run at once, so that much is asked for while the product before
+// still runs. Many: no more parts than it takes to give all multiprocessors about the same.
 void SlotRetentionPlan::ChooseRowParts(SlotWave* wave) const {
   constexpr int64_t kMostParts = 16;
-  const int64_t pairs = int64_t{wave->num_tiles} * heads_kv_, at_once = int64_t{2} * num_multiprocessors_;
+  const int64_t pairs = int64_t{wave->num_tiles} * heads_kv_, all = num_multiprocessors_;
   wave->part_rows = static_cast<int32_t>(chunk_);
   wave->tail_parts = 0;
-  wave->meets = num_multiprocessors_ / pairs > kMostParts;
+  wave->meets = all / pairs > kMostParts;
+  int64_t parts = 1;
   if (wave->meets) {
-    wave->state_parts = static_cast<int32_t>(num_multiprocessors_ / pairs);
-    return;
+    parts = all / pairs;
+  } else if (2 * pairs <= all) {
+    parts = 2 * all / pairs;
+  } else {
+    // Rounds of blocks, each of 1 / parts of a head's work, must be clearly fewer to be worth more parts.
+    int64_t rounds = DivideUp(pairs, all);
+    for (int64_t more = 2; more <= kMostParts / 2; ++more) {
+      const int64_t needed = DivideUp(pairs * more, all);
+      if (needed * parts * 100 < rounds * more * 95) parts = more, rounds = needed;
+    }
   }
-  int64_t best = 1, best_rounds = DivideUp(pairs, at_once);  // of 1 / best of a head's work each
-  for (int64_t parts = 2; parts <= kMostParts; ++parts) {
-    const int64_t rounds = DivideUp(pairs * parts, at_once);
-    if (rounds * best * 100 < best_rounds * parts * 97) best = parts, best_rounds = rounds;
-  }
-  wave->state_parts = static_cast<int32_t>(best);
+  wave->state_parts = static_cast<int32_t>(parts);
 }
 
 // How the sums of a wave's queries are divided: first the tail, then the state.

@@ -213,7 +213,7 @@ absl::Status SlotRetention::AnswerRows(const SlotWave& wave, const SlotKernelArg
   if (most < 1) return absl::InternalError("power retention: one tile's parts do not fit its working memory");
   for (int64_t first = 0; first < wave.num_tiles; first += most) {
     SlotKernelArgs round = args;
-    round.tiles += first;
+    round.segments += first;  // one tile each
     const int count = static_cast<int>(std::min<int64_t>(most, wave.num_tiles - first));
     const absl::Status status = LaunchSlotAnswerRow(round, shape.head_dim, count, wave.meets, overlaps, stream);
     if (!status.ok()) return status;

@@ -65,31 +65,41 @@ __device__ void AddWarps(const SlotKernelArgs& args, const RowShared<d>& shared,
   }
 }
 
+// Says that the block, whose threads have met, is done with what it wrote, and how many of `parts` said so before;
+// begins anew by itself. What those wrote may be read afterwards.
+__device__ __forceinline__ uint32_t Arrive(uint32_t* arrivals, int parts) {
+  uint32_t before;
+  asm volatile("atom.acq_rel.gpu.global.inc.u32 %0, [%1], %2;"
+               : "=r"(before)
+               : "l"(arrivals), "r"(parts - 1)
+               : "memory");
+  return before;
+}
+__device__ __forceinline__ uint32_t ReadTurn(const uint32_t* turns) {
+  uint32_t turn;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(turn) : "l"(turns) : "memory");
+  return turn;
+}
+
 // Whether this block is the last of its head's to come here; what the others wrote before is then to be seen.
 __device__ bool ComesLast(uint32_t* arrivals, int parts, bool* shared) {
   __syncthreads();  // the part is written
-  if (threadIdx.x == 0) {
-    __threadfence();
-    *shared = atomicInc(arrivals, parts - 1) == static_cast<uint32_t>(parts - 1);  // begins anew by itself
-    __threadfence();
-  }
+  if (threadIdx.x == 0) *shared = Arrive(arrivals, parts) == static_cast<uint32_t>(parts - 1);
   __syncthreads();  // all know
   return *shared;
 }
 
-// Waits until all blocks of the head have come here. REQUIRES: they run at once. `turns` counts such meetings.
-__device__ void Meet(uint32_t* arrivals, uint32_t* turns, int parts) {
+// Waits until all blocks of the head have come here. REQUIRES: they run at once. `turns` counts such meetings; `turn`
+// is what thread 0 read there before.
+__device__ void Meet(uint32_t* arrivals, uint32_t* turns, uint32_t turn, int parts) {
   __syncthreads();  // the part is written
   if (threadIdx.x == 0) {
-    const uint32_t turn = *reinterpret_cast<volatile uint32_t*>(turns);
-    __threadfence();
-    if (atomicInc(arrivals, parts - 1) == static_cast<uint32_t>(parts - 1)) {
-      atomicAdd(turns, 1);
+    if (Arrive(arrivals, parts) == static_cast<uint32_t>(parts - 1)) {
+      asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(turns) : "memory");
     } else {
-      while (*reinterpret_cast<volatile uint32_t*>(turns) == turn) {
+      while (ReadTurn(turns) == turn) {
       }
     }
-    __threadfence();
   }
   __syncthreads();  // all have come
 }
@@ -101,11 +111,24 @@ __device__ void AddParts(const SlotKernelArgs& args, const TilePlace& place, int
     const int m = at / (d / 4), column = at % (d / 4) * 4;
     float4 sum = {};
     float denominator = 0;
-#pragma unroll 8
-    for (int part = 0; part < parts; ++part) {
-      const int row = part * kRowQueries + m;
-      Add(sum, __ldcg(reinterpret_cast<const float4*>(from.numerators + row * d + column)));
-      denominator += __ldcg(from.denominators + row);
+    constexpr int kAhead = 4;  // under way at once
+    for (int part = 0; part < parts; part += kAhead) {
+      float4 held[kAhead];
+      float held_denominators[kAhead];
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) {
+        held[i] = {};
+        held_denominators[i] = 0;
+        if (part + i >= parts) continue;
+        const int row = (part + i) * kRowQueries + m;
+        held[i] = __ldcg(reinterpret_cast<const float4*>(from.numerators + row * d + column));
+        held_denominators[i] = __ldcg(from.denominators + row);
+      }
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) {
+        Add(sum, held[i]);
+        denominator += held_denominators[i];
+      }
     }
     StoreAnswer<d>(args, place, m, column, Divided(sum, denominator));
   }
@@ -121,12 +144,20 @@ __device__ void AddShare(const SlotKernelArgs& args, int parts, int part, const 
     const int m = at / d, column = at % d;
     const int first = parts * warp / kRowWarps, end = parts * (warp + 1) / kRowWarps;
     float sum = 0, denominator = 0;
-#pragma unroll 10
-    for (int i = first; i < end; ++i) {
-      const int row = i * kRowQueries + m;
-      sum += __ldcg(from.numerators + row * d + column + lane);
-      denominator += __ldcg(from.denominators + row);
+    // A lane per part: no GPU has so many multiprocessors that a stretch were longer than a warp.
+    const float own = first + lane < end ? __ldcg(from.denominators + (first + lane) * kRowQueries + m) : 0.0f;
+    constexpr int kAhead = 9;  // under way at once
+    for (int begin = first; begin < end; begin += kAhead) {
+      float held[kAhead];
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) {
+        const int row = (begin + i) * kRowQueries + m;
+        held[i] = begin + i < end ? __ldcg(from.numerators + row * d + column + lane) : 0.0f;
+      }
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) sum += held[i];
     }
+    for (int i = 0; i < end - first; ++i) denominator += __shfl_sync(0xffffffffu, own, i);
     stretches.y[warp][lane] = sum;
     if (lane == 0) stretches.denominators[warp] = denominator;
     __syncthreads();  // stretches are there
@@ -147,7 +178,7 @@ __device__ void AddShare(const SlotKernelArgs& args, int parts, int part, const 
 // Finds the block's place and work. False: there is nothing for it.
 template <int d>
 __device__ bool Prepare(const SlotKernelArgs& args, RowShared<d>& shared) {
-  TilePlace place(args, blockIdx.z, blockIdx.y, kRowQueries);
+  TilePlace place(args, args.segments[blockIdx.z], blockIdx.z, blockIdx.y);
   // The fold that was due is done; the header says so when all blocks have read it.
   const bool is_due = place.chunk_row == 0 && place.holds_state && place.first_chunk < place.chunk - 1;
   if (is_due) ++place.first_chunk;
@@ -168,12 +199,13 @@ __device__ void Finish(const SlotKernelArgs& args, RowShared<d>& shared) {
   const int head = place.tile * args.view.heads_kv + place.head, part = blockIdx.x, count = shared.work.parts;
   const int64_t first = int64_t{head} * args.state_parts * kRowQueries;
   const RowParts parts = {args.numerators + first * d, args.denominators + first};
+  uint32_t* const arrivals = args.arrivals + 2 * head;
+  const uint32_t turn = kMeets && count > 1 && threadIdx.x == 0 ? ReadTurn(arrivals + 1) : 0;
   AddWarps(args, shared, part, parts);
   bool ends = count == 1;
   if (count > 1) {
-    uint32_t* const arrivals = args.arrivals + 2 * head;
     if constexpr (kMeets) {
-      Meet(arrivals, arrivals + 1, count);
+      Meet(arrivals, arrivals + 1, turn, count);
       AddShare(args, count, part, parts, shared);
       ends = part == 0;
     } else {
@@ -189,10 +221,10 @@ template <int d, bool kMeets>
 __global__ void __launch_bounds__(kRowThreads, 2) AnswerRow(const __grid_constant__ SlotKernelArgs args) {
   extern __shared__ float4 memory[];
   auto& shared = *reinterpret_cast<RowShared<d>*>(memory);
-  LetDependentsStart();
   if (!Prepare(args, shared)) return;
   RowAnswer<d> answer(args, shared);
   answer.Begin();
+  LetDependentsStart();  // not before: the weights of the product that follows come behind the state
   WaitForResults();
   answer.LoadRow();
   answer.AddState();

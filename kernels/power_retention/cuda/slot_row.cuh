@@ -57,7 +57,10 @@ struct RowWork {
   __device__ bool HoldsLast() const { return num_groups > 0 && first_group + num_groups == all_groups; }
 
  private:
-  __device__ int Border(int all, int part) const { return static_cast<int>(int64_t{all} * part / parts); }
+  // At most 2^16 keys and as many monomials of a head, and few parts: 32 bits do.
+  __device__ int Border(int all, int part) const {
+    return static_cast<int>(static_cast<uint32_t>(all) * static_cast<uint32_t>(part) / static_cast<uint32_t>(parts));
+  }
 };
 
 // What is the same for all threads lies here, too: registers are short.
@@ -108,9 +111,17 @@ class RowAnswer {
   __device__ void Begin() {
 #pragma unroll 1
     for (int i = 0; i < Shape::kRing; ++i) Ask(i, i);
-    const double closed = ChunkGates(Head(), place_.holds_state, place_.first_chunk - 1, place_.chunk);
-    if (threadIdx.x == 0) shared_.closed = closed;
-    if (place_.chunk_row > 0) gate_before_ = GateSum(args_.view, OwnBlock(), place_.chunk_row - 1);
+    // Used after the wait only, so that nothing is waited for here.
+    const SlotView& view = args_.view;
+    if (place_.first_chunk + Lane() < place_.chunk) {
+      const float* block =
+          Head().Block(place_.first_chunk + Lane(), place_.holds_state) + view.block_l + view.chunk - 1;
+      closed_ = {block[0], block[view.padded_chunk]};
+    }
+    if (place_.chunk_row > 0) {
+      const float* block = OwnBlock() + view.block_l + place_.chunk_row - 1;
+      before_ = {block[0], block[view.padded_chunk]};
+    }
   }
 
   // Reads the step's rows: queries into shared memory, this row's key, value and gate.
@@ -122,8 +133,20 @@ class RowAnswer {
       const int m = half * kRowWarps + Warp();
       if (m < place_.num_queries) q[half] = reader.Query(m);
     }
-    const RoundedGateSum gate(gate_before_ + reader.Gate());
-    if (threadIdx.x == 0) shared_.gate = gate.Value();
+    const RoundedGateSum gate(before_.Value() + reader.Gate());
+    if (Warp() == 0) {
+      // As ChunkGates() adds them.
+      double closed = closed_.Value();
+      for (int64_t n = place_.first_chunk + 32 + Lane(); n < place_.chunk; n += 32) {
+        closed += GateSum(args_.view, Head().Block(n, place_.holds_state), args_.view.chunk - 1);
+      }
+#pragma unroll
+      for (int step = 16; step > 0; step /= 2) closed += __shfl_xor_sync(0xffffffffu, closed, step);
+      if (Lane() == 0) {
+        shared_.closed = closed;
+        shared_.gate = gate.Value();
+      }
+    }
     if (appends_) Append(reader.Key(), reader.Value(), gate);
 #pragma unroll
     for (int i = 0; i < d / 64; ++i) {
@@ -135,6 +158,10 @@ class RowAnswer {
   }
 
   __device__ void AddState() {
+    // Here and not earlier: until now the registers were needed.
+#pragma unroll
+    for (int n = 0; n < d / 8; ++n) y_[n][0] = y_[n][1] = y_[n][2] = y_[n][3] = 0;
+    denominators_[0] = denominators_[1] = 0;
 #pragma unroll 1
     for (int i = 0; i < num_stages_; ++i) {
       const char* stage = Arrived();
@@ -227,7 +254,7 @@ class RowAnswer {
     if (at < 0) {
       AskForState(shared_.work.first_stage + Warp() + i * kRowWarps, to);
     } else if (at / 2 < num_groups_) {
-      AskForTail(first_group_ + at / 2 * kRowWarps, at % 2 != 0, to);
+      AskForTail(args_, place_, first_group_ + at / 2 * kRowWarps, at % 2 != 0, to);
     }
     CopyCommit();
   }
@@ -248,20 +275,23 @@ class RowAnswer {
   }
 
   // The group's chunk and its first key there.
-  __device__ __forceinline__ int64_t ChunkOf(int group, int* first_key) const {
-    const int per_chunk = RowWork::GroupsPerChunk(args_.view), chunk = group / per_chunk;
+  static __device__ __forceinline__ int64_t ChunkOf(const SlotKernelArgs& args, const TilePlace& place, int group,
+                                                    int* first_key) {
+    const int per_chunk = RowWork::GroupsPerChunk(args.view), chunk = group / per_chunk;
     *first_key = (group - chunk * per_chunk) * kStageRows;
-    return place_.first_chunk + chunk;
+    return place.first_chunk + chunk;
   }
 
-  __device__ __forceinline__ void AskForTail(int group, bool values, uint32_t to) {
-    const SlotView& view = args_.view;
+  // A call, not inlined: its addresses would take the registers of the sums.
+  static __device__ __noinline__ void AskForTail(const SlotKernelArgs& args, const TilePlace& place, int group,
+                                                 bool values, uint32_t to) {
+    const SlotView& view = args.view;
     int c0;
-    const int64_t chunk = ChunkOf(group, &c0);
-    const float* block = Head().Block(chunk, place_.holds_state);
+    const int64_t chunk = ChunkOf(args, place, group, &c0);
+    const float* block = place.Head(view).Block(chunk, place.holds_state);
     if (values) {
       // Rows that are not there yet must be zeros: their weights are.
-      const int row = Lane() / 8, unit = Lane() % 8, end = chunk == place_.chunk ? place_.chunk_row : view.chunk;
+      const int row = Lane() / 8, unit = Lane() % 8, end = chunk == place.chunk ? place.chunk_row : view.chunk;
       const float* from = block + view.block_v + (c0 + row) * 32 + unit * 4;
 #pragma unroll
       for (int panel = 0; panel < Shape::kPanels; ++panel) {
@@ -312,7 +342,7 @@ class RowAnswer {
       }
     }
     int c0;
-    const int64_t chunk = ChunkOf(group, &c0);
+    const int64_t chunk = ChunkOf(args_, place_, group, &c0);
     const bool is_own = chunk == place_.chunk;
     const double until = shared_.gate + (is_own ? 0.0 : GatesFrom(chunk));
     const float* gates = reinterpret_cast<const float*>(stage + Shape::kMatrixBytes);
@@ -402,11 +432,12 @@ class RowAnswer {
   int num_stages_, first_group_, num_groups_;
   bool appends_;
   int place_in_ring_ = 0;
-  double gate_before_ = 0;  // log gates of the row's own chunk before it
+  RoundedGateSum closed_;  // this lane's share of the log gates of the tail's whole chunks
+  RoundedGateSum before_;  // log gates of the row's own chunk before it
   int64_t gates_chunk_ = -1;
   double gates_from_ = 0;
-  float y_[d / 8][4] = {};
-  float denominators_[2] = {};  // heads g and g + 8, of this lane's rows only
+  float y_[d / 8][4];
+  float denominators_[2];  // heads g and g + 8, of this lane's rows only
 };
 
 }  // namespace statehouse::kernels

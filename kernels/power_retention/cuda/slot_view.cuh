@@ -73,6 +73,7 @@ struct RoundedGateSum {
   float sum = 0, rest = 0;
 
   RoundedGateSum() = default;
+  __device__ RoundedGateSum(float sum, float rest) : sum(sum), rest(rest) {}
   explicit __device__ RoundedGateSum(double exact)
       : sum(static_cast<float>(exact)), rest(static_cast<float>(exact - static_cast<double>(sum))) {}
   // What GateSum() reads back.
