@@ -1,5 +1,6 @@
 #include <cuda_bf16.h>
 
+#include "kernels/cuda/mma.cuh"
 #include "kernels/cuda/status.h"
 #include "kernels/embedding/cuda/embedding.h"
 
@@ -11,6 +12,7 @@ constexpr int kThreads = 256;
 // Grid (row).
 template <typename T>
 __global__ void __launch_bounds__(kThreads) Embed(const T* table, const int32_t* tokens, float* out, int64_t size) {
+  LetDependentsStart();
   const int64_t row = blockIdx.x;
   const T* from = table + tokens[row] * size;
   for (int64_t i = threadIdx.x; i < size; i += kThreads) out[row * size + i] = static_cast<float>(from[i]);

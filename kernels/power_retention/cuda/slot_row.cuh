@@ -127,11 +127,20 @@ class RowAnswer {
   // Reads the step's rows: queries into shared memory, this row's key, value and gate.
   __device__ void LoadRow() {
     const HeadReader<d> reader(args_, place_);
+    RawHead<d> raw[2], raw_key, raw_value;
     HeadElements<d> q[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int m = half * kRowWarps + Warp();
-      if (m < place_.num_queries) q[half] = reader.Query(m);
+      if (m < place_.num_queries) raw[half] = reader.ReadQuery(m);
+    }
+    if (appends_) {
+      raw_key = reader.ReadKey();
+      raw_value = reader.ReadValue();
+    }
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      if (half * kRowWarps + Warp() < place_.num_queries) q[half] = reader.Query(raw[half]);
     }
     const RoundedGateSum gate(before_.Value() + reader.Gate());
     if (Warp() == 0) {
@@ -147,7 +156,7 @@ class RowAnswer {
         shared_.gate = gate.Value();
       }
     }
-    if (appends_) Append(reader.Key(), reader.Value(), gate);
+    if (appends_) Append(reader.Key(raw_key), reader.Value(raw_value), gate);
 #pragma unroll
     for (int i = 0; i < d / 64; ++i) {
       const int l = i * 32 + Lane();

@@ -11,6 +11,8 @@ constexpr int kWarps = kThreads / 32;
 
 // Grid (row).
 __global__ void FormAngles(const int64_t* positions, const DoubleDouble* turns, float2* angles, int pairs) {
+  LetDependentsStart();
+  WaitForResults();  // the step before is done with its angles
   const double position = static_cast<double>(positions[blockIdx.x]);
   for (int i = threadIdx.x; i < pairs; i += blockDim.x) {
     // The fraction of position · turns, exact in its leading part.
@@ -73,8 +75,8 @@ __global__ void __launch_bounds__(kThreads) PrepareHeads(CudaHeadsArgs args) {
 absl::Status CudaRopeAngles(const int64_t* positions, const DoubleDouble* turns, float2* angles, int64_t num_rows,
                             int head_dim, cudaStream_t stream) {
   if (num_rows == 0) return absl::OkStatus();
-  FormAngles<<<static_cast<unsigned>(num_rows), 64, 0, stream>>>(positions, turns, angles, head_dim / 2);
-  return LaunchStatus("FormAngles");
+  return LaunchEarly("FormAngles", FormAngles, static_cast<unsigned>(num_rows), 64, 0, stream, positions, turns, angles,
+                     head_dim / 2);
 }
 
 absl::Status CudaPrepareHeads(const CudaHeadsArgs& args, cudaStream_t stream) {
