@@ -37,6 +37,10 @@ ACCEPTED = {
     "DecodeParts<__half, bf16, 128>": 36,
     "DecodeParts<bf16, bf16, 128>": 8,  # one reload per stage; more registers would cost a block per multiprocessor
     "DecodeParts<float, bf16, 128>": 36,
+    "FoldKeysFourth<float, 16>": 4,  # degree 4 is right before fast
+    "FoldQueriesFourth<float, 32>": 4,
+    "FoldTailFourth<__half, 32>": 8,
+    "FoldTailFourth<bf16, 32>": 8,
     "GradientOfRows<bf16, 128, 0, false>": 8,  # 128 registers: two blocks per multiprocessor are worth more
     "GradientOfRows<bf16, 128, 1, true>": 56,
     "GradientOfRows<bf16, 64, 1, true>": 32,

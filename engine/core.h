@@ -2,8 +2,9 @@
 // step.
 //
 // A step: end what was cancelled or is late · zero a slice of released slots · hand out slots (queue and forks, by
-// priority and arrival) · copy a slice of forks and snapshots · plan rows · run them · choose and emit tokens. Nothing
-// in it allocates, except where the device fails. Thread-safety: the engine thread, except slot_counts().
+// priority and arrival) · copy a slice of forks and snapshots · plan rows · run them · choose and emit tokens. Where
+// the model can, the step after one that only decodes is queued before that one has ended (core_ahead.cc). Nothing in
+// it allocates, except where the device fails. Thread-safety: the engine thread, except slot_counts().
 #pragma once
 
 #include <atomic>
@@ -43,7 +44,7 @@ class Core {
   };
   // `options` are resolved. Allocates slots and buffers.
   static absl::StatusOr<std::unique_ptr<Core>> Create(const Dependencies& dependencies, const EngineOptions& options);
-  ~Core() { deps_.model->RegisterLogits({}); }
+  ~Core();
 
   // One step; false if there was nothing to do.
   bool Step();
@@ -61,6 +62,13 @@ class Core {
   int64_t workspace_bytes() const;
 
  private:
+  // What a row brings to the choice of its token.
+  struct RowResult {
+    std::span<const float> logits;  // empty where the model chose, and nobody wants them in any case
+    int32_t token = kNotChosen;     // what the model chose
+    int64_t logit_row = -1;         // of the step; -1: of none
+  };
+
   Core(const Dependencies& dependencies, const EngineOptions& options, std::unique_ptr<SlotPool> slots);
   absl::Status Reserve();
 
@@ -73,6 +81,7 @@ class Core {
   void FinishRunning(Generation* generation, Ending::Why why);
   void Retire(Generation* generation);  // common end: slots, bookkeeping; before the stream's last event
   void FailStep(const absl::Status& error);
+  bool SlotsFailed();  // then all requests end
   Ending EndingOf(const Generation& generation, Ending::Why why) const;
   Usage UsageOf(const Generation& generation) const;
   Timings TimingsOf(const Generation& generation) const;
@@ -95,29 +104,39 @@ class Core {
   // --- core_snapshots.cc: what is copied to and from slots ---
   bool CopySlices();
   bool Restore(Sequence* sequence, int64_t* budget);
+  // Where the model runs steps by itself, slots are copied meanwhile: what is copied is in no step.
+  bool CopiesBesideSteps() const { return deps_.model->queues_ahead(); }
   void BeginSaving(Sequence* sequence, Sequence::Phase after);
   int64_t Save(Sequence* sequence, int64_t max_bytes);
   void SaveIfDue(Sequence* sequence);
   bool CloseWithSnapshot(Generation* generation, Ending::Why why);
-  static void KeepLastLogits(Generation* generation, std::span<const float> logits);
+  void KeepLastLogits(Generation* generation, const RowResult& result);
 
   // --- core_step.cc: what a step computes ---
   void CollectWork();
   Work WorkOf(const Sequence& sequence);
   int64_t PromptRows(const Sequence& sequence);
   bool TakeRoom(Generation* generation, int64_t events);
+  bool HasSwitchOver() const { return layout_.has_state() && layout_.shape().switch_over > 0; }
   bool NeedsSwitchOver(const Sequence& sequence) const;
   bool RunWork();
   void AddRows(Sequence* sequence, int64_t num_rows);
   void RunSwitchUnits(Sequence* sequence, int64_t num_units);
   void Advance(Sequence* sequence, int64_t num_rows);
   LogitUse UseOfLogits(const Generation& generation, int32_t output, int64_t position) const;
-  // `token`: what the model chose, or kNotChosen.
-  void HandleLogits(const LogitRow& row, std::span<const float> logits, int32_t token);
-  void FinishPrompt(Sequence* sequence, std::span<const float> logits, int32_t token);
+  void HandleResult(const LogitRow& row, const RowResult& result);
+  void FinishPrompt(Sequence* sequence, const RowResult& result);
+  absl::Status BeginStep();
+  bool TakesLong() const;
   void NotifyListeners();
-  void RecordStep(absl::Time began);
+  void RecordStep();
   void PublishCounts();
+
+  // --- core_ahead.cc: the step after the one under way ---
+  absl::Status RunAhead();
+  bool MayRunAhead();
+  bool AddAhead(int32_t logit_row);
+  void TakeUpAhead();
 
   // Constant after construction.
   const Dependencies deps_;
@@ -133,14 +152,19 @@ class Core {
   kernels::AlignedBuffer counts_memory_;  // [slots, vocab] of uint32, touched only where a request has penalties
   std::vector<TokenCounts> counts_;       // by slot
   Scheduler scheduler_;
-  StepBuffers buffers_;
+  StepBuffers buffers_[2];
+  int current_ = 0;        // of the step that is planned or under way: always 0 but for those that were queued ahead
+  bool is_ahead_ = false;  // the other one's step was begun, and has not ended
   OutputWriter writer_;
   std::vector<Work> work_;  // this step's, parallel to the two below
   std::vector<Sequence*> workers_;
   std::vector<int64_t> granted_;
   int64_t step_ = 0;
+  int64_t last_sequence_id_ = 0;
+  absl::Time step_began_;
   int64_t decode_rows_ = 0;  // of this step
   int64_t prompt_rows_ = 0;
+  bool copied_ = false;      // in this step, something of forks or snapshots
   bool look_again_ = false;  // something changed while this step was planned: do not sleep after it
   absl::Time now_;
   uint64_t cancels_seen_ = 0;

@@ -63,6 +63,7 @@ Sequence* Core::StartSequence(Generation* generation, int32_t slot, Sequence::Ph
   Sequence& sequence = sequences_[slot];
   sequence = Sequence{};
   sequence.phase = phase;
+  sequence.id = ++last_sequence_id_;
   sequence.generation = generation;
   sequence.slot = slot;
   sequence.output = output;

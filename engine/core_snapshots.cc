@@ -55,7 +55,7 @@ bool Core::Restore(Sequence* sequence, int64_t* budget) {
   } else if (generation->prompt_seen) {
     sequence->phase = Sequence::Phase::kSource;
   } else if (generation->stream->HasRoomOrWake(generation->n())) {
-    FinishPrompt(sequence, from.logits(), kNotChosen);
+    FinishPrompt(sequence, {.logits = from.logits()});
   } else {
     return false;
   }
@@ -122,9 +122,18 @@ bool Core::CloseWithSnapshot(Generation* generation, Ending::Why why) {
 }
 
 // The logits of the last row belong to the snapshot at the end.
-void Core::KeepLastLogits(Generation* generation, std::span<const float> logits) {
+void Core::KeepLastLogits(Generation* generation, const RowResult& result) {
   const std::vector<SnapshotOrder>& orders = generation->request->snapshots;
-  if (!orders.empty() && orders.back().position == SnapshotOrder::kAtEnd) orders.back().into->SetLogits(logits);
+  if (orders.empty() || orders.back().position != SnapshotOrder::kAtEnd) return;
+  std::span<const float> logits = result.logits;
+  if (logits.empty() && result.logit_row >= 0) {
+    const size_t vocab = static_cast<size_t>(deps_.model->config().vocab_size);
+    const std::span<float> place = buffers_[0].all_logits().subspan(result.logit_row * vocab, vocab);
+    // A device that fails here also fails the slot's copy, which ends the request.
+    if (!deps_.model->ReadLogits(result.logit_row, place).ok()) return;
+    logits = place;
+  }
+  orders.back().into->SetLogits(logits);
 }
 
 }  // namespace statehouse

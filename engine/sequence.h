@@ -20,6 +20,7 @@ struct Sequence {
     kDecoding,   // one row per step
   };
   Phase phase = Phase::kIdle;
+  int64_t id = 0;  // of what holds the slot, never used again; 0: nothing
   Generation* generation = nullptr;
   int32_t slot = -1;
   int32_t output = -1;   // kForking, kDecoding (and kSaving then)

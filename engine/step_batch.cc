@@ -37,9 +37,22 @@ void StepBuffers::Add(Sequence* sequence, float* memory, std::span<const int32_t
   tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
   for (int64_t row = first_logit; row < added.num_rows; ++row) {
     wanted_.push_back(added.first_row + static_cast<int32_t>(row));
-    logit_rows_.push_back({sequence, sequence->position + row});
+    logit_rows_.push_back({sequence, sequence->position + row, sequence->id});
     uses_.push_back(row + 1 == added.num_rows ? last_use : LogitUse{});
   }
+}
+
+void StepBuffers::AddNext(Sequence* sequence, float* memory, int32_t choice, const LogitUse& use) {
+  StepSequence added;
+  added.memory = memory;
+  added.position = sequence->position + 1;
+  added.first_row = static_cast<int32_t>(tokens_.size());
+  added.num_rows = 1;
+  sequences_.push_back(added);
+  tokens_.push_back(ChosenBefore(choice));
+  wanted_.push_back(added.first_row);
+  logit_rows_.push_back({sequence, added.position, sequence->id});
+  uses_.push_back(use);
 }
 
 absl::Status StepBuffers::Begin(Model* model) {

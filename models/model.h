@@ -33,8 +33,12 @@ struct StepSequence {
   int32_t num_rows = 0;   // >= 1; rows of one sequence are contiguous
 };
 
+// In StepBatch::tokens: the token that the step before chose for its logit row `choice`, counted among those with
+// LogitUse::chooses. Only where Model::queues_ahead().
+constexpr int32_t ChosenBefore(int32_t choice) { return -1 - choice; }
+
 struct StepBatch {
-  std::span<const int32_t> tokens;          // [num_rows], each in [0, vocab_size)
+  std::span<const int32_t> tokens;          // [num_rows], each in [0, vocab_size) or ChosenBefore()
   std::span<const StepSequence> sequences;  // cover all rows, in row order
   std::span<const int32_t> logit_rows;      // rows whose logits are wanted, ascending
 };
@@ -54,6 +58,7 @@ struct TokenChoice {
 struct LogitUse {
   bool copies = true;    // they are wanted on the host
   bool chooses = false;  // only where the model does: Model::chooses_tokens()
+  bool keeps = false;    // only with `chooses`: Model::ReadLogits() may be asked for them
   TokenChoice choice;
 };
 
@@ -119,16 +124,25 @@ class Model {
   virtual absl::Status Forward(const StepBatch& batch, std::span<float> logits) = 0;
 
   // Forward() in two halves, so that the caller can do something else meanwhile; nothing else is called between the
-  // two. What the two spans refer to must stay until the second. A model that computes on the caller's thread does so
-  // there.
+  // two, but see queues_ahead(). What the two spans refer to must stay until the second. A model that computes on the
+  // caller's thread does so there.
   virtual absl::Status BeginForward(const StepBatch& batch, const StepResults& results) {
     begun_ = batch;
     results_ = results;
     return absl::OkStatus();
   }
   virtual absl::Status EndForward() { return Forward(begun_, results_.logits); }
+  // Whether a second step may be begun before the first has ended, so that the device does not wait for the host
+  // between the two; each EndForward() then ends the older one. A row whose ChosenBefore() is -1 computes nothing of
+  // use.
+  virtual bool queues_ahead() const { return false; }
   // Whether it chooses tokens itself, where the logits are (LogitUse::chooses).
   virtual bool chooses_tokens() const { return false; }
+  // The logits of a row with LogitUse::keeps of the step that ended last; not after the next BeginForward(). REQUIRES:
+  // chooses_tokens().
+  virtual absl::Status ReadLogits(int64_t logit_row, std::span<float> to) {
+    return absl::UnimplementedError("this model keeps no logits");
+  }
 
   // The switch-over of a slot that holds exactly retention().shape().switch_over (> 0) tokens, in num_switch_units()
   // slices (layer × head), each called once, in any order, with nothing else in between for that slot.

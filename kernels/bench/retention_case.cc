@@ -7,7 +7,7 @@
 namespace statehouse::kernels::bench {
 namespace {
 
-double Width(Number number) { return number == Number::kFloat32 ? 4 : 2; }
+double Width(Number number) { return number == Number::kFloat32 ? 4 : number == Number::kInt8 ? 1 : 2; }
 double Expanded(const RetentionCase& it) { return it.head_dim * (it.head_dim + 1) / 2.0; }
 
 }  // namespace
@@ -34,6 +34,8 @@ const char* NumberName(Number number) {
       return "fp16";
     case Number::kFloat32:
       return "float32";
+    case Number::kInt8:
+      return "int8";
   }
   return "unknown";
 }
@@ -72,6 +74,7 @@ std::string ShapeName(const RetentionCase& it) {
     if (it.splits > 0) absl::StrAppend(&out, ", ", it.splits, " splits");
     if (!it.is_settled) absl::StrAppend(&out, ", unsettled");
   }
+  if (it.keeps_states) absl::StrAppend(&out, ", states kept");
   if (it.only_sm80) absl::StrAppend(&out, ", sm_80");
   return out;
 }
@@ -116,6 +119,8 @@ double MostError(const RetentionCase& it) {
       return 4e-3;
     case Number::kFloat32:
       return 1e-4;
+    case Number::kInt8:
+      break;  // no type of rows
   }
   return 0;
 }

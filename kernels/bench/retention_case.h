@@ -15,8 +15,8 @@ namespace statehouse::kernels::bench {
 enum class Pass { kForward, kBackward, kForwardBackward, kDecode };
 const char* PassName(Pass pass);  // "fwd", "bwd", "fwd+bwd", "decode"
 
-enum class Number { kBf16, kFp16, kFloat32 };
-const char* NumberName(Number number);  // "bf16", "fp16", "float32"
+enum class Number { kBf16, kFp16, kFloat32, kInt8 };
+const char* NumberName(Number number);  // "bf16", "fp16", "float32", "int8"
 
 // Gated (random log gates of -0.001 … 0), degree 2, random normal Q, K, V.
 struct RetentionCase {
@@ -26,12 +26,13 @@ struct RetentionCase {
   int heads_q = 8, heads_kv = 8, head_dim = 64;
   int64_t chunk = 0;  // rows; 0: the device's own choice
   Number dtype = Number::kBf16;
-  Number state_dtype = Number::kFloat32;  // of decode
+  Number state_dtype = Number::kFloat32;  // of decode; kInt8 on the GPU alone
   // Of the GPU alone:
-  bool only_sm80 = false;  // instructions that every GPU has
-  int layers = 1;          // decode: calls captured in one graph, each on slots of its own
-  int splits = 0;          // decode: 0: chosen
-  bool is_settled = true;  // decode: CudaRetentionDecodeArgs::is_settled
+  bool only_sm80 = false;     // instructions that every GPU has
+  int layers = 1;             // decode: calls captured in one graph, each on slots of its own
+  int splits = 0;             // decode: 0: chosen
+  bool keeps_states = false;  // gradients: the forward pass leaves its chunk states to the backward pass
+  bool is_settled = true;     // decode: CudaRetentionDecodeArgs::is_settled
 };
 
 // INVALID_ARGUMENT names what is not positive or does not divide.

@@ -99,7 +99,8 @@ kernels::CudaRetentionForwardArgs ToArgs(const StatehouseRetentionForwardArgs& a
           .initial_normalizer = args.initial_normalizer,
           .final_state = args.final_state,
           .final_normalizer = args.final_normalizer,
-          .workspace = args.workspace};
+          .workspace = args.workspace,
+          .saved = args.saved};
 }
 
 kernels::CudaRetentionBackwardArgs ToArgs(const StatehouseRetentionBackwardArgs& args) {
@@ -120,7 +121,8 @@ kernels::CudaRetentionBackwardArgs ToArgs(const StatehouseRetentionBackwardArgs&
           .dlog_G = args.dlog_G,
           .dinitial_state = args.dinitial_state,
           .dinitial_normalizer = args.dinitial_normalizer,
-          .workspace = args.workspace};
+          .workspace = args.workspace,
+          .saved = args.saved};
 }
 
 // Checks what every call on a plan needs, makes its device current and runs `queue`.
@@ -185,6 +187,10 @@ size_t statehouse_retention_forward_workspace(const StatehouseRetentionPlan* pla
 
 size_t statehouse_retention_backward_workspace(const StatehouseRetentionPlan* plan, int has_states) {
   return plan == nullptr ? 0 : kernels::CudaRetentionBackwardWorkspace(plan->plan, has_states != 0);
+}
+
+size_t statehouse_retention_saved_bytes(const StatehouseRetentionPlan* plan) {
+  return plan == nullptr ? 0 : kernels::CudaRetentionSavedBytes(plan->plan);
 }
 
 int statehouse_retention_forward(const StatehouseRetentionPlan* plan, const StatehouseRetentionForwardArgs* args,

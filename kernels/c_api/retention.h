@@ -60,6 +60,7 @@ struct StatehouseRetentionForwardArgs {
   float* final_state;
   float* final_normalizer;
   void* workspace;
+  void* saved;  // statehouse_retention_saved_bytes(), for the backward pass; may be null
 };
 
 // Device memory; members as in CudaRetentionBackwardArgs.
@@ -83,6 +84,7 @@ struct StatehouseRetentionBackwardArgs {
   float* dinitial_state;
   float* dinitial_normalizer;
   void* workspace;
+  const void* saved;  // what the forward pass left with the same plan; null: computed again
 };
 
 struct StatehouseRetentionPlan;
@@ -112,6 +114,9 @@ STATEHOUSE_API void statehouse_retention_plan_free(struct StatehouseRetentionPla
 STATEHOUSE_API size_t statehouse_retention_forward_workspace(const struct StatehouseRetentionPlan* plan);
 STATEHOUSE_API size_t statehouse_retention_backward_workspace(const struct StatehouseRetentionPlan* plan,
                                                               int has_states);
+
+// Bytes of what a forward pass can leave for a backward pass with the same plan.
+STATEHOUSE_API size_t statehouse_retention_saved_bytes(const struct StatehouseRetentionPlan* plan);
 
 // Queue the kernels on `stream`, a cudaStream_t of the plan's device, and return. The caller's current device stays
 // what it was.

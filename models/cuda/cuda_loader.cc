@@ -66,6 +66,7 @@ absl::StatusOr<std::unique_ptr<Model>> LoadCudaModel(const std::filesystem::path
   made.is_bf16 = ComputesInBf16(options, files.has_value() ? &*files : nullptr);
   made.deterministic = options.deterministic;
   made.memory_utilization = options.gpu_memory_utilization;
+  made.pool = pool;
   made.on_warning = options.on_warning;
   absl::StatusOr<kernels::DeviceProperties> device = kernels::GetDeviceProperties(gpu);
   if (!device.ok()) return device.status();

@@ -17,6 +17,7 @@ absl::Status CudaTransformer::QueueStep() {
   absl::Status status = kernels::CudaEmbed({.table = weights_.embedding.data(),
                                             .is_bf16 = options_.is_bf16,
                                             .tokens = w.tokens,
+                                            .chosen = w.chosen,
                                             .out = w.x,
                                             .num_rows = w.num_rows(),
                                             .size = config_.hidden_size},

@@ -9,6 +9,7 @@
 #include "kernels/rope/rope.h"
 #include "kernels/sampling/cuda/choose.h"
 #include "models/cuda/cuda_slot_memory.h"
+#include "models/cuda/profile_range.h"
 #include "models/identity_hash.h"
 
 namespace statehouse {
@@ -48,8 +49,9 @@ absl::StatusOr<std::unique_ptr<CudaTransformer>> CudaTransformer::Make(const Mod
   if (absl::Status status = CudaStatus(cudaSetDevice(options.device.index), "cudaSetDevice"); !status.ok()) {
     return status;
   }
-  absl::StatusOr<kernels::Stream> stream = kernels::Stream::Make();
+  absl::StatusOr<kernels::Stream> stream = kernels::Stream::Make(), side_stream = kernels::Stream::Make();
   if (!stream.ok()) return stream.status();
+  if (!side_stream.ok()) return side_stream.status();
   using kernels::MatMulMode;
   auto matmul = kernels::CudaMatMul::Make(options.deterministic ? MatMulMode::kDeterministic : MatMulMode::kFast,
                                           options.is_bf16, stream->get());
@@ -58,6 +60,7 @@ absl::StatusOr<std::unique_ptr<CudaTransformer>> CudaTransformer::Make(const Mod
   if (!retention.ok()) return retention.status();
   std::unique_ptr<CudaTransformer> made(
       new CudaTransformer(config, layout, options, *std::move(stream), *std::move(matmul), *std::move(retention)));
+  made->side_stream_ = std::make_unique<kernels::Stream>(*std::move(side_stream));
   const kernels::RopeFrequencies rope(config.head_dim, config.rope_theta);
   const size_t bytes = rope.turns().size() * sizeof(rope.turns()[0]);
   if (absl::Status status = made->turns_.Allocate(bytes); !status.ok()) return status;
@@ -111,7 +114,8 @@ absl::Status CudaTransformer::UseDevice() const {
 }
 
 absl::StatusOr<std::unique_ptr<SlotMemory>> CudaTransformer::AllocateSlots(int64_t slot_bytes, int64_t num_slots) {
-  return CudaSlotMemory::Allocate(slot_bytes, num_slots, options_.device.index, stream_.get());
+  return CudaSlotMemory::Allocate(slot_bytes, num_slots, options_.device.index, stream_.get(), &settled_,
+                                  options_.pool);
 }
 
 absl::StatusOr<std::optional<int64_t>> CudaTransformer::BytesForSlots(int64_t max_rows, int64_t max_logit_rows) const {
@@ -166,6 +170,7 @@ void CudaTransformer::SwitchOver(float* memory, int64_t unit) {
   if (status.ok()) {
     status = retention_.SwitchOver(layer_memory, static_cast<int>(unit % config_.heads_kv), stream_.get());
   }
+  if (status.ok()) status = settled_.Record(stream_.get());
   if (queued_.ok()) queued_ = status;
 }
 
@@ -176,6 +181,7 @@ absl::Status CudaTransformer::Forward(const StepBatch& batch, std::span<float> l
 }
 
 absl::Status CudaTransformer::BeginForward(const StepBatch& batch, const StepResults& results) {
+  const ProfileRange range("step");
   if (!queued_.ok()) return queued_;
   if (static_cast<int64_t>(batch.tokens.size()) > max_rows_) {
     return absl::InternalError(absl::StrCat("a step of ", batch.tokens.size(), " rows; reserved were ", max_rows_));
@@ -185,46 +191,85 @@ absl::Status CudaTransformer::BeginForward(const StepBatch& batch, const StepRes
   for (const StepSequence& sequence : batch.sequences) {
     rows_.push_back({sequence.memory, sequence.position, sequence.first_row, sequence.num_rows});
   }
+  if (num_begun_ - num_ended_ >= CudaWorkspace::kPlaces) return absl::InternalError("too many steps begun");
   plan_.Make(rows_);
-  results_ = results;
-  if (absl::Status status = workspace_.Begin(batch, results.uses, plan_, stream_.get()); !status.ok()) return status;
+  // Behind a step that may hold a row too many of a sequence that has ended, its slot is settled with this one.
+  const bool is_alone = num_begun_ == num_ended_;
+  if (absl::Status status = is_alone ? settled_.Record(stream_.get()) : absl::OkStatus(); !status.ok()) return status;
+  const int place = static_cast<int>(num_begun_ % CudaWorkspace::kPlaces);
+  results_[place] = results;
+  absl::Status status = workspace_.Begin(batch, results.uses, plan_, place, stream_.get());
+  if (!status.ok()) return status;
   const bool is_decode = plan_.bulks().empty() && plan_.waves().size() == 1 && plan_.waves()[0].max_rows == 1;
-  if (absl::Status status = is_decode ? ReplayStep() : QueueStep(); !status.ok()) return status;
-  return QueueResults(results);
+  {
+    const ProfileRange kind(is_decode ? "decode" : "prefill");
+    if (status = is_decode ? ReplayStep() : QueueStep(); !status.ok()) return status;
+  }
+  if (status = QueueResults(results, place); !status.ok()) return status;
+  ++num_begun_;
+  if (status = ended_[place].Record(stream_.get()); !status.ok() || is_alone) return status;
+  return settled_.Record(stream_.get());
 }
 
-absl::Status CudaTransformer::QueueResults(const StepResults& results) {
+absl::Status CudaTransformer::QueueResults(const StepResults& results, int place) {
+  const ProfileRange range("choose");
   CudaWorkspace& w = workspace_;
   absl::Status status = kernels::CudaChooseTokens({.logits = w.logits,
                                                    .vocab = config_.vocab_size,
                                                    .choices = w.choices,
-                                                   .tokens = w.host_chosen(),
+                                                   .tokens = w.chosen,
+                                                   .host_tokens = w.host_chosen(place),
                                                    .num_choices = w.num_choices()},
                                                   options_.device.max_shared_bytes_per_block, stream_.get());
   if (!status.ok()) return status;
-  // Neighbouring rows in one copy.
-  const int64_t vocab = config_.vocab_size, rows = w.num_logits();
-  const auto copies = [&](int64_t row) { return results.uses.empty() || results.uses[row].copies; };
-  for (int64_t row = 0; row < rows && !results.logits.empty();) {
+  status = CopyRows(
+      results, [](const LogitUse& use) { return use.keeps; }, w.KeptLogits(place), cudaMemcpyDeviceToDevice);
+  if (!status.ok() || results.logits.empty()) return status;
+  return CopyRows(
+      results, [](const LogitUse& use) { return use.copies; }, results.logits.data(), cudaMemcpyDeviceToHost);
+}
+
+// Neighbouring rows in one copy.
+template <typename IsWanted>
+absl::Status CudaTransformer::CopyRows(const StepResults& results, IsWanted is_wanted, float* to, cudaMemcpyKind kind) {
+  const int64_t vocab = config_.vocab_size, rows = workspace_.num_logits();
+  const auto wanted = [&](int64_t row) { return is_wanted(results.uses.empty() ? LogitUse{} : results.uses[row]); };
+  for (int64_t row = 0; row < rows;) {
     const int64_t first = row;
-    while (row < rows && copies(row)) ++row;
+    while (row < rows && wanted(row)) ++row;
     if (row == first) {
       ++row;
       continue;
     }
-    status = CudaStatus(cudaMemcpyAsync(results.logits.data() + first * vocab, w.logits + first * vocab,
-                                        (row - first) * vocab * sizeof(float), cudaMemcpyDeviceToHost, stream_.get()),
-                        "copy of logits");
+    const absl::Status status = CudaStatus(cudaMemcpyAsync(to + first * vocab, workspace_.logits + first * vocab,
+                                                           (row - first) * vocab * sizeof(float), kind, stream_.get()),
+                                           "copy of logits");
     if (!status.ok()) return status;
   }
   return absl::OkStatus();
 }
 
+// On a stream of its own, so that it does not wait for a step that is under way.
+absl::Status CudaTransformer::ReadLogits(int64_t logit_row, std::span<float> to) {
+  if (num_ended_ == 0) return absl::InternalError("no step has ended");
+  const int place = static_cast<int>((num_ended_ - 1) % CudaWorkspace::kPlaces);
+  absl::Status status = UseDevice();
+  if (!status.ok()) return status;
+  const float* const kept = workspace_.KeptLogits(place) + logit_row * config_.vocab_size;
+  status = CudaStatus(cudaMemcpyAsync(to.data(), kept, to.size_bytes(), cudaMemcpyDeviceToHost, side_stream_->get()),
+                      "copy of kept logits");
+  return status.ok() ? side_stream_->Synchronize() : status;
+}
+
 absl::Status CudaTransformer::EndForward() {
-  if (absl::Status status = stream_.Synchronize(); !status.ok()) return status;
-  const int32_t* chosen = workspace_.host_chosen();
-  for (size_t row = 0; row < results_.uses.size(); ++row) {
-    if (results_.uses[row].chooses) results_.tokens[row] = *chosen++;
+  const ProfileRange range("wait for a step");
+  if (num_ended_ == num_begun_) return absl::InternalError("no step was begun");
+  const int place = static_cast<int>(num_ended_++ % CudaWorkspace::kPlaces);
+  if (absl::Status status = ended_[place].Wait(); !status.ok()) return status;
+  const StepResults& results = results_[place];
+  const int32_t* chosen = workspace_.host_chosen(place);
+  for (size_t row = 0; row < results.uses.size(); ++row) {
+    if (results.uses[row].chooses) results.tokens[row] = *chosen++;
   }
   return absl::OkStatus();
 }

@@ -19,6 +19,7 @@
 #include "kernels/matmul/cuda/matmul.h"
 #include "kernels/norm/cuda/norm.h"
 #include "kernels/power_retention/cuda/slot_retention.h"
+#include "models/cuda/cuda_event.h"
 #include "models/cuda/cuda_weights.h"
 #include "models/cuda/cuda_workspace.h"
 #include "models/model.h"
@@ -30,6 +31,7 @@ struct CudaModelOptions {
   bool is_bf16 = true;
   bool deterministic = false;
   double memory_utilization = 0.9;
+  kernels::ThreadPool* pool = nullptr;  // copies between host memory and slots; may be null, else outlives the model
   std::function<void(const std::string&)> on_warning;  // as LoadOptions::on_warning
 
   // What retention runs as where blocks get all the shared memory that they ask for, and on this GPU: without the
@@ -70,6 +72,8 @@ class CudaTransformer final : public Model {
   absl::Status BeginForward(const StepBatch& batch, const StepResults& results) override;
   absl::Status EndForward() override;
   bool chooses_tokens() const override { return true; }
+  bool queues_ahead() const override { return true; }
+  absl::Status ReadLogits(int64_t logit_row, std::span<float> to) override;
   void SwitchOver(float* memory, int64_t unit) override;
 
  private:
@@ -94,7 +98,9 @@ class CudaTransformer final : public Model {
   // Makes the device current for the calling thread, which may be another one than the last time.
   absl::Status UseDevice() const;
   // Queues the choice of tokens, and the copies to the host.
-  absl::Status QueueResults(const StepResults& results);
+  absl::Status QueueResults(const StepResults& results, int place);
+  template <typename IsWanted>
+  absl::Status CopyRows(const StepResults& results, IsWanted is_wanted, float* to, cudaMemcpyKind kind);
   absl::Status QueueStep();
   absl::Status QueueLayer(int64_t layer_idx, const float* bias_before);
   absl::Status QueueRetention(int64_t layer_idx);
@@ -117,6 +123,7 @@ class CudaTransformer final : public Model {
   const kernels::RetentionLayout layout_;
   const CudaModelOptions options_;
   kernels::Stream stream_;
+  std::unique_ptr<kernels::Stream> side_stream_;  // for what must not wait for steps
   kernels::CudaMatMul matmul_;
   kernels::SlotRetention retention_;
   CudaWeights weights_;
@@ -126,7 +133,11 @@ class CudaTransformer final : public Model {
   std::vector<kernels::SlotRows> rows_;
   std::map<StepKey, cudaGraphExec_t> graphs_;
   std::span<float> registered_;
-  StepResults results_;      // of the step that is under way
+  // Of the steps that are under way, by number of the step modulo kPlaces, as their places in workspace_.
+  StepResults results_[CudaWorkspace::kPlaces];
+  CudaEvent ended_[CudaWorkspace::kPlaces];
+  int64_t num_begun_ = 0, num_ended_ = 0;
+  CudaEvent settled_;        // see CudaSlotMemory
   bool joins_ends_ = false;  // of the step that is queued
   absl::Status queued_;      // the first error of what was queued between steps
   int64_t max_rows_ = 0, max_logit_rows_ = 0;

@@ -15,7 +15,7 @@ namespace {
 constexpr size_t Aligned(size_t bytes) { return (bytes + 255) / 256 * 256; }
 
 // Bytes of each array, in the order of the members.
-std::array<size_t, 8> ArrayBytes(const ModelConfig& config, int64_t rows, int64_t logit_rows, bool is_bf16) {
+std::array<size_t, 10> ArrayBytes(const ModelConfig& config, int64_t rows, int64_t logit_rows, bool is_bf16) {
   const size_t element = is_bf16 ? 2 : 4;
   const size_t hidden = config.hidden_size, inner = config.intermediate_size, d = config.head_dim;
   const bool gated = config.family == Family::kBrumby;
@@ -26,7 +26,9 @@ std::array<size_t, 8> ArrayBytes(const ModelConfig& config, int64_t rows, int64_
           rows * inner * element * (gated ? 2 : 1),
           gated ? rows * inner * element : 0,
           rows * d / 2 * sizeof(float2),
-          static_cast<size_t>(logit_rows * config.vocab_size * 4)};
+          static_cast<size_t>(logit_rows * config.vocab_size * 4),
+          CudaWorkspace::kPlaces * static_cast<size_t>(logit_rows * config.vocab_size * 4),
+          static_cast<size_t>(logit_rows * 4)};
 }
 
 }  // namespace
@@ -72,9 +74,10 @@ absl::Status CudaWorkspace::Reserve(const ModelConfig& config, const kernels::Sl
   place(&offsets.tiles, plan.max_tiles() * sizeof(kernels::SlotTile));
   place(&offsets.folds, plan.max_folds() * sizeof(int32_t));
   place(&offsets.choices, max_logit_rows * sizeof(kernels::CudaChoice));
-  for (const absl::Status& status :
-       {arrays_.Allocate(bytes), tables_.Allocate(offsets.end), host_tables_.Allocate(offsets.end),
-        host_chosen_.Allocate(max_logit_rows * sizeof(int32_t))}) {
+  const size_t chosen_bytes = max_logit_rows * sizeof(int32_t);
+  for (const absl::Status& status : {arrays_.Allocate(bytes), tables_.Allocate(offsets.end),
+                                     host_tables_[0].Allocate(offsets.end), host_tables_[1].Allocate(offsets.end),
+                                     host_chosen_[0].Allocate(chosen_bytes), host_chosen_[1].Allocate(chosen_bytes)}) {
     if (status.ok()) continue;
     return absl::Status(status.code(),
                         absl::StrCat("step buffers for ", max_rows, " rows: ", std::string(status.message()),
@@ -87,7 +90,8 @@ absl::Status CudaWorkspace::Reserve(const ModelConfig& config, const kernels::Sl
     *member = reinterpret_cast<std::remove_pointer_t<decltype(member)>>(next);
     next += Aligned(sizes[array++]);
   };
-  take(&x), take(&normed), take(&heads), take(&y), take(&mlp), take(&gated), take(&angles), take(&logits);
+  take(&x), take(&normed), take(&heads), take(&y), take(&mlp), take(&gated), take(&angles), take(&logits), take(&kept),
+      take(&chosen);
   const char* const tables = tables_.as<char>();
   tokens = reinterpret_cast<const int32_t*>(tables + offsets.tokens);
   positions = reinterpret_cast<const int64_t*>(tables + offsets.positions);
@@ -99,18 +103,19 @@ absl::Status CudaWorkspace::Reserve(const ModelConfig& config, const kernels::Sl
   offsets_ = offsets;
   max_rows_ = max_rows;
   max_logit_rows_ = max_logit_rows;
+  kept_floats_ = max_logit_rows * config.vocab_size;
   return absl::OkStatus();
 }
 
 absl::Status CudaWorkspace::Begin(const StepBatch& batch, std::span<const LogitUse> uses,
-                                  const kernels::SlotRetentionPlan& plan, cudaStream_t stream) {
+                                  const kernels::SlotRetentionPlan& plan, int place, cudaStream_t stream) {
   num_rows_ = static_cast<int64_t>(batch.tokens.size());
   num_logits_ = static_cast<int64_t>(batch.logit_rows.size());
   if (num_rows_ > max_rows_ || num_logits_ > max_logit_rows_) {
     return absl::InternalError(absl::StrCat("a step of ", num_rows_, " rows and ", num_logits_,
                                             " logit rows; reserved were ", max_rows_, " and ", max_logit_rows_));
   }
-  char* const tables = host_tables_.as<char>();
+  char* const tables = host_tables_[place].as<char>();
   const auto write = [tables](size_t offset, const auto& values) {
     if (!values.empty()) std::memcpy(tables + offset, values.data(), values.size() * sizeof(values[0]));
   };

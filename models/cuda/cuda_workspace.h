@@ -41,32 +41,43 @@ class PinnedBuffer {
 
 class CudaWorkspace {
  public:
+  // Steps that may be under way at once: what the host writes for one, and reads of it, is there for each.
+  static constexpr int kPlaces = 2;
+
   // Grows, never shrinks. RESOURCE_EXHAUSTED says how many bytes were asked for.
   absl::Status Reserve(const ModelConfig& config, const kernels::SlotRetentionPlan& plan, int64_t max_rows,
                        int64_t max_logit_rows, bool is_bf16);
   // What Reserve() would allocate on the device, without the tables.
   static int64_t Bytes(const ModelConfig& config, int64_t max_rows, int64_t max_logit_rows, bool is_bf16);
-  int64_t bytes() const { return static_cast<int64_t>(arrays_.bytes() + tables_.bytes() + host_tables_.bytes()); }
+  int64_t bytes() const {
+    return static_cast<int64_t>(arrays_.bytes() + tables_.bytes() + kPlaces * host_tables_[0].bytes());
+  }
 
-  // Writes the step's tables and queues their copy. INTERNAL if the step is larger than what was reserved. The tables
-  // on the host must not be written again before the copy is done.
+  // Writes the step's tables and queues their copy. INTERNAL if the step is larger than what was reserved. `place`, one
+  // of kPlaces, is where they lie on the host until the step has ended.
   absl::Status Begin(const StepBatch& batch, std::span<const LogitUse> uses, const kernels::SlotRetentionPlan& plan,
-                     cudaStream_t stream);
+                     int place, cudaStream_t stream);
 
   int64_t num_rows() const { return num_rows_; }
   int64_t num_logits() const { return num_logits_; }
   int64_t num_choices() const { return num_choices_; }
-  // Where the chosen tokens come to, in page-locked memory that the GPU writes itself.
-  int32_t* host_chosen() const { return host_chosen_.as<int32_t>(); }
+  // Where a step's chosen tokens come to, in page-locked memory that the GPU writes itself.
+  int32_t* host_chosen(int place) const { return host_chosen_[place].as<int32_t>(); }
 
-  float* x = nullptr;        // [rows, hidden] residual stream
-  void* normed = nullptr;    // [rows or logit rows, hidden]
-  float* heads = nullptr;    // [rows, CudaWeights::HeadsWidth()]: q, k, v, gates
-  void* y = nullptr;         // [rows, Hq d]
-  void* mlp = nullptr;       // [rows, intermediate], or twice that for gate and up
-  void* gated = nullptr;     // [rows, intermediate]: gate times up
-  float2* angles = nullptr;  // [rows, d / 2]
-  float* logits = nullptr;   // [logit rows, vocab]
+  // Where a step's logits with LogitUse::keeps lie, in the rows that they have in `logits`, until its place is used
+  // again.
+  float* KeptLogits(int place) const { return kept + place * kept_floats_; }
+
+  float* x = nullptr;         // [rows, hidden] residual stream
+  void* normed = nullptr;     // [rows or logit rows, hidden]
+  float* heads = nullptr;     // [rows, CudaWeights::HeadsWidth()]: q, k, v, gates
+  void* y = nullptr;          // [rows, Hq d]
+  void* mlp = nullptr;        // [rows, intermediate], or twice that for gate and up
+  void* gated = nullptr;      // [rows, intermediate]: gate times up
+  float2* angles = nullptr;   // [rows, d / 2]
+  float* logits = nullptr;    // [logit rows, vocab]
+  float* kept = nullptr;      // see KeptLogits()
+  int32_t* chosen = nullptr;  // [logit rows]: of this step, and of the one before until then
   // The tables, on the device.
   const int32_t* tokens = nullptr;
   const int64_t* positions = nullptr;
@@ -82,9 +93,10 @@ class CudaWorkspace {
   };
 
   int64_t max_rows_ = 0, max_logit_rows_ = 0;
+  int64_t kept_floats_ = 0;
   int64_t num_rows_ = 0, num_logits_ = 0, num_choices_ = 0;
   kernels::DeviceBuffer arrays_, tables_;
-  PinnedBuffer host_tables_, host_chosen_;
+  PinnedBuffer host_tables_[kPlaces], host_chosen_[kPlaces];
   Offsets offsets_;
 };
 

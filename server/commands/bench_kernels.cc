@@ -37,6 +37,13 @@ absl::StatusOr<Number> ParseNumber(const char* flag, const std::string& text) {
   return absl::InvalidArgumentError(absl::StrCat(flag, " ", text, ": must be bf16, fp16 or float32"));
 }
 
+absl::StatusOr<Number> ParseStateNumber(const std::string& text) {
+  if (text == NumberName(Number::kInt8)) return Number::kInt8;
+  const auto number = ParseNumber("--kernel-state-dtype", text);
+  if (number.ok()) return number;
+  return absl::InvalidArgumentError(absl::StrCat(number.status().message(), "; or int8, on a GPU"));
+}
+
 absl::Status CheckLists(const KernelsBenchOptions& options) {
   const struct {
     const char* flag;
@@ -159,7 +166,7 @@ absl::StatusOr<std::vector<RetentionCase>> KernelsBenchCases(const KernelsBenchO
     dtypes.push_back(*number);
   }
   for (const std::string& text : options.state_dtypes) {
-    const auto number = ParseNumber("--kernel-state-dtype", text);
+    const auto number = ParseStateNumber(text);
     if (!number.ok()) return number.status();
     state_dtypes.push_back(*number);
   }

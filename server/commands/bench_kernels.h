@@ -26,7 +26,7 @@ struct KernelsBenchOptions {
   std::vector<int64_t> head_dims = {64};
   std::vector<int64_t> chunks = {0};                    // 0: the device's choice
   std::vector<std::string> dtypes = {"auto"};           // auto (bf16 on a GPU, float32 on the CPU), bf16, fp16, float32
-  std::vector<std::string> state_dtypes = {"float32"};  // of decode: float32, bf16
+  std::vector<std::string> state_dtypes = {"float32"};  // of decode: float32, bf16, int8
   int64_t layers = 1;       // of decode on a GPU: calls captured in one graph, each on states of its own; 1 … 1024
   int64_t runs = 30;        // of each case
   double max_seconds = 10;  // of each case on the CPU, once it has 3 runs

@@ -71,8 +71,8 @@ void AddCaseFlags(CLI::App& command, KernelsBenchOptions* options) {
   AddList(command, "--chunk", &options->chunks, "Rows of a chunk; 0: the device's own choice", kNumbers);
   AddList(command, "--kernel-dtype", &options->dtypes, "bf16, fp16, float32; auto: bf16 on a GPU, float32 on the CPU",
           kTypes);
-  AddList(command, "--kernel-state-dtype", &options->state_dtypes, "Of the state that decode reads: float32, bf16",
-          kTypes);
+  AddList(command, "--kernel-state-dtype", &options->state_dtypes,
+          "Of the state that decode reads: float32, bf16, int8", kTypes);
 }
 
 }  // namespace

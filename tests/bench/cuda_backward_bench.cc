@@ -38,6 +38,9 @@ std::vector<RetentionCase> Cases() {
     out.push_back(it);
     it.pass = Pass::kForwardBackward;
     out.push_back(it);
+    if (it.chunk == it.length || it.only_sm80) continue;
+    it.keeps_states = true;
+    out.push_back(it);
   }
   return out;
 }

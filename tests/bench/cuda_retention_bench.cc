@@ -35,7 +35,7 @@ RetentionCase Decode(int64_t batch, Number state_dtype, int layers, int splits =
 }
 
 std::vector<RetentionCase> Cases() {
-  constexpr Number kFloat = Number::kFloat32, kShort = Number::kBf16;
+  constexpr Number kFloat = Number::kFloat32, kShort = Number::kBf16, kByte = Number::kInt8;
   std::vector<RetentionCase> out = {Forward(65536, 8, 8, 64, 1024),
                                     Forward(65536, 8, 8, 64, 512),
                                     Forward(65536, 8, 8, 64, 2048),
@@ -44,17 +44,22 @@ std::vector<RetentionCase> Cases() {
                                     Decode(1, kFloat, 30),
                                     Decode(1, kFloat, 30, 66),
                                     Decode(1, kShort, 30),
+                                    Decode(1, kByte, 30),
                                     Decode(4, kFloat, 4),
                                     Decode(16, kFloat, 4),
                                     Decode(16, kShort, 4),
+                                    Decode(16, kByte, 4),
                                     Decode(64, kFloat, 4),
                                     Decode(64, kFloat, 4, 16),
                                     Decode(64, kShort, 4),
-                                    Decode(64, kShort, 4, 16)};
+                                    Decode(64, kShort, 4, 16),
+                                    Decode(64, kByte, 4),
+                                    Decode(64, kByte, 4, 4),
+                                    Decode(64, kByte, 4, 16)};
   RetentionCase unsettled = Decode(1, kFloat, 30);
   unsettled.is_settled = false;
   out.push_back(unsettled);
-  for (const Number state_dtype : {kFloat, kShort}) {
+  for (const Number state_dtype : {kFloat, kShort, kByte}) {
     RetentionCase small = Decode(32, state_dtype, 4);
     small.heads_q = small.heads_kv = 8, small.head_dim = 64;
     out.push_back(small);

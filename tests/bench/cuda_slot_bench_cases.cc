@@ -43,10 +43,10 @@ Slots MakeSlots(const RetentionSlotLayout& layout) {
   return slots;
 }
 
-Row MakeRow(const std::string& name, bool is_float, int count, double bytes) {
+Row MakeRow(const std::string& name, RetentionStateDtype state_dtype, int count, double bytes) {
   Row row;
   row.name = name;
-  row.shape = std::to_string(count) + " slots Hk2 d128" + (is_float ? " float32" : " bf16");
+  row.shape = std::to_string(count) + " slots Hk2 d128 " + RetentionStateDtypeName(state_dtype);
   row.bytes = bytes;
   return row;
 }
@@ -55,8 +55,8 @@ Row MakeRow(const std::string& name, bool is_float, int count, double bytes) {
 
 std::vector<Row> BenchSlots(cudaStream_t stream, int runs) {
   std::vector<Row> rows;
-  for (const RetentionStateDtype state_dtype : {RetentionStateDtype::kFloat32, RetentionStateDtype::kBf16}) {
-    const bool is_float = state_dtype == RetentionStateDtype::kFloat32;
+  for (const RetentionStateDtype state_dtype :
+       {RetentionStateDtype::kFloat32, RetentionStateDtype::kBf16, RetentionStateDtype::kInt8}) {
     const absl::StatusOr<RetentionSlotLayout> layout = RetentionSlotLayout::Make(
         {.heads_q = 24, .heads_kv = kHeads, .head_dim = kDim, .tail_rows = 2 * kChunk, .state_dtype = state_dtype});
     Check(layout.status(), "layout");
@@ -69,14 +69,14 @@ std::vector<Row> BenchSlots(cudaStream_t stream, int runs) {
     const double state = static_cast<double>(layout->keys());  // S and z
     const double tail = 200.0 * kHeads * (2 * kDim * 2 + 4);
     for (const int count : {1, kBatch}) {
-      Row fold = MakeRow("fold of 128 rows", is_float, count, count * (2 * state + kChunk * kHeads * kDim * 4.0));
+      Row fold = MakeRow("fold of 128 rows", state_dtype, count, count * (2 * state + kChunk * kHeads * kDim * 4.0));
       fold.flop = 2.0 * count * kHeads * kChunk * kDim * (kDim + 1) / 2 * (kDim + 1);
       fold.times = Measure(stream, runs, [&] {
         return CudaRetentionFoldTail(*layout, {from.addresses.as<char*>(), ends.as<int64_t>(), count, kChunk, 1},
                                      stream);
       });
       rows.push_back(fold);
-      Row fork = MakeRow("fork", is_float, count, 2.0 * count * (state + tail));
+      Row fork = MakeRow("fork", state_dtype, count, 2.0 * count * (state + tail));
       fork.times = Measure(stream, runs, [&] {
         return CudaRetentionForkSlots(*layout,
                                       {from.addresses.as<const char*>(), to.addresses.as<char*>(), where.as<int64_t>(),
@@ -84,7 +84,7 @@ std::vector<Row> BenchSlots(cudaStream_t stream, int runs) {
                                       stream);
       });
       rows.push_back(fork);
-      Row zero = MakeRow("zero", is_float, count, 1.0 * count * layout->bytes());
+      Row zero = MakeRow("zero", state_dtype, count, 1.0 * count * layout->bytes());
       zero.times = Measure(stream, runs, [&] {
         return CudaRetentionZeroSlots(*layout, to.addresses.as<char*>(), count, 0, layout->bytes(), stream);
       });

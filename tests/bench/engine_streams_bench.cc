@@ -51,8 +51,14 @@ Flags Parse(int argc, char** argv) {
 
 int32_t TokenAt(const Model& model, int64_t i) { return static_cast<int32_t>(i * 7919 % model.config().vocab_size); }
 
-// Tokens per second of bare steps over the same positions as the engine's, logits left where they are; or with tokens
-// chosen by the model.
+constexpr int64_t kPromptRows = 2048;  // per step of the engine
+
+// Tokens that the engine's streams generate: more than are measured, since all must run from the last one's first token
+// on until the first one's last.
+int64_t AnswerTokens(const Flags& flags) { return flags.tokens + 2 * flags.streams; }
+
+// Tokens per second of bare steps over the positions that the engine's streams have on average while all of them
+// decode, logits left where they are; or with tokens chosen by the model.
 double BareRate(Model* model, const Flags& flags, bool chooses) {
   Check(model->Reserve(std::max<int64_t>(flags.prompt, 512), flags.streams + 32));
   auto slots = model->AllocateSlots((model->slot_floats() * 4 + 127) / 128 * 128, flags.streams);
@@ -70,10 +76,12 @@ double BareRate(Model* model, const Flags& flags, bool chooses) {
   std::vector<int32_t> chosen(flags.streams);
   for (LogitUse& use : uses) use = {.copies = false, .chooses = true, .choice = {}};
   for (LogitUse& use : uses) use.choice.top_p = flags.top_p;
-  constexpr int64_t kWarmUps = 8;
+  // The first of the engine's streams are ahead by the steps that the others' prompts take.
+  const int64_t skipped = std::max<int64_t>(8, flags.streams * flags.prompt / kPromptRows / 2);
+  const int64_t end = AnswerTokens(flags) - skipped;
   double start = 0;
-  for (int64_t step = 0; step < flags.tokens; ++step) {
-    if (step == kWarmUps) start = Now();
+  for (int64_t step = 0; step < end; ++step) {
+    if (step == skipped) start = Now();
     for (int64_t i = 0; i < flags.streams; ++i) tokens[i] = TokenAt(*model, i + step);
     const StepBatch batch = {{tokens.data(), static_cast<size_t>(flags.streams)}, sequences, rows};
     if (chooses) {
@@ -84,12 +92,12 @@ double BareRate(Model* model, const Flags& flags, bool chooses) {
     }
     for (StepSequence& sequence : sequences) ++sequence.position;
   }
-  return static_cast<double>((flags.tokens - kWarmUps) * flags.streams) / (Now() - start);
+  return static_cast<double>((end - skipped) * flags.streams) / (Now() - start);
 }
 
 // Tokens per second while all streams decode.
 double EngineRate(Model* model, const Flags& flags) {
-  auto engine = Engine::Create(model, nullptr, {.max_num_seqs = flags.streams, .max_num_batched_tokens = 2048});
+  auto engine = Engine::Create(model, nullptr, {.max_num_seqs = flags.streams, .max_num_batched_tokens = kPromptRows});
   Check(engine.status());
   std::vector<std::vector<double>> times(flags.streams);
   std::vector<std::thread> readers;
@@ -97,8 +105,7 @@ double EngineRate(Model* model, const Flags& flags) {
   for (int64_t i = 0; i < flags.streams; ++i) {
     auto request = std::make_unique<Request>();
     for (int64_t t = 0; t < flags.prompt; ++t) request->prompt.push_back(TokenAt(*model, i + t));
-    // Longer than what is measured: all streams must run from the last one's first token on.
-    request->stop.max_tokens = flags.tokens + 2 * flags.streams;
+    request->stop.max_tokens = AnswerTokens(flags);
     request->stop.ignore_eos = true;
     request->sampling.seed = static_cast<uint64_t>(i);
     request->sampling.top_p = flags.top_p;

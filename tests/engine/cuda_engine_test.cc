@@ -2,6 +2,7 @@
 // snapshot made on one device goes on on the other.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <random>
 
 #include "engine/state/fingerprint.h"
@@ -90,6 +91,59 @@ TEST_F(CudaEngine, TokensChosenOnTheGpu_AreThoseThatTheHostChooses) {
   }
 }
 
+// Log probabilities are formed on the host, so that no step is queued ahead. Ends by stop tokens come as a surprise.
+TEST_F(CudaEngine, StreamsThatRunAhead_GetTheBitsOfThoseThatDoNot) {
+  const auto model = LoadTiny(&pool_, kSwitchOver, "cuda");
+  ASSERT_NE(model, nullptr);
+  ASSERT_TRUE(model->queues_ahead());
+  const SlotShape shape{model->retention(), model->config().num_layers};
+  int64_t num_stopped = 0;
+  std::vector<ReadStream> reads[2];
+  std::vector<std::shared_ptr<const Snapshot>> ends[2];
+  for (const bool ahead : {false, true}) {
+    auto engine = MakeEngine(model.get(), 8, 512);
+    std::vector<std::shared_ptr<EventStream>> streams;
+    std::vector<std::shared_ptr<SnapshotDraft>> drafts;
+    for (int32_t seed = 0; seed < 8; ++seed) {
+      auto request = MakeRequest(MakePrompt(3 + 11 * seed, seed, kTinyVocab), 90);
+      request->sampling.seed = static_cast<uint64_t>(seed);
+      for (int32_t token = 0; token < 6; ++token) request->stop.stop_token_ids.push_back(token * 40 + seed);
+      drafts.push_back(SnapshotDraft::Reserve(shape, kTinyVocab).value());
+      if (seed % 2 == 0) request->snapshots = {{SnapshotOrder::kAtEnd, drafts.back()}};
+      if (!ahead) request->num_logprobs = 0;
+      streams.push_back(engine->Submit(std::move(request)).value());
+    }
+    for (size_t i = 0; i < streams.size(); ++i) {
+      reads[ahead].push_back(Finish(engine.get(), streams[i].get()));
+      const ReadOutput& output = reads[ahead][i].outputs[0];
+      num_stopped += output.end.reason == FinishReason::kStop ? 1 : 0;
+      std::vector<int32_t> tokens = MakePrompt(3 + 11 * static_cast<int64_t>(i), static_cast<int32_t>(i), kTinyVocab);
+      tokens.insert(tokens.end(), output.tokens.begin(), output.tokens.end());
+      ends[ahead].push_back(i % 2 == 0 ? drafts[i]->Seal(tokens) : nullptr);
+    }
+  }
+  EXPECT_GT(num_stopped, 4);
+  for (size_t i = 0; i < reads[0].size(); ++i) {
+    SCOPED_TRACE(i);
+    EXPECT_EQ(reads[true][i].outputs[0].tokens, reads[false][i].outputs[0].tokens);
+    if (i % 2 != 0) continue;
+    ASSERT_TRUE(ends[0][i] != nullptr && ends[1][i] != nullptr);
+    EXPECT_EQ(ends[true][i]->position(), ends[false][i]->position());
+    EXPECT_TRUE(std::ranges::equal(ends[true][i]->logits(), ends[false][i]->logits()));
+    ReadStream went_on[2];
+    for (const bool ahead : {false, true}) {
+      auto request = MakeRequest({ends[ahead][i]->tokens().begin(), ends[ahead][i]->tokens().end()}, 40);
+      request->prompt.push_back(7);
+      request->from = ends[ahead][i];
+      request->num_logprobs = 1;
+      request->stop.ignore_eos = true;
+      auto engine = MakeEngine(model.get(), 2, 64);
+      went_on[ahead] = Finish(engine.get(), engine->Submit(std::move(request)).value().get());
+    }
+    EXPECT_TRUE(SameBits(went_on[true], went_on[false]));
+  }
+}
+
 TEST_F(CudaEngine, SnapshotsGoOnExactlyHere_AndContinuedOnTheCpu) {
   const auto gpu = LoadTiny(&pool_, kSwitchOver, "cuda"), cpu = LoadTiny(&pool_, kSwitchOver, "cpu");
   ASSERT_TRUE(gpu != nullptr && cpu != nullptr);
@@ -127,6 +181,31 @@ TEST_F(CudaEngine, SnapshotsGoOnExactlyHere_AndContinuedOnTheCpu) {
     EXPECT_EQ(go_on(cpu.get(), from_gpu).outputs[0].tokens, on_cpu.outputs[0].tokens);
     EXPECT_EQ(go_on(gpu.get(), from_cpu).outputs[0].tokens, on_cpu.outputs[0].tokens);
   }
+}
+
+// Sizes around those of the places that copies go through, and more than all of them hold.
+TEST_F(CudaEngine, SlotMemory_GivesBackWhatWasWrittenWhateverItsSize) {
+  const auto model = LoadTiny(&pool_, kSwitchOver, "cuda");
+  ASSERT_NE(model, nullptr);
+  constexpr int64_t kStretch = 1 << 14, kPlace = 1 << 18, kMost = 3 << 22;
+  const auto slots = model->AllocateSlots(kMost * sizeof(float), 2).value();
+  std::vector<float> sent(kMost), received(kMost);
+  std::mt19937 random(3);
+  for (float& x : sent) x = static_cast<float>(random());
+  int64_t start = 0;
+  for (const int64_t size : {int64_t{1}, kStretch - 1, kStretch + 1, kPlace, kPlace + 5, 7 * kPlace + 3, kMost}) {
+    for (const int slot : {0, 1}) slots->Write(sent.data() + start, slots->slot(slot) + start, size);
+    for (const int slot : {0, 1}) {
+      std::fill(received.begin(), received.end(), -1.0f);
+      slots->Read(slots->slot(slot) + start, received.data(), size);
+      EXPECT_TRUE(std::equal(received.begin(), received.begin() + size, sent.begin() + start)) << size;
+      if (size < kMost) {
+        EXPECT_EQ(received[size], -1.0f);
+      }
+    }
+    start = size < kPlace ? start + 11 : 0;  // not aligned either
+  }
+  EXPECT_TRUE(slots->status().ok()) << slots->status();
 }
 
 TEST_F(CudaEngine, SlotsThatDoNotFit_AreRefusedWithTheBytes) {

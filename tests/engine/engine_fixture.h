@@ -150,9 +150,12 @@ inline std::unique_ptr<Request> MakeRequest(std::vector<int32_t> prompt, int64_t
 class EngineTest : public ::testing::Test {
  protected:
   void MakeEngine(const FakeModelOptions& model_options, EngineOptions options) {
+    MakeEngineOn(std::make_unique<FakeModel>(model_options), options);
+  }
+  void MakeEngineOn(std::unique_ptr<FakeModel> model, EngineOptions options) {
     engine_.reset();
-    model_ = std::make_unique<FakeModel>(model_options);
-    vocabulary_ = std::make_unique<FakeVocabulary>(LetterVocabulary(static_cast<int32_t>(model_options.vocab_size)));
+    model_ = std::move(model);
+    vocabulary_ = std::make_unique<FakeVocabulary>(LetterVocabulary(static_cast<int32_t>(model_->config().vocab_size)));
     options.clock = &clock_;
     absl::StatusOr<std::unique_ptr<Engine>> engine = Engine::Create(model_.get(), vocabulary_.get(), options);
     ASSERT_TRUE(engine.ok()) << engine.status();

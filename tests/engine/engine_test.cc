@@ -452,5 +452,26 @@ TEST(EngineOptionsTest, MoreStateThanTheHostHas_SaysHowMuchIsNeeded) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("lower --max-num-seqs"));
 }
 
+// The token before it waits for nothing.
+TEST_F(EngineTest, StepThatOnlySwitchesOver_TellsReadersOfTheStepBefore) {
+  class Counter final : public EventStream::Listener {
+   public:
+    void OnEvents() override { ++calls; }
+    int calls = 0;
+  };
+  MakeEngine(1, 64);
+  Counter counter;
+  const auto stream = Submit(MakeRequest(MakePrompt(30), 8));
+  stream->SetListener(&counter);
+  while (model_->num_rows() < 32) ASSERT_TRUE(engine_->RunStep());  // the row at position 31 has brought a token
+  const int64_t rows = model_->num_rows();
+  const int calls = counter.calls;
+  ASSERT_TRUE(engine_->RunStep());
+  EXPECT_EQ(model_->num_rows(), rows);
+  EXPECT_EQ(model_->num_switch_overs(), 1);
+  EXPECT_EQ(counter.calls, calls + 1);
+  stream->SetListener(nullptr);
+}
+
 }  // namespace
 }  // namespace statehouse::testing

@@ -50,8 +50,15 @@ class ChoosingModel final : public FakeModel {
     return absl::OkStatus();
   }
 
+  absl::Status ReadLogits(int64_t logit_row, std::span<float> to) override {
+    EXPECT_TRUE(results_.uses[logit_row].keeps);
+    std::copy_n(all_.begin() + logit_row * config().vocab_size, to.size(), to.begin());
+    ++num_read;
+    return absl::OkStatus();
+  }
+
   bool lost_numbers = false;  // as if no logit were a number
-  int64_t num_copied = 0, num_chosen = 0;
+  int64_t num_copied = 0, num_chosen = 0, num_read = 0;
 
  private:
   std::vector<float> all_;
@@ -126,6 +133,10 @@ TEST(ModelChoice, SnapshotAtTheEnd_HoldsTheLastLogits) {
     ASSERT_NE(snapshot, nullptr);
     const std::vector<float> want = model->LogitsAfter(tokens);
     EXPECT_TRUE(std::equal(want.begin(), want.end(), snapshot->logits().begin(), snapshot->logits().end()));
+    if (!chooses) continue;
+    // Those of the last row alone.
+    EXPECT_EQ(static_cast<ChoosingModel*>(model.get())->num_read, 1);
+    EXPECT_EQ(static_cast<ChoosingModel*>(model.get())->num_copied, 0);
   }
 }
 

@@ -8,6 +8,7 @@
 #include <random>
 
 #include "engine/errors.h"
+#include "tests/engine/ahead_model.h"
 #include "tests/engine/engine_fixture.h"
 #include "tests/engine/reference_output.h"
 
@@ -34,6 +35,7 @@ class RandomWalk : public EngineTest {
   void Walk(uint32_t seed, int64_t num_steps);
 
   int64_t ended_ = 0;
+  int64_t num_ahead_ = 0;
   std::map<FinishReason, int64_t> reasons_;
 
  private:
@@ -188,7 +190,10 @@ void RandomWalk::Walk(uint32_t seed, int64_t num_steps) {
   options.max_requests_per_principal = 10;
   options.event_capacity = 1 + random_() % 30;
   options.slow_reader_timeout = absl::Seconds(2);
-  MakeEngine(FakeModelOptions{}, options);
+  // Half of the walks on a model that takes steps ahead.
+  auto ahead = seed % 2 == 0 ? std::make_unique<AheadModel>() : nullptr;
+  const AheadModel* const counts = ahead.get();
+  MakeEngineOn(ahead != nullptr ? std::move(ahead) : std::make_unique<FakeModel>(), options);
   for (int64_t step = 0; step < num_steps && !HasFailure(); ++step) {
     while (random_() % 3 == 0) Submit();
     Disturb();
@@ -214,6 +219,7 @@ void RandomWalk::Walk(uint32_t seed, int64_t num_steps) {
   }
   EXPECT_TRUE(clients_.empty());
   ExpectAllSlotsFree();
+  if (counts != nullptr) num_ahead_ += counts->num_ahead();
 }
 
 TEST_F(RandomWalk, KeepsEveryPromise) {
@@ -224,6 +230,7 @@ TEST_F(RandomWalk, KeepsEveryPromise) {
     Walk(seed, 400);
   }
   EXPECT_GT(ended_, 1000);
+  EXPECT_GT(num_ahead_, 500);
   for (const FinishReason reason :
        {FinishReason::kStop, FinishReason::kLength, FinishReason::kCancelled, FinishReason::kDeadline}) {
     EXPECT_GT(reasons_[reason], 20) << FinishReasonName(reason);
@@ -233,7 +240,8 @@ TEST_F(RandomWalk, KeepsEveryPromise) {
 TEST_F(RandomWalk, DeviceThatFailsAnywhere_LeavesNothingBehind) {
   for (uint32_t seed = 1; seed <= 30; ++seed) {
     std::mt19937 random(seed);
-    MakeEngine(1 + random() % 4, 24);
+    EngineOptions options{.max_num_seqs = static_cast<int64_t>(1 + random() % 4), .max_num_batched_tokens = 24};
+    MakeEngineOn(seed % 2 == 0 ? std::make_unique<AheadModel>() : std::make_unique<FakeModel>(), options);
     std::vector<std::shared_ptr<EventStream>> streams;
     for (int idx = 0; idx < 6; ++idx) {
       auto request = MakeRequest(MakePrompt(1 + random() % 80, idx), 20);

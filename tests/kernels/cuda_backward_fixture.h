@@ -26,7 +26,7 @@ struct BackwardRun {
   DeviceState dinitial;
 };
 
-// Between canonical pairs and the padded layout; of gradients, by what is stored.
+// Between canonical pairs and the padded layout; of gradients, by what is stored. Of degree 4 they are the same.
 enum class Converts { kState, kGradient };
 inline int64_t CanonicalPair(int i, int j, int64_t d) {
   return std::min(i, j) * d - int64_t{std::min(i, j)} * (std::min(i, j) - 1) / 2 + std::abs(i - j);
@@ -168,8 +168,10 @@ inline BackwardCase MakeBackwardCase(BackwardProblem problem, RetentionDtype dty
 }
 
 // One backward pass with poisoned outputs and workspace. The gradient of the initial state is asked for if there is any
-// state, or with `wants_dinitial`.
-inline BackwardRun RunBackward(const BackwardCase& it, int64_t chunk, RetentionPath path, bool wants_dinitial = false) {
+// state, or with `wants_dinitial`. With `keeps_states` a forward pass runs first and leaves its states; y and
+// denominators are the case's all the same.
+inline BackwardRun RunBackward(const BackwardCase& it, int64_t chunk, RetentionPath path, bool wants_dinitial = false,
+                               bool keeps_states = false) {
   const BackwardProblem& problem = it.problem;
   const RetentionShape& shape = problem.forward.shape;
   const absl::StatusOr<CudaRetentionPlan> plan = CudaRetentionPlan::Make({.heads_q = shape.heads_q,
@@ -178,6 +180,7 @@ inline BackwardRun RunBackward(const BackwardCase& it, int64_t chunk, RetentionP
                                                                           .degree = shape.degree,
                                                                           .scale = shape.scale,
                                                                           .chunk = chunk,
+                                                                          .has_states = !problem.S.empty(),
                                                                           .dtype = it.dtype},
                                                                          problem.cu_seqlens);
   if (!plan.ok()) {
@@ -190,16 +193,38 @@ inline BackwardRun RunBackward(const BackwardCase& it, int64_t chunk, RetentionP
   const DeviceBuffer V = OnDevice(Encode(in.V, it.dtype)), log_G = OnDevice(in.log_G);
   const DeviceBuffer y = OnDevice(Encode(it.y, it.dtype)), denominator = OnDevice(it.denominator);
   const DeviceBuffer dY = OnDevice(Encode(problem.dY, it.dtype));
-  const DeviceBuffer S = OnDevice(ToDevice(problem.S, d, d, Converts::kState));
-  const DeviceBuffer z = OnDevice(ToDevice(problem.z, d, 1, Converts::kState));
-  const DeviceBuffer dS = OnDevice(ToDevice(problem.dS, d, d, Converts::kGradient));
-  const DeviceBuffer dz = OnDevice(ToDevice(problem.dz, d, 1, Converts::kGradient));
+  const auto upload = [&](const std::vector<double>& canonical, int64_t width, Converts what) {
+    if (shape.degree == 4) return OnDevice(std::vector<float>(canonical.begin(), canonical.end()));
+    return OnDevice(ToDevice(canonical, d, width, what));
+  };
+  const DeviceBuffer S = upload(problem.S, d, Converts::kState), z = upload(problem.z, 1, Converts::kState);
+  const DeviceBuffer dS = upload(problem.dS, d, Converts::kGradient), dz = upload(problem.dz, 1, Converts::kGradient);
   const bool has_state = !problem.S.empty(), has_gradient = !problem.dS.empty();
   wants_dinitial = wants_dinitial || has_state || has_gradient;
-  const int64_t states = wants_dinitial ? problem.num_sequences() * shape.heads_kv * RetentionStateRows(d) : 0;
+  const int64_t states =
+      wants_dinitial ? problem.num_sequences() * shape.heads_kv * RetentionStateRows(d, shape.degree) : 0;
   const PoisonedBuffer dQ(in.Q.size() * element), dK(in.K.size() * element), dV(in.V.size() * element);
   const PoisonedBuffer dlog_G(in.K.size() / d * 4), dS0(states * d * 4), dz0(states * 4);
   const PoisonedBuffer workspace(CudaRetentionBackwardWorkspace(*plan, wants_dinitial));
+  const PoisonedBuffer saved(keeps_states ? CudaRetentionSavedBytes(*plan) : 0);
+  if (keeps_states) {
+    const PoisonedBuffer forward_y(in.Q.size() * element), forward_workspace(plan->workspace_bytes());
+    const absl::Status status = CudaRetentionForward(*plan,
+                                                     {.Q = Q.as<void>(),
+                                                      .K = K.as<void>(),
+                                                      .V = V.as<void>(),
+                                                      .log_G = in.log_G.empty() ? nullptr : log_G.as<float>(),
+                                                      .y = forward_y.as<void>(),
+                                                      .initial_state = has_state ? S.as<float>() : nullptr,
+                                                      .initial_normalizer = has_state ? z.as<float>() : nullptr,
+                                                      .workspace = forward_workspace.as<void>(),
+                                                      .saved = saved.as<void>(),
+                                                      .path = path},
+                                                     nullptr);
+    EXPECT_TRUE(status.ok()) << status;
+    EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess) << cudaGetErrorString(cudaGetLastError());
+  }
+  const std::vector<char> left = saved.Download();
   const CudaRetentionBackwardArgs args = {.Q = Q.as<void>(),
                                           .K = K.as<void>(),
                                           .V = V.as<void>(),
@@ -218,11 +243,13 @@ inline BackwardRun RunBackward(const BackwardCase& it, int64_t chunk, RetentionP
                                           .dinitial_state = wants_dinitial ? dS0.as<float>() : nullptr,
                                           .dinitial_normalizer = wants_dinitial ? dz0.as<float>() : nullptr,
                                           .workspace = workspace.as<void>(),
+                                          .saved = keeps_states ? saved.as<void>() : nullptr,
                                           .path = path};
   const absl::Status status = CudaRetentionBackward(*plan, args, nullptr);
   EXPECT_TRUE(status.ok()) << status;
   EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess) << cudaGetErrorString(cudaGetLastError());
   workspace.Download();
+  EXPECT_EQ(saved.Download(), left) << "what the forward pass left was written to";
   BackwardRun run{Decode(dQ.Download(), it.dtype),
                   Decode(dK.Download(), it.dtype),
                   Decode(dV.Download(), it.dtype),

@@ -197,6 +197,33 @@ TEST(RetentionBackwardChunk, ShortSequences_AreOneChunk) {
   EXPECT_EQ(RetentionBackwardChunk(plain, 100'000, 1'000'000), 1024) << "no chunk is longer than 65536 rows";
 }
 
+// States before chunks that the forward pass left are the same numbers as those computed again.
+TEST_F(CudaBackward, WithStatesKeptByTheForwardPass_GivesTheSameBits) {
+  std::mt19937 rng = SeededRng(std::random_device{}());
+  for (const RetentionDtype dtype : {kBf16, RetentionDtype::kFp16, RetentionDtype::kFloat32}) {
+    for (const int d : {64, 128}) {
+      for (const bool has_states : {false, true}) {
+        const RetentionShape shape = {.heads_q = 4, .heads_kv = 2, .head_dim = d};
+        BackwardProblem problem = RandomBackward(rng, shape, {0, 130, 131, 400}, -0.02f, dtype);
+        if (has_states) AddStates(rng, problem);
+        const int64_t rows = problem.forward.t * shape.heads_q;
+        const BackwardCase it = {
+            std::move(problem), dtype, Normals(rng, rows * d), std::vector<float>(rows, 100.0f), {}};
+        for (const RetentionPath path : {RetentionPath::kBest, RetentionPath::kMmaSync}) {
+          const BackwardRun again = RunBackward(it, 64, path), kept = RunBackward(it, 64, path, false, true);
+          const std::string what = Name(it.problem, 64, dtype) + (has_states ? " with states" : "");
+          EXPECT_TRUE(SameBits(kept.dQ, again.dQ)) << what;
+          EXPECT_TRUE(SameBits(kept.dK, again.dK)) << what;
+          EXPECT_TRUE(SameBits(kept.dV, again.dV)) << what;
+          EXPECT_TRUE(SameBits(kept.dlog_G, again.dlog_G)) << what;
+          EXPECT_TRUE(SameBits(kept.dinitial.S, again.dinitial.S)) << what;
+          EXPECT_TRUE(SameBits(kept.dinitial.z, again.dinitial.z)) << what;
+        }
+      }
+    }
+  }
+}
+
 // y and denominators from the GPU's own forward pass carry its error; from them a plain program does no better.
 TEST_F(CudaBackward, AfterTheForwardPass_ErrorsAreThoseOfAPlainProgram) {
   std::mt19937 rng = SeededRng(std::random_device{}());

@@ -90,19 +90,22 @@ TEST_P(CudaModelOps, Activations_MatchTheCpus) {
   check(gate);
 }
 
+// Of tokens, and of those that the step before chose; of one that it could not choose, row 0.
 TEST_P(CudaModelOps, Embedding_CopiesRows) {
   constexpr int64_t kVocab = 50, kSize = 72;
   const std::vector<float> table = Rounded(Normals(rng_, kVocab * kSize));
-  const std::vector<int32_t> tokens = {49, 0, 7, 7};
-  const DeviceBuffer on_device = OnDeviceAs(table, is_bf16()), ids = OnDevice(tokens);
+  const std::vector<int32_t> tokens = {49, 0, 7, 7, -1 - 2, -1, -1 - 1}, chosen = {11, -1, 48};
+  const DeviceBuffer on_device = OnDeviceAs(table, is_bf16()), ids = OnDevice(tokens), before = OnDevice(chosen);
   std::vector<float> want;
-  for (int32_t token : tokens) want.insert(want.end(), &table[token * kSize], &table[token * kSize] + kSize);
+  for (int32_t token : {49, 0, 7, 7, 48, 11, 0})
+    want.insert(want.end(), &table[token * kSize], &table[token * kSize] + kSize);
   DeviceBuffer out = OnDevice(std::vector<float>(want.size(), NAN));
   ASSERT_TRUE(CudaEmbed({.table = on_device.as<void>(),
                          .is_bf16 = is_bf16(),
                          .tokens = ids.as<int32_t>(),
+                         .chosen = before.as<int32_t>(),
                          .out = out.as<float>(),
-                         .num_rows = 4,
+                         .num_rows = static_cast<int64_t>(tokens.size()),
                          .size = kSize},
                         nullptr)
                   .ok());

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kernels/cuda/device.h"
+#include "kernels/power_retention/cuda/decode.h"
 #include "kernels/power_retention/cuda/retention.h"
 #include "tests/kernels/retention_fixture.h"
 
@@ -119,14 +120,16 @@ inline ForwardRun RunForward(const RetentionProblem& problem, std::span<const in
                              const DeviceState& initial = {}, bool wants_final = false,
                              RetentionPath path = RetentionPath::kBest) {
   const RetentionShape& shape = problem.shape;
-  const absl::StatusOr<CudaRetentionPlan> plan = CudaRetentionPlan::Make({.heads_q = shape.heads_q,
-                                                                          .heads_kv = shape.heads_kv,
-                                                                          .head_dim = shape.head_dim,
-                                                                          .degree = shape.degree,
-                                                                          .scale = shape.scale,
-                                                                          .chunk = shape.chunk,
-                                                                          .dtype = dtype},
-                                                                         cu_seqlens);
+  const absl::StatusOr<CudaRetentionPlan> plan =
+      CudaRetentionPlan::Make({.heads_q = shape.heads_q,
+                               .heads_kv = shape.heads_kv,
+                               .head_dim = shape.head_dim,
+                               .degree = shape.degree,
+                               .scale = shape.scale,
+                               .chunk = shape.chunk,
+                               .has_states = wants_final || !initial.S.empty(),
+                               .dtype = dtype},
+                              cu_seqlens);
   if (!plan.ok()) {
     ADD_FAILURE() << plan.status();
     return {};
@@ -134,7 +137,7 @@ inline ForwardRun RunForward(const RetentionProblem& problem, std::span<const in
   const DeviceBuffer Q = OnDevice(Encode(problem.Q, dtype)), K = OnDevice(Encode(problem.K, dtype));
   const DeviceBuffer V = OnDevice(Encode(problem.V, dtype)), log_G = OnDevice(problem.log_G);
   const DeviceBuffer S0 = OnDevice(initial.S), z0 = OnDevice(initial.z);
-  const int64_t states = (cu_seqlens.size() - 1) * shape.heads_kv, P = RetentionStateRows(shape.head_dim);
+  const int64_t states = (cu_seqlens.size() - 1) * shape.heads_kv, P = RetentionStateRows(shape.head_dim, shape.degree);
   const PoisonedBuffer y(problem.Q.size() * ElementBytes(dtype)), denominator(problem.Q.size() / shape.head_dim * 4);
   const PoisonedBuffer S1(wants_final ? states * P * shape.head_dim * 4 : 0), z1(wants_final ? states * P * 4 : 0);
   const PoisonedBuffer workspace(plan->workspace_bytes());
@@ -214,6 +217,29 @@ inline std::vector<float> PlainImplementation(const RetentionProblem& problem, s
       }
     }
   }
+  return out;
+}
+
+inline constexpr RetentionStateDtype kStateTypes[] = {RetentionStateDtype::kFloat32, RetentionStateDtype::kBf16,
+                                                      RetentionStateDtype::kInt8};
+
+// Bytes [at, at + size) of a slot.
+inline std::vector<char> SlotBytes(const DeviceBuffer& slot, size_t at, size_t size) {
+  std::vector<char> bytes(size);
+  EXPECT_TRUE(slot.Download(bytes.data(), size, at).ok());
+  return bytes;
+}
+// The state [Hk, P, d] of a slot as decoding reads it: without what rounding left.
+inline std::vector<float> NearestState(const RetentionSlotLayout& layout, const DeviceBuffer& slot) {
+  const CudaRetentionSlotShape& shape = layout.shape();
+  const int64_t rows = shape.heads_kv * RetentionStateRows(shape.head_dim, shape.degree), size = rows * shape.head_dim;
+  if (shape.state_dtype == RetentionStateDtype::kFloat32) return Floats(SlotBytes(slot, layout.state(), size * 4));
+  if (shape.state_dtype == RetentionStateDtype::kBf16)
+    return Decode(SlotBytes(slot, layout.state(), size * 2), RetentionDtype::kBf16);
+  const std::vector<char> bytes = SlotBytes(slot, layout.state(), size);
+  const std::vector<float> scales = Decode(SlotBytes(slot, layout.scales(), rows / 4), RetentionDtype::kBf16);
+  std::vector<float> out(size);
+  for (int64_t i = 0; i < size; ++i) out[i] = scales[i / (8 * shape.head_dim)] * static_cast<signed char>(bytes[i]);
   return out;
 }
 

@@ -1,6 +1,7 @@
 // Power retention on the GPU against the definition in double. Skips where there is no GPU.
 #include <cstdio>
 
+#include "kernels/power_retention/backward_ref.h"
 #include "tests/kernels/cuda_retention_fixture.h"
 #include "tests/kernels/error_ratios.h"
 #include "tests/kernels/golden_op.h"
@@ -50,7 +51,14 @@ Expected ForChunks(const Expected& expected, const RetentionProblem& problem, st
   Expected out = expected;
   int64_t longest = 0;
   for (size_t s = 0; s + 1 < cu_seqlens.size(); ++s) longest = std::max(longest, cu_seqlens[s + 1] - cu_seqlens[s]);
-  if (longest <= problem.shape.chunk || problem.shape.degree != 2) return out;
+  if (longest <= problem.shape.chunk) return out;
+  if (problem.shape.degree == 4) {
+    // Sums over products of four numbers cancel to 1 / d² of their parts; float32 loses as much.
+    if (problem.shape.head_dim > kMostFourthDim) return out;
+    out.form = "forward, degree 4, states";
+    if (out.dtype == RetentionDtype::kFloat32) out.plain_error = 1e-5;
+    return out;
+  }
   out.form = "forward, states";
   if (out.dtype == RetentionDtype::kFloat32) out.plain_error = RelativeError(PlainChunks(problem, cu_seqlens), out.y);
   return out;
@@ -69,8 +77,17 @@ void ExpectClose(const std::vector<float>& y, const Expected& expected, const st
 // Runs a case with the best instructions and with those of sm_80.
 void ExpectBothPathsClose(const RetentionProblem& problem, std::span<const int64_t> cu_seqlens, RetentionDtype dtype,
                           const Expected& for_pairs, const std::string& what) {
-  const Expected expected = ForChunks(for_pairs, problem, cu_seqlens);
-  ExpectClose(RunForward(problem, cu_seqlens, dtype).y, expected, what);
+  Expected expected = ForChunks(for_pairs, problem, cu_seqlens);
+  const ForwardRun run = RunForward(problem, cu_seqlens, dtype);
+  if (dtype == kBf16 && expected.form == "forward, states" &&
+      RelativeError(run.y, expected.y) > kErrorRatio * expected.plain_error) {
+    // Where gates leave few keys and q is nearly orthogonal to them, what a state's rounding costs is drawn by lot:
+    // then a plain program that rounds a state too decides. It is slow, so only then.
+    const auto round = [](float x) { return Rounded(x, kBf16); };
+    const double through_states = RelativeError(PlainChunks(problem, cu_seqlens, round), expected.y);
+    expected.plain_error = std::max(expected.plain_error, through_states);
+  }
+  ExpectClose(run.y, expected, what);
   if (problem.shape.head_dim < 64 || dtype != kBf16 || problem.shape.degree != 2) return;  // one path only
   ExpectClose(RunForward(problem, cu_seqlens, dtype, {}, false, RetentionPath::kMmaSync).y, expected,
               what + " mma.sync");
@@ -123,6 +140,44 @@ TEST_F(CudaRetention, OfDegreeFour_AgreesWithTheDefinition) {
       const RetentionProblem problem = RoundedProblem(rng, shape, 400, dtype);
       ExpectBothPathsClose(problem, lengths, dtype, Expect(problem, lengths, dtype),
                            Name(shape, 400, dtype) + " degree 4");
+    }
+  }
+}
+
+TEST_F(CudaRetention, StatesOfDegreeFour_AreTheReferencesAndGoOn) {
+  std::mt19937 rng = SeededRng(std::random_device{}());
+  for (const RetentionDtype dtype : kTypes) {
+    for (const int d : {16, 32}) {
+      const int64_t chunk = d == 16 ? 64 : 16, t = d == 16 ? 200 : 50;
+      const RetentionShape shape = {.heads_q = 4, .heads_kv = 2, .head_dim = d, .degree = 4, .chunk = chunk};
+      const RetentionProblem problem = RoundedProblem(rng, shape, t, dtype, -0.1f);
+      const int64_t whole[] = {0, t}, first[] = {0, 2 * chunk}, rest[] = {0, t - 2 * chunk};
+      const ForwardRun unbroken = RunForward(problem, whole, dtype, {}, true);
+      const auto doubles = [](const std::vector<float>& x) { return std::vector<double>(x.begin(), x.end()); };
+      const RetentionDoubleOutputs want = PowerRetentionForwardRef({.t = t,
+                                                                    .heads_q = 4,
+                                                                    .heads_kv = 2,
+                                                                    .head_dim = d,
+                                                                    .degree = 4,
+                                                                    .scale = 1 / std::sqrt(static_cast<double>(d)),
+                                                                    .Q = doubles(problem.Q),
+                                                                    .K = doubles(problem.K),
+                                                                    .V = doubles(problem.V),
+                                                                    .log_G = doubles(problem.log_G)});
+      ExpectClose(unbroken.y, ForChunks(Expect(problem, whole, dtype), problem, whole),
+                  Name(shape, t, dtype) + " degree 4 from states");
+      EXPECT_LE(RelativeError(unbroken.y, want.y), dtype == kBf16                   ? 0x1p-7
+                                                   : dtype == RetentionDtype::kFp16 ? 0x1p-10
+                                                                                    : 2e-5);
+      EXPECT_LE(RelativeError(unbroken.final_state.S, want.S), 2e-6) << d;
+      EXPECT_LE(RelativeError(unbroken.final_state.z, want.z), 2e-6) << d;
+      const ForwardRun before = RunForward(Slice(problem, 0, 2 * chunk), first, dtype, {}, true);
+      const ForwardRun after = RunForward(Slice(problem, 2 * chunk, t), rest, dtype, before.final_state, true);
+      std::vector<float> y = before.y;
+      y.insert(y.end(), after.y.begin(), after.y.end());
+      EXPECT_TRUE(SameBits(y, unbroken.y));
+      EXPECT_TRUE(SameBits(after.final_state.S, unbroken.final_state.S));
+      EXPECT_TRUE(SameBits(after.final_state.z, unbroken.final_state.z));
     }
   }
 }

@@ -1,5 +1,6 @@
 // Folding the tails of slots, copying and clearing slots on the GPU. Skips where there is no GPU.
 #include "kernels/power_retention/cuda/decode_slots.h"
+#include "kernels/power_retention/cuda/decode_states.h"
 #include "kernels/power_retention/cuda/tail_fold.h"
 #include "tests/kernels/cuda_retention_fixture.h"
 #include "tests/support/gpu.h"
@@ -11,10 +12,6 @@ class CudaSlotOps : public ::testing::Test {
  protected:
   void SetUp() override { testing::HasGpu(); }
 };
-
-RetentionDtype StateElement(const RetentionSlotLayout& layout) {
-  return layout.shape().state_dtype == RetentionStateDtype::kBf16 ? RetentionDtype::kBf16 : RetentionDtype::kFloat32;
-}
 
 // One slot whose ring is full of random rows, and S and z in double beside it.
 class FoldedSlot {
@@ -76,17 +73,10 @@ class FoldedSlot {
     }
   }
 
-  std::vector<float> DeviceS() const {
-    std::vector<char> bytes(S_.size() * ElementBytes(StateElement(layout_)));
-    EXPECT_TRUE(memory_.Download(bytes.data(), bytes.size(), layout_.state()).ok());
-    return Decode(bytes, StateElement(layout_));
-  }
-  // What a bf16 state leaves beside it; empty for float32.
-  std::vector<char> DeviceRests() const {
-    std::vector<char> bytes(shape_.state_dtype == RetentionStateDtype::kBf16 ? S_.size() : 0);
-    EXPECT_TRUE(memory_.Download(bytes.data(), bytes.size(), layout_.rests()).ok());
-    return bytes;
-  }
+  std::vector<float> DeviceS() const { return NearestState(layout_, memory_); }
+  // All that a slot keeps of S and z.
+  std::vector<char> StateBytes() const { return SlotBytes(memory_, 0, layout_.keys()); }
+  DeviceBuffer& memory() { return memory_; }
   std::vector<float> DeviceZ() const {
     std::vector<float> z(z_.size());
     EXPECT_TRUE(memory_.Download(z.data(), z.size() * 4, layout_.normalizer()).ok());
@@ -107,11 +97,17 @@ class FoldedSlot {
   std::vector<double> S_, z_;
 };
 
+// Of what decoding reads: a state in int8 has steps of 1/127 of the largest of 8 rows.
+double MostFoldError(RetentionStateDtype state_dtype, bool is_tf32) {
+  if (state_dtype == RetentionStateDtype::kInt8) return 0x1p-6;
+  return state_dtype == RetentionStateDtype::kBf16 ? 0x1p-7 : is_tf32 ? 0x1p-11 : 2e-6;
+}
+
 TEST_F(CudaSlotOps, ChunksFoldedInPlace_AgreeWithTheDefinition) {
   std::mt19937 rng = SeededRng(std::random_device{}());
   for (const RetentionDtype dtype : {RetentionDtype::kBf16, RetentionDtype::kFp16, RetentionDtype::kFloat32}) {
     for (const int d : {16, 32, 64, 128}) {
-      for (const RetentionStateDtype state_dtype : {RetentionStateDtype::kFloat32, RetentionStateDtype::kBf16}) {
+      for (const RetentionStateDtype state_dtype : kStateTypes) {
         for (const int64_t rows : {1, 64, 90}) {
           if (rows == 1 && d == 128) continue;  // the reference takes long
           const auto layout = RetentionSlotLayout::Make({.heads_q = 2,
@@ -129,10 +125,9 @@ TEST_F(CudaSlotOps, ChunksFoldedInPlace_AgreeWithTheDefinition) {
           const double error = RelativeError(slot.DeviceS(), slot.S()),
                        z_error = RelativeError(slot.DeviceZ(), slot.z());
           std::printf("  %s d %d rows %d state %s: S %.2e, z %.2e\n", RetentionDtypeName(dtype), d,
-                      static_cast<int>(rows), state_dtype == RetentionStateDtype::kFloat32 ? "float32" : "bf16", error,
-                      z_error);
+                      static_cast<int>(rows), RetentionStateDtypeName(state_dtype), error, z_error);
           const bool is_tf32 = dtype != RetentionDtype::kFloat32 && d >= 64;
-          EXPECT_LE(error, state_dtype == RetentionStateDtype::kBf16 ? 0x1p-7 : is_tf32 ? 0x1p-11 : 2e-6);
+          EXPECT_LE(error, MostFoldError(state_dtype, is_tf32));
           EXPECT_LE(z_error, 2e-6);
         }
       }
@@ -140,12 +135,56 @@ TEST_F(CudaSlotOps, ChunksFoldedInPlace_AgreeWithTheDefinition) {
   }
 }
 
+// A slot of degree 4 from chunk to chunk: the state of the forward pass over the same rows.
+TEST_F(CudaSlotOps, ChunksOfDegreeFour_LeaveTheForwardPassesState) {
+  std::mt19937 rng = SeededRng(std::random_device{}());
+  int num_run = 0;
+  for (const RetentionDtype dtype : {RetentionDtype::kBf16, RetentionDtype::kFp16, RetentionDtype::kFloat32}) {
+    for (const int d : {16, 32}) {
+      const auto layout = RetentionSlotLayout::Make(
+          {.heads_q = 2, .heads_kv = 2, .head_dim = d, .degree = 4, .tail_rows = 200, .dtype = dtype});
+      if (!IsBuilt(layout.status(), dtype, d)) continue;
+      ++num_run;
+      const RetentionShape shape = {.heads_q = 2, .heads_kv = 2, .head_dim = d, .degree = 4, .chunk = 90};
+      RetentionProblem problem = RandomProblem(rng, shape, 180, -0.05f);
+      Round(problem.K, dtype), Round(problem.V, dtype), Round(problem.Q, dtype);
+      const DeviceBuffer slot = OnDevice(std::vector<char>(layout->bytes(), 0));
+      const DeviceBuffer address = OnDevice(std::vector<char*>{slot.as<char>()});
+      for (int64_t end = 0; end < 180; end += 90) {
+        for (int64_t row = end; row < end + 90; row += 15) {
+          const RetentionProblem rows = Slice(problem, row, row + 15);
+          const DeviceBuffer K = OnDevice(Encode(rows.K, dtype)), V = OnDevice(Encode(rows.V, dtype));
+          const DeviceBuffer log_G = OnDevice(rows.log_G), where = OnDevice(std::vector<int64_t>{row});
+          const DeviceBuffer ends = OnDevice(std::vector<int64_t>{end});
+          ASSERT_TRUE(CudaRetentionAppend(*layout,
+                                          {address.as<char*>(), where.as<int64_t>(), ends.as<int64_t>(), 1, 15},
+                                          K.as<void>(), V.as<void>(), log_G.as<float>(), nullptr)
+                          .ok());
+          ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+        }
+        const DeviceBuffer ends = OnDevice(std::vector<int64_t>{end});
+        const absl::Status status =
+            CudaRetentionFoldTail(*layout, {address.as<char*>(), ends.as<int64_t>(), 1, 90, 1}, nullptr);
+        ASSERT_TRUE(status.ok()) << status;
+        ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+      }
+      const int64_t lengths[] = {0, 180}, rows = 2 * RetentionStateRows(d, 4);
+      const DeviceState want = RunForward(problem, lengths, dtype, {}, true).final_state;
+      const std::vector<float> S = Floats(SlotBytes(slot, layout->state(), rows * d * 4));
+      const std::vector<float> z = Floats(SlotBytes(slot, layout->normalizer(), rows * 4));
+      EXPECT_LE(RelativeError(S, std::vector<double>(want.S.begin(), want.S.end())), 2e-6) << d;
+      EXPECT_LE(RelativeError(z, std::vector<double>(want.z.begin(), want.z.end())), 2e-6) << d;
+    }
+  }
+  if (num_run == 0) GTEST_SKIP() << "not built";
+}
+
 // A bf16 state that is rounded to nearest stops growing: 97 % off after a million tokens. What it leaves is kept
 // in 8 bits beside it, so it stays as right as float32 rounded once.
 TEST_F(CudaSlotOps, StateOverAMillionTokens_IsHardlyWorseThanOverFourThousand) {
   std::mt19937 rng = SeededRng(std::random_device{}());
   constexpr int64_t kChunk = 128, kFolds = (int64_t{1} << 20) / kChunk;
-  for (const RetentionStateDtype state_dtype : {RetentionStateDtype::kFloat32, RetentionStateDtype::kBf16}) {
+  for (const RetentionStateDtype state_dtype : kStateTypes) {
     const auto layout = RetentionSlotLayout::Make(
         {.heads_q = 1, .heads_kv = 1, .head_dim = 64, .tail_rows = 2 * kChunk, .state_dtype = state_dtype});
     ASSERT_TRUE(layout.ok()) << layout.status();
@@ -168,27 +207,56 @@ TEST_F(CudaSlotOps, StateOverAMillionTokens_IsHardlyWorseThanOverFourThousand) {
       double dot = 0, square = 0;
       for (size_t i = 0; i < S.size(); ++i) dot += got[i] * S[i], square += S[i] * S[i];
       early_error = error, error = RelativeError(got, S), mean = dot / square - 1;
-      std::printf("  state %s after %lld tokens: error %.2e, in the mean %.1e\n",
-                  state_dtype == RetentionStateDtype::kFloat32 ? "float32" : "bf16",
+      std::printf("  state %s after %lld tokens: error %.2e, in the mean %.1e\n", RetentionStateDtypeName(state_dtype),
                   static_cast<long long>((fold + 1) * kChunk), error, mean);
     }
     EXPECT_LE(error, 2 * early_error);
-    EXPECT_LE(error, state_dtype == RetentionStateDtype::kFloat32 ? 1e-3 : 4e-3);
+    EXPECT_LE(error, state_dtype == RetentionStateDtype::kFloat32 ? 1e-3
+                     : state_dtype == RetentionStateDtype::kBf16  ? 4e-3
+                                                                  : 0x1p-6);
     EXPECT_LE(std::abs(mean), 1e-4);
   }
 }
 
 TEST_F(CudaSlotOps, SameFoldInAnotherSlot_SameBits) {
-  const auto layout = RetentionSlotLayout::Make(
-      {.heads_q = 2, .heads_kv = 2, .head_dim = 64, .tail_rows = 256, .state_dtype = RetentionStateDtype::kBf16});
-  ASSERT_TRUE(layout.ok()) << layout.status();
-  std::mt19937 rng = SeededRng(11), same = SeededRng(11);
-  FoldedSlot a(*layout, rng, -0.01f), b(*layout, same, -0.01f);
-  for (int chunk = 0; chunk < 4; ++chunk) a.FoldOnDevice(chunk * 128, 128, 3), b.FoldOnDevice(chunk * 128, 128, 3);
-  EXPECT_TRUE(SameBits(a.DeviceS(), b.DeviceS()));
-  EXPECT_EQ(a.DeviceRests(), b.DeviceRests());
-  b.FoldOnDevice(4 * 128, 128, 3), a.FoldOnDevice(4 * 128, 128, 4);
-  EXPECT_NE(a.DeviceRests(), b.DeviceRests()) << "the seed changes nothing";
+  for (const RetentionStateDtype state_dtype : {RetentionStateDtype::kBf16, RetentionStateDtype::kInt8}) {
+    const auto layout = RetentionSlotLayout::Make(
+        {.heads_q = 2, .heads_kv = 2, .head_dim = 64, .tail_rows = 256, .state_dtype = state_dtype});
+    ASSERT_TRUE(layout.ok()) << layout.status();
+    std::mt19937 rng = SeededRng(11), same = SeededRng(11);
+    FoldedSlot a(*layout, rng, -0.01f), b(*layout, same, -0.01f);
+    for (int chunk = 0; chunk < 4; ++chunk) a.FoldOnDevice(chunk * 128, 128, 3), b.FoldOnDevice(chunk * 128, 128, 3);
+    EXPECT_EQ(a.StateBytes(), b.StateBytes());
+    b.FoldOnDevice(4 * 128, 128, 3), a.FoldOnDevice(4 * 128, 128, 4);
+    EXPECT_NE(a.StateBytes(), b.StateBytes()) << "the seed changes nothing";
+  }
+}
+
+// With all that the slot keeps, so that the next fold cannot tell.
+TEST_F(CudaSlotOps, ExportedAndImported_SameBits) {
+  std::mt19937 rng = SeededRng(std::random_device{}());
+  for (const int d : {16, 64, 128}) {
+    for (const RetentionStateDtype state_dtype : kStateTypes) {
+      const auto layout = RetentionSlotLayout::Make(
+          {.heads_q = 2, .heads_kv = 2, .head_dim = d, .tail_rows = 256, .state_dtype = state_dtype});
+      if (!IsBuilt(layout.status(), RetentionDtype::kBf16, d)) continue;
+      FoldedSlot slot(*layout, rng, -0.01f), copy(*layout, rng, -0.01f);
+      for (int chunk = 0; chunk < 6; ++chunk) slot.FoldOnDevice(chunk * 128, 128, 5);
+      const int64_t rows = 2 * RetentionStateRows(d);
+      const PoisonedBuffer S(rows * d * 4), z(rows * 4);
+      ASSERT_TRUE(CudaRetentionExportSlots(*layout, slot.address(), 1, S.as<float>(), z.as<float>(), nullptr).ok());
+      ASSERT_TRUE(CudaRetentionImportSlots(*layout, copy.address(), 1, S.as<float>(), z.as<float>(), nullptr).ok());
+      ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+      EXPECT_EQ(copy.StateBytes(), slot.StateBytes()) << "d " << d << " state " << RetentionStateDtypeName(state_dtype);
+      // What is exported is nearer to the state than what decoding reads.
+      const std::vector<float> exported = Floats(S.Download()), nearest = slot.DeviceS();
+      const std::vector<double> all(exported.begin(), exported.end());
+      EXPECT_LE(RelativeError(nearest, all), 0x1p-6);
+      if (state_dtype != RetentionStateDtype::kFloat32) {
+        EXPECT_GT(RelativeError(nearest, all), 0x1p-12) << "nothing is kept beside the nearest";
+      }
+    }
+  }
 }
 
 // Bytes of a slot that a fork copies, by the layout's own offsets.
@@ -199,9 +267,13 @@ std::vector<bool> HeldBytes(const RetentionSlotLayout& layout, int64_t state_end
   const int64_t P = RetentionStateRows(shape.head_dim);
   const auto mark = [&](size_t at, size_t bytes) { std::fill_n(held.begin() + at, bytes, true); };
   if (state_end > 0) {
-    mark(layout.state(), shape.heads_kv * P * shape.head_dim * ElementBytes(StateElement(layout)));
+    const int64_t size = shape.heads_kv * P * shape.head_dim;
+    const bool is_float = shape.state_dtype == RetentionStateDtype::kFloat32,
+               is_bytes = shape.state_dtype == RetentionStateDtype::kInt8;
+    mark(layout.state(), size * (is_float ? 4 : is_bytes ? 1 : 2));
     mark(layout.normalizer(), shape.heads_kv * P * 4);
-    if (shape.state_dtype == RetentionStateDtype::kBf16) mark(layout.rests(), shape.heads_kv * P * shape.head_dim);
+    if (!is_float) mark(layout.rests(), size);
+    if (is_bytes) mark(layout.scales(), shape.heads_kv * P / 4);
   }
   for (int h = 0; h < shape.heads_kv; ++h) {
     for (int64_t t = state_end; t < position; ++t) {
@@ -215,7 +287,7 @@ std::vector<bool> HeldBytes(const RetentionSlotLayout& layout, int64_t state_end
 
 TEST_F(CudaSlotOps, ForkedSlots_HoldWhatTheirSourcesHold) {
   std::mt19937 rng = SeededRng(std::random_device{}());
-  for (const RetentionStateDtype state_dtype : {RetentionStateDtype::kFloat32, RetentionStateDtype::kBf16}) {
+  for (const RetentionStateDtype state_dtype : kStateTypes) {
     const auto layout = RetentionSlotLayout::Make(
         {.heads_q = 3, .heads_kv = 3, .head_dim = 64, .tail_rows = 150, .state_dtype = state_dtype});
     ASSERT_TRUE(layout.ok()) << layout.status();

@@ -59,14 +59,16 @@ absl::StatusOr<Figure> MeasureDecode(const RetentionCase& it, cudaStream_t strea
                                                    kMaxTail));
   }
   if (it.state_dtype == Number::kFp16)
-    return absl::UnimplementedError("decode on the GPU: a state in fp16; there are float32 and bf16");
-  const absl::StatusOr<RetentionSlotLayout> layout = RetentionSlotLayout::Make(
-      {.heads_q = it.heads_q,
-       .heads_kv = it.heads_kv,
-       .head_dim = it.head_dim,
-       .tail_rows = RingRows(tail),
-       .dtype = ToDtype(it.dtype),
-       .state_dtype = it.state_dtype == Number::kBf16 ? RetentionStateDtype::kBf16 : RetentionStateDtype::kFloat32});
+    return absl::UnimplementedError("decode on the GPU: a state in fp16; there are float32, bf16 and int8");
+  const absl::StatusOr<RetentionSlotLayout> layout =
+      RetentionSlotLayout::Make({.heads_q = it.heads_q,
+                                 .heads_kv = it.heads_kv,
+                                 .head_dim = it.head_dim,
+                                 .tail_rows = RingRows(tail),
+                                 .dtype = ToDtype(it.dtype),
+                                 .state_dtype = it.state_dtype == Number::kBf16   ? RetentionStateDtype::kBf16
+                                                : it.state_dtype == Number::kInt8 ? RetentionStateDtype::kInt8
+                                                                                  : RetentionStateDtype::kFloat32});
   if (!layout.ok()) return layout.status();
   GpuArrays arrays;
   const RandomSlot slot(it, *layout, tail, arrays.Random());

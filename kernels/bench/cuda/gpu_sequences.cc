@@ -17,7 +17,7 @@ struct Tensors {
   HostInputs host;
   std::vector<float> dY_host;
   DeviceBuffer Q, K, V, log_G, dY;
-  DeviceBuffer y, denominator, dQ, dK, dV, dlog_G, workspace;
+  DeviceBuffer y, denominator, dQ, dK, dV, dlog_G, workspace, saved;
 };
 
 struct Plans {
@@ -39,6 +39,8 @@ absl::StatusOr<Plans> MakePlans(const RetentionCase& it) {
   if (shape.chunk == 0) shape.chunk = RetentionBackwardChunk(shape, it.length);
   out.backward = CudaRetentionPlan::Make(shape, lengths);
   if (!out.backward.ok()) return out.backward.status();
+  if (it.keeps_states) out.forward = CudaRetentionPlan::Make(shape, lengths);  // the same for both
+  if (!out.forward.ok()) return out.forward.status();
   return out;
 }
 
@@ -61,6 +63,7 @@ Tensors MakeTensors(const RetentionCase& it, const Plans& plans, GpuArrays& arra
     out.dlog_G = arrays.Poisoned(rows * it.heads_kv * 4);
     workspace = std::max(workspace, CudaRetentionBackwardWorkspace(*plans.backward, /*has_states=*/false));
   }
+  if (it.keeps_states) out.saved = arrays.Poisoned(static_cast<int64_t>(CudaRetentionSavedBytes(*plans.forward)));
   out.workspace = arrays.Poisoned(static_cast<int64_t>(workspace));
   return out;
 }
@@ -74,6 +77,7 @@ absl::Status QueueForward(const RetentionCase& it, const Plans& plans, const Ten
                                .y = tensors.y.as<void>(),
                                .denominator = tensors.denominator.as<float>(),
                                .workspace = tensors.workspace.as<void>(),
+                               .saved = it.keeps_states ? tensors.saved.as<void>() : nullptr,
                                .path = it.only_sm80 ? RetentionPath::kMmaSync : RetentionPath::kBest},
                               stream);
 }
@@ -92,6 +96,7 @@ absl::Status QueueBackward(const RetentionCase& it, const Plans& plans, const Te
                                 .dV = tensors.dV.as<void>(),
                                 .dlog_G = tensors.dlog_G.as<float>(),
                                 .workspace = tensors.workspace.as<void>(),
+                                .saved = it.keeps_states ? tensors.saved.as<void>() : nullptr,
                                 .path = it.only_sm80 ? RetentionPath::kMmaSync : RetentionPath::kBest},
                                stream);
 }

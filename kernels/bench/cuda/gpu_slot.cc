@@ -7,6 +7,11 @@
 #include <cstring>
 
 namespace statehouse::kernels::bench {
+namespace {
+
+constexpr float kByteScale = 0x1p-7f;  // of every row of a state in int8
+
+}  // namespace
 
 RandomSlot::RandomSlot(const RetentionCase& it, const RetentionSlotLayout& layout, int64_t tail_rows, uint32_t seed)
     : it_(it), layout_(layout), tail_rows_(tail_rows), bytes_(layout.bytes()) {
@@ -14,6 +19,9 @@ RandomSlot::RandomSlot(const RetentionCase& it, const RetentionSlotLayout& layou
   const auto small = [&] { return static_cast<float>(static_cast<int>(rng() % 2001) - 1000) / 1000.0f; };
   const int64_t P = RetentionStateRows(it.head_dim);
   for (int64_t i = 0; i < it.heads_kv * P * it.head_dim; ++i) Put(layout.state(), i, small(), it.state_dtype);
+  if (it.state_dtype == Number::kInt8) {
+    for (int64_t i = 0; i < it.heads_kv * P / 8; ++i) Put(layout.scales(), i, kByteScale, Number::kBf16);
+  }
   for (int kv = 0; kv < it.heads_kv; ++kv) {
     for (int i = 0; i < it.head_dim; ++i)
       Put(layout.normalizer(), kv * P + RetentionStateRow(i, i, it.head_dim), 30, Number::kFloat32);
@@ -75,6 +83,8 @@ void RandomSlot::Put(size_t base, int64_t index, float x, Number number) {
     put(__nv_bfloat16(x));
   } else if (number == Number::kFp16) {
     put(__half(x));
+  } else if (number == Number::kInt8) {
+    put(static_cast<int8_t>(std::lround(127 * x)));
   } else {
     put(x);
   }
@@ -86,6 +96,7 @@ double RandomSlot::Get(size_t base, int64_t index, Number number) const {
     return static_cast<double>(static_cast<float>(value));
   };
   if (number == Number::kBf16) return get(__nv_bfloat16());
+  if (number == Number::kInt8) return kByteScale * get(int8_t());
   return number == Number::kFp16 ? get(__half()) : get(float());
 }
 

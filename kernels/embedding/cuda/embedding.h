@@ -9,11 +9,13 @@
 
 namespace statehouse::kernels {
 
-// out[i] = table[tokens[i]]. Device memory; every token is a row of the table.
+// out[i] = table[tokens[i]], or table[chosen[-1 - tokens[i]]] where tokens[i] is negative (of a chosen one: row 0).
+// Device memory; every other token is a row of the table.
 struct CudaEmbedArgs {
   const void* table = nullptr;  // [vocab, size], float32 or bf16
   bool is_bf16 = false;
   const int32_t* tokens = nullptr;  // [num_rows]
+  const int32_t* chosen = nullptr;  // may be null where no token is negative
   float* out = nullptr;             // [num_rows, size]
   int64_t num_rows = 0;
   int64_t size = 0;

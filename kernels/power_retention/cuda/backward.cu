@@ -7,6 +7,7 @@
 #include "kernels/power_retention/cuda/backward_args.cuh"
 #include "kernels/power_retention/cuda/backward_workspace.h"
 #include "kernels/power_retention/cuda/instances.h"
+#include "kernels/power_retention/cuda/saved_states.cuh"
 
 namespace statehouse::kernels {
 
@@ -69,9 +70,9 @@ absl::Status CheckStates(const CudaRetentionShape& shape, const CudaRetentionBac
           absl::StrCat("power retention backward: ", it.state == nullptr ? it.state_name : it.normalizer_name,
                        " is null and ", it.state == nullptr ? it.normalizer_name : it.state_name, " is not"));
     }
-    if (it.state != nullptr && shape.degree != 2) {
-      return absl::UnimplementedError(
-          absl::StrCat("power retention backward on the GPU: degree ", shape.degree, " with ", it.state_name));
+    if (it.state != nullptr && shape.degree != 2 && shape.head_dim > kMostFourthDim) {
+      return absl::UnimplementedError(absl::StrCat("power retention backward on the GPU: degree ", shape.degree,
+                                                   ", head_dim ", shape.head_dim, " with ", it.state_name));
     }
   }
   return absl::OkStatus();
@@ -82,7 +83,7 @@ absl::Status PassStateThrough(const CudaRetentionPlan& plan, const CudaRetention
                               cudaStream_t stream) {
   if (args.dinitial_state == nullptr) return absl::OkStatus();
   const size_t normalizer_bytes =
-      4 * plan.num_sequences() * plan.shape().heads_kv * RetentionStateRows(plan.shape().head_dim);
+      4 * plan.num_sequences() * plan.shape().heads_kv * RetentionStateRows(plan.shape().head_dim, plan.shape().degree);
   const auto pass = [&](float* to, const float* from, size_t bytes) {
     const cudaError_t result = from == nullptr ? cudaMemsetAsync(to, 0, bytes, stream)
                                                : cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream);
@@ -149,6 +150,9 @@ BackwardArgs<T> KernelArgs(const CudaRetentionPlan& plan, const CudaRetentionBac
   out.dlog_G = args.dlog_G;
   out.dinitial_state = args.dinitial_state;
   out.dinitial_normalizer = args.dinitial_normalizer;
+  out.has_saved = args.saved != nullptr;
+  if (out.has_saved)  // which is not written to
+    PointToSaved(SavedStates(plan), static_cast<char*>(const_cast<void*>(args.saved)), out.forward);
   out.has_prefix = plan.has_long_sequence() || args.initial_state != nullptr;
   out.has_suffix = plan.has_long_sequence() || args.dfinal_state != nullptr || args.dinitial_state != nullptr;
   out.rows = reinterpret_cast<float2*>(workspace + parts.rows);

@@ -64,10 +64,12 @@ absl::Status QueueGradients(const BackwardArgs<T>& args, cudaStream_t stream) {
 template <typename T, int kDim>
 absl::Status QueueBackward(const BackwardArgs<T>& args, cudaStream_t stream) {
   const RetentionArgs<T>& forward = args.forward;
-  if (absl::Status status = QueueGates<T, kDim>(forward, stream); !status.ok()) return status;
+  if (!args.has_saved) {
+    if (absl::Status status = QueueGates<T, kDim>(forward, stream); !status.ok()) return status;
+  }
   WeighRows<T, kDim><<<dim3(forward.num_blocks, forward.heads_q), kWeighThreads, 0, stream>>>(args);
   if (absl::Status status = LaunchStatus("WeighRows"); !status.ok()) return status;
-  if (args.has_prefix) {
+  if (args.has_prefix && !args.has_saved) {
     if (absl::Status status = QueueStates<T, kDim>(forward, stream); !status.ok()) return status;
   }
   if (args.has_suffix) {

@@ -25,6 +25,7 @@ struct BackwardArgs {
   float* dinitial_state;
   float* dinitial_normalizer;
   bool has_prefix, has_suffix;  // are there states before chunks, gradients after them?
+  bool has_saved;               // gate sums and states before chunks are those of the forward pass
 
   // Workspace; n is the chunk, h the key/value head, q the query head.
   float2* rows;              // [n, q, chunk_rows] σ^p / denominator (0 past the end, and where y is 0), and dY·y

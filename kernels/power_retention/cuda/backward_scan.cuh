@@ -13,11 +13,11 @@
 namespace statehouse::kernels {
 
 // Four neighbours of S (of z) before a chunk; S as the tensor cores take it, if they do.
-template <typename T>
+template <typename T, int kDegree>
 __device__ __forceinline__ float4 LoadBefore(const RetentionArgs<T>& args, int64_t at, bool is_normalizer) {
   if (is_normalizer) return *reinterpret_cast<const float4*>(args.prefix_z + at);
-  if constexpr (std::is_same_v<PrefixElement<T>, float>) {
-    return *reinterpret_cast<const float4*>(args.prefix + at);
+  if constexpr (std::is_same_v<ScannedElement<T, kDegree>, float>) {
+    return *reinterpret_cast<const float4*>(reinterpret_cast<const float*>(args.prefix) + at);
   } else {
     const uint2 pairs = *reinterpret_cast<const uint2*>(args.prefix + at);
     return {Pair<T>::Low(pairs.x), Pair<T>::High(pairs.x), Pair<T>::Low(pairs.y), Pair<T>::High(pairs.y)};
@@ -25,10 +25,11 @@ __device__ __forceinline__ float4 LoadBefore(const RetentionArgs<T>& args, int64
 }
 
 // Grid (ScanTiles::kBlocks, Hk, sequences). A thread carries 4 neighbours of dS or dz.
-template <typename T, int kDim>
+template <typename T, int kDim, int kDegree = 2>
 __global__ void __launch_bounds__(kScanThreads) ScanGradients(BackwardArgs<T> args) {
-  using Tiles = ScanTiles<kDim>;
-  constexpr int64_t kRows = RetentionStateRows(kDim);
+  using Tiles = ScanTiles<kDim, kDegree>;
+  constexpr int64_t kRows = Tiles::kRows;
+  auto* suffix = reinterpret_cast<ScannedElement<T, kDegree>*>(args.suffix);
   const RetentionArgs<T>& forward = args.forward;
   int64_t group = static_cast<int64_t>(blockIdx.x) * kScanThreads + threadIdx.x;
   const bool is_active = group < Tiles::kGroups;
@@ -41,7 +42,7 @@ __global__ void __launch_bounds__(kScanThreads) ScanGradients(BackwardArgs<T> ar
   float* initial = is_normalizer ? args.dinitial_normalizer : args.dinitial_state;
   const float* local = (is_normalizer ? forward.local_z : forward.local) + group * 4;
   const int row = static_cast<int>(is_normalizer ? group * 4 : group * 4 / kDim);
-  const float factor = CountsTwice<kDim>(row) ? 2.0f : 1.0f;
+  const float factor = CountsTwice<kDim, kDegree>(row) ? 2.0f : 1.0f;
   const int64_t in_state = (static_cast<int64_t>(sequence) * forward.heads_kv + h) * stride + group * 4;
 
   int64_t in_suffix = group * 4;
@@ -64,7 +65,7 @@ __global__ void __launch_bounds__(kScanThreads) ScanGradients(BackwardArgs<T> ar
   const int crossed = !args.has_prefix ? last + 1 : forward.initial_state != nullptr ? first : first + 1;
   const auto load_before = [&](int n) {
     const int64_t slot = static_cast<int64_t>(n) * forward.heads_kv + h;
-    return LoadBefore(forward, slot * stride + in_suffix, is_normalizer);
+    return LoadBefore<T, kDegree>(forward, slot * stride + in_suffix, is_normalizer);
   };
   const int num_parts = gridDim.x * kScanThreads / 32, part = (blockIdx.x * kScanThreads + threadIdx.x) / 32;
 #pragma unroll
@@ -90,7 +91,7 @@ __global__ void __launch_bounds__(kScanThreads) ScanGradients(BackwardArgs<T> ar
         if (is_normalizer) {
           *reinterpret_cast<float4*>(args.suffix_z + slot * stride + group * 4) = x;
         } else {
-          StoreRounded(args.suffix + slot * stride + in_suffix, x, 1.0f);
+          StoreRounded(suffix + slot * stride + in_suffix, x, 1.0f);
         }
       }
       if (n >= folded) {

@@ -10,6 +10,7 @@
 #include "kernels/power_retention/cuda/backward_gates.cuh"
 #include "kernels/power_retention/cuda/backward_scan.cuh"
 #include "kernels/power_retention/cuda/folds.h"
+#include "kernels/power_retention/cuda/fourth_fold.cuh"
 #include "kernels/power_retention/cuda/gradients_wide.cuh"
 #include "kernels/power_retention/cuda/prepare.cuh"
 
@@ -20,20 +21,32 @@ template <typename T, int kDim>
 absl::Status QueueStatesOfBackwardWide(const BackwardArgs<T>& args, cudaStream_t stream) {
   const RetentionArgs<T>& forward = args.forward;
   const unsigned chunks = forward.num_chunks, heads = forward.heads_kv;
-  if (args.has_prefix) {
+  if (args.has_prefix && !args.has_saved) {
     if (absl::Status status = QueueStatesWide<T>(forward, kDim, stream); !status.ok()) return status;
   }
   if (!args.has_suffix) return absl::OkStatus();
   BackwardArgs<T> folded = args;
   folded.forward.folds_first = args.dinitial_state != nullptr;
   folded.forward.folds_last = true;
-  const unsigned tiles = RetentionStateRows(kDim) / 64;
-  FoldQueriesWide<T, kDim><<<dim3(tiles, heads, chunks), kWideFoldThreads, 0, stream>>>(folded);
-  if (absl::Status status = LaunchStatus("FoldQueriesWide"); !status.ok()) return status;
   static_assert(kScanThreads == 256);  // BackwardWorkspace counts its warps
-  const dim3 scans(ScanTiles<kDim>::kBlocks, heads, forward.num_sequences);
-  ScanGradients<T, kDim><<<scans, kScanThreads, 0, stream>>>(folded);
-  return LaunchStatus("ScanGradients");
+  if constexpr (kDim <= kMostFourthDim) {
+    if (forward.degree == 4) {
+      FoldQueriesFourth<T, kDim><<<dim3(kFourthTiles<kDim>, heads, chunks), kFourthThreads, 0, stream>>>(folded);
+      if (absl::Status status = LaunchStatus("FoldQueriesFourth"); !status.ok()) return status;
+      const dim3 scans(ScanTiles<kDim, 4>::kBlocks, heads, forward.num_sequences);
+      ScanGradients<T, kDim, 4><<<scans, kScanThreads, 0, stream>>>(folded);
+      return LaunchStatus("ScanGradients");
+    }
+  }
+  if constexpr (std::is_same_v<PrefixElement<T>, float>) {  // other types come here with degree 4 alone
+    const unsigned tiles = RetentionStateRows(kDim) / 64;
+    FoldQueriesWide<T, kDim><<<dim3(tiles, heads, chunks), kWideFoldThreads, 0, stream>>>(folded);
+    if (absl::Status status = LaunchStatus("FoldQueriesWide"); !status.ok()) return status;
+    const dim3 scans(ScanTiles<kDim>::kBlocks, heads, forward.num_sequences);
+    ScanGradients<T, kDim><<<scans, kScanThreads, 0, stream>>>(folded);
+    return LaunchStatus("ScanGradients");
+  }
+  return absl::InternalError("power retention backward: a state of this type goes through tensor cores");
 }
 
 template <typename T, int kDim, bool kOfQueries>
@@ -50,13 +63,13 @@ template <typename T, int kDim>
 absl::Status QueueWideBackward(const BackwardArgs<T>& args, cudaStream_t stream) {
   const RetentionArgs<T>& forward = args.forward;
   const dim3 gates(forward.num_chunks, forward.heads_kv);
-  SumGates<T><<<gates, kGateThreads, 0, stream>>>(forward);
-  if (absl::Status status = LaunchStatus("SumGates"); !status.ok()) return status;
+  if (!args.has_saved) {
+    SumGates<T><<<gates, kGateThreads, 0, stream>>>(forward);
+    if (absl::Status status = LaunchStatus("SumGates"); !status.ok()) return status;
+  }
   WeighRowsWide<T, kDim><<<dim3(forward.num_blocks, forward.heads_q), kBlockRows, 0, stream>>>(args);
   if (absl::Status status = LaunchStatus("WeighRowsWide"); !status.ok()) return status;
-  if constexpr (std::is_same_v<PrefixElement<T>, float>) {  // other types come here without a state
-    if (absl::Status status = QueueStatesOfBackwardWide<T, kDim>(args, stream); !status.ok()) return status;
-  }
+  if (absl::Status status = QueueStatesOfBackwardWide<T, kDim>(args, stream); !status.ok()) return status;
   if (absl::Status status = QueueGradientOfRowsWide<T, kDim, true>(args, stream); !status.ok()) return status;
   if (absl::Status status = QueueGradientOfRowsWide<T, kDim, false>(args, stream); !status.ok()) return status;
   if (args.dlog_G == nullptr) return absl::OkStatus();

@@ -20,7 +20,7 @@ BackwardWorkspace::BackwardWorkspace(const CudaRetentionPlan& plan, bool has_sta
   const int64_t element = has_tensor_cores ? 2 : 0, state_element = has_tensor_cores ? 2 : 4;
   chunk_rows = static_cast<int>((shape.chunk + kBlockRows - 1) / kBlockRows * kBlockRows);
   const int64_t slots = int64_t{plan.num_chunks()} * shape.heads_kv, group = shape.heads_q / shape.heads_kv;
-  const int64_t P = RetentionStateRows(shape.head_dim), d = shape.head_dim;
+  const int64_t P = RetentionStateRows(shape.head_dim, shape.degree), d = shape.head_dim;
   const auto take = [&](int64_t size) {
     const size_t at = bytes;
     bytes += (size + 255) / 256 * 256;
@@ -32,7 +32,7 @@ BackwardWorkspace::BackwardWorkspace(const CudaRetentionPlan& plan, bool has_sta
   rows = take(slots * group * chunk_rows * 8);
   query_sums = take(slots * group * chunk_rows * 4);
   key_sums = take(slots * chunk_rows * 8);
-  const int64_t states = shape.degree == 2 && (has_states || plan.has_long_sequence()) ? slots : 0;
+  const int64_t states = has_states || plan.has_long_sequence() ? slots : 0;
   keys = take(states * group * chunk_rows * d * element);
   values = take(states * group * chunk_rows * d * element);
   fold_weights = take(has_tensor_cores ? states * group * chunk_rows * 4 : 0);
@@ -51,6 +51,10 @@ size_t CudaRetentionBackwardWorkspace(const CudaRetentionPlan& plan, bool has_st
 }
 
 int64_t RetentionBackwardChunk(const CudaRetentionShape& shape, int64_t longest, int64_t crossover) {
+  if (shape.degree == 4) {  // a state takes fewer operations from here on, if there is one
+    crossover = shape.head_dim == 16 ? 8192 : kMaxRows;
+    return std::clamp<int64_t>(longest, 1, crossover);
+  }
   if (crossover == 0) {
     // Per row of a query head: 8 products of d with half of all rows, against two products of P x d for the query head
     // and three for its key/value head, and 8 with half a chunk.

@@ -6,11 +6,14 @@
 #include "kernels/cuda/status.h"
 #include "kernels/power_retention/cuda/decode.cuh"
 #include "kernels/power_retention/cuda/decode.h"
+#include "kernels/power_retention/cuda/state_elements.cuh"
 
 namespace statehouse::kernels {
 
 template <typename T, typename S, int kDim>
 absl::Status QueueDecode(const DecodeArgs& args, int num_sequences, cudaStream_t stream);
+template <typename T, int kDim>
+absl::Status QueueDecodeFourth(const DecodeArgs& args, int num_sequences, cudaStream_t stream);
 
 namespace {
 
@@ -38,9 +41,26 @@ QueueFunction FindInstance(int head_dim) {
 }
 
 template <typename T>
+QueueFunction FindFourthInstance(const CudaRetentionSlotShape& shape) {
+#ifdef STATEHOUSE_CUDA_ALL_INSTANCES
+  if (shape.head_dim == 16) return QueueDecodeFourth<T, 16>;
+  if (shape.head_dim == 32) return QueueDecodeFourth<T, 32>;
+#endif
+  return nullptr;
+}
+
+template <typename T>
 QueueFunction FindInstance(const CudaRetentionSlotShape& shape) {
-  return shape.state_dtype == RetentionStateDtype::kFloat32 ? FindInstance<T, float>(shape.head_dim)
-                                                            : FindInstance<T, bf16>(shape.head_dim);
+  if (shape.degree == 4 && shape.head_dim <= kMostFourthDim) return FindFourthInstance<T>(shape);
+  switch (shape.state_dtype) {
+    case RetentionStateDtype::kFloat32:
+      return FindInstance<T, float>(shape.head_dim);
+    case RetentionStateDtype::kBf16:
+      return FindInstance<T, bf16>(shape.head_dim);
+    case RetentionStateDtype::kInt8:
+      return FindInstance<T, int8_t>(shape.head_dim);
+  }
+  return nullptr;
 }
 
 QueueFunction FindInstance(const CudaRetentionSlotShape& shape) {
@@ -56,6 +76,12 @@ QueueFunction FindInstance(const CudaRetentionSlotShape& shape) {
     default:
       return nullptr;
   }
+}
+
+int StateElementBytes(const CudaRetentionSlotShape& shape) {
+  return shape.state_dtype == RetentionStateDtype::kFloat32 ? 4
+         : shape.state_dtype == RetentionStateDtype::kBf16  ? 2
+                                                            : 1;
 }
 
 // Grid (Hk, new rows, sequences).
@@ -83,6 +109,7 @@ DecodeArgs KernelArgs(const RetentionSlotLayout& layout, const CudaRetentionSlot
   out.heads_q = shape.heads_q;
   out.heads_kv = shape.heads_kv;
   out.tail_rows = shape.tail_rows;
+  out.scales = layout.scales();
   out.normalizer = layout.normalizer();
   out.keys = layout.keys();
   out.values = layout.values();
@@ -106,6 +133,18 @@ absl::Status CheckSlots(const CudaRetentionSlots& slots) {
 
 }  // namespace
 
+const char* RetentionStateDtypeName(RetentionStateDtype dtype) {
+  switch (dtype) {
+    case RetentionStateDtype::kFloat32:
+      return "float32";
+    case RetentionStateDtype::kBf16:
+      return "bf16";
+    case RetentionStateDtype::kInt8:
+      return "int8";
+  }
+  return "unknown";
+}
+
 absl::StatusOr<RetentionSlotLayout> RetentionSlotLayout::Make(const CudaRetentionSlotShape& shape) {
   if (shape.heads_kv < 1 || shape.heads_q < 1 || shape.heads_q % shape.heads_kv != 0) {
     return absl::InvalidArgumentError(absl::StrCat("heads_q ", shape.heads_q, ", heads_kv ", shape.heads_kv,
@@ -120,6 +159,11 @@ absl::StatusOr<RetentionSlotLayout> RetentionSlotLayout::Make(const CudaRetentio
   if (!std::isfinite(shape.scale) || shape.scale < 0) {
     return absl::InvalidArgumentError(absl::StrCat("scale ", shape.scale, ": must be positive, or 0 (1/sqrt(d))"));
   }
+  const bool has_state = RetentionSlotHasState(shape);
+  if (shape.degree == 4 && has_state && shape.state_dtype != RetentionStateDtype::kFloat32) {
+    return absl::UnimplementedError(absl::StrCat("power retention decode on the GPU: a state of degree 4 in ",
+                                                 RetentionStateDtypeName(shape.state_dtype), "; there is float32"));
+  }
   if (FindInstance(shape) == nullptr) {
     return absl::UnimplementedError(absl::StrCat("power retention decode on the GPU: head_dim ", shape.head_dim, ", ",
                                                  RetentionDtypeName(shape.dtype), ": this build has ",
@@ -130,7 +174,7 @@ absl::StatusOr<RetentionSlotLayout> RetentionSlotLayout::Make(const CudaRetentio
   RetentionSlotLayout layout;
   layout.shape_ = shape;
   if (shape.scale == 0) layout.shape_.scale = 1 / std::sqrt(static_cast<float>(shape.head_dim));
-  const size_t rows = shape.degree == 2 ? RetentionStateRows(shape.head_dim) * shape.heads_kv : 0;
+  const size_t rows = has_state ? RetentionStateRows(shape.head_dim, shape.degree) * shape.heads_kv : 0;
   const size_t d = shape.head_dim, element = shape.dtype == RetentionDtype::kFloat32 ? 4 : 2;
   const size_t tail = shape.tail_rows * shape.heads_kv;
   const auto take = [&](size_t size) {
@@ -138,8 +182,9 @@ absl::StatusOr<RetentionSlotLayout> RetentionSlotLayout::Make(const CudaRetentio
     layout.bytes_ += (size + 255) / 256 * 256;
     return at;
   };
-  take(rows * d * (shape.state_dtype == RetentionStateDtype::kFloat32 ? 4 : 2));
-  layout.rests_ = take(shape.state_dtype == RetentionStateDtype::kBf16 ? rows * d : 0);
+  take(rows * d * StateElementBytes(shape));
+  layout.rests_ = take(shape.state_dtype == RetentionStateDtype::kFloat32 ? 0 : rows * d);
+  layout.scales_ = take(shape.state_dtype == RetentionStateDtype::kInt8 ? rows / kScaleRows * 2 : 0);
   layout.normalizer_ = take(rows * 4);
   layout.keys_ = take(tail * d * element);
   layout.values_ = take(tail * d * element);
@@ -166,9 +211,13 @@ absl::Status CudaRetentionAppend(const RetentionSlotLayout& layout, const CudaRe
 }
 
 int RetentionDecodeSplits(const RetentionSlotLayout& layout, int num_sequences, int num_multiprocessors) {
-  if (layout.shape().degree != 2) return 0;  // there is no state
   const CudaRetentionSlotShape& shape = layout.shape();
-  const int64_t row_bytes = shape.head_dim * (shape.state_dtype == RetentionStateDtype::kFloat32 ? 4 : 2);
+  if (!RetentionSlotHasState(shape)) return 0;
+  if (shape.degree == 4) {  // two blocks for each multiprocessor
+    const int64_t tiles = (RetentionStateRows(shape.head_dim, 4) + 63) / 64, all = int64_t{2} * num_multiprocessors;
+    return static_cast<int>(std::clamp<int64_t>(all / (int64_t{num_sequences} * shape.heads_kv), 1, tiles));
+  }
+  const int64_t row_bytes = shape.head_dim * StateElementBytes(shape);
   const int64_t state_bytes = RetentionStateRows(shape.head_dim) * row_bytes;
   const int64_t stages = (state_bytes + 4095) / 4096;  // about: what a warp reads at a time
   const int64_t heads = int64_t{num_sequences} * shape.heads_kv;
@@ -209,7 +258,7 @@ absl::Status CudaRetentionDecode(const RetentionSlotLayout& layout, const CudaRe
   out.overlaps = major >= 9;
   out.is_settled = args.is_settled;
   out.splits = args.splits != 0 ? args.splits : RetentionDecodeSplits(layout, slots.num_sequences, multiprocessors);
-  if (layout.shape().degree != 2) out.splits = 0;
+  if (!RetentionSlotHasState(layout.shape())) out.splits = 0;
   out.q = args.q;
   out.y = args.y;
   out.parts = static_cast<float*>(args.workspace);

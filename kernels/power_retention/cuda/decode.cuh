@@ -66,6 +66,7 @@ __global__ void __launch_bounds__(kDecodeThreads, 2) DecodeParts(DecodeArgs args
   char* ring = shared + Tiles::kQueryBytes;
   StateReader<S, kDim> reader(reinterpret_cast<const S*>(slot) + head_kv * kRows * kDim,
                               reinterpret_cast<const float*>(slot + args.normalizer) + head_kv * kRows,
+                              reinterpret_cast<const bf16*>(slot + args.scales) + head_kv * kRows / kScaleRows,
                               Tiles::kTotalStages * split / args.splits,
                               Tiles::kTotalStages * (split + 1) / args.splits,
                               ring + static_cast<int>(threadIdx.x) / 32 * Tiles::kRingBytes);

@@ -26,7 +26,7 @@ struct DecodeArgs {
   int tail_parts;  // blocks over the tail per head
   int row_groups;  // products of 16 rows per head
   int64_t tail_rows;
-  int64_t normalizer, keys, values, gates;  // offsets within a slot
+  int64_t scales, normalizer, keys, values, gates;  // offsets within a slot
   float scale_squared;
   int degree;
   bool overlaps;    // a kernel may be set up while the one before it runs: compute capability 9.0 and later

@@ -4,5 +4,6 @@ namespace statehouse::kernels {
 
 template absl::Status QueueDecode<float, float, 64>(const DecodeArgs&, int, cudaStream_t);
 template absl::Status QueueDecode<float, bf16, 64>(const DecodeArgs&, int, cudaStream_t);
+template absl::Status QueueDecode<float, int8_t, 64>(const DecodeArgs&, int, cudaStream_t);
 
 }  // namespace statehouse::kernels

@@ -4,5 +4,6 @@ namespace statehouse::kernels {
 
 template absl::Status QueueDecode<half, float, 16>(const DecodeArgs&, int, cudaStream_t);
 template absl::Status QueueDecode<half, bf16, 16>(const DecodeArgs&, int, cudaStream_t);
+template absl::Status QueueDecode<half, int8_t, 16>(const DecodeArgs&, int, cudaStream_t);
 
 }  // namespace statehouse::kernels

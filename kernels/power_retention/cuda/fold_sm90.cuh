@@ -122,7 +122,10 @@ __global__ void __launch_bounds__(FoldTilesSm90<kDim>::kThreads, 1) FoldChunksSm
     full[step % kStages].Wait(step / kStages % 2);
     FoldStepSm90<T, kDim>(stage, 0, tiles, sums, even);
     ProductsWait<1>();  // the stage before is done with
-    if (step > 0 && lane == 0) empty[(step - 1) % kStages].Arrive();
+    if (step > 0) {
+      __syncwarp();  // all lanes have read its keys
+      if (lane == 0) empty[(step - 1) % kStages].Arrive();
+    }
     if (threadIdx.x == 0 && step > 1 && step - 2 + kStages < num_steps) {  // two back: nobody is far behind
       empty[(step - 2) % kStages].Wait((step - 2) / kStages % 2);
       load(step - 2 + kStages);

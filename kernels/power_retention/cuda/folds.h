@@ -21,7 +21,7 @@ absl::Status QueueFold(const RetentionArgs<T>& args, cudaStream_t stream);
 template <typename T, int kDim>
 absl::Status QueueStates(const RetentionArgs<T>& args, cudaStream_t stream);
 
-// The same in float32 without tensor cores, for fp16 and float32.
+// The same in float32 without tensor cores: of fp16 and float32, and of degree 4.
 template <typename T>
 absl::Status QueueStatesWide(const RetentionArgs<T>& args, int head_dim, cudaStream_t stream);
 

@@ -5,6 +5,7 @@
 #include "kernels/power_retention/cuda/args.cuh"
 #include "kernels/power_retention/cuda/instances.h"
 #include "kernels/power_retention/cuda/retention.h"
+#include "kernels/power_retention/cuda/saved_states.cuh"
 #include "kernels/power_retention/cuda/workspace.h"
 
 namespace statehouse::kernels {
@@ -50,9 +51,11 @@ absl::Status CheckArgs(const CudaRetentionPlan& plan, const CudaRetentionForward
     return missing(args.initial_state == nullptr ? "initial_state" : "initial_normalizer");
   if ((args.final_state == nullptr) != (args.final_normalizer == nullptr))
     return missing(args.final_state == nullptr ? "final_state" : "final_normalizer");
-  if (plan.shape().degree != 2 && (args.initial_state != nullptr || args.final_state != nullptr)) {
+  if (plan.shape().degree != 2 && !plan.shape().has_states &&
+      (args.initial_state != nullptr || args.final_state != nullptr)) {
     return absl::UnimplementedError(
-        absl::StrCat("power retention on the GPU: degree ", plan.shape().degree, " with an initial or a final state"));
+        absl::StrCat("power retention on the GPU: degree ", plan.shape().degree,
+                     " with an initial or a final state: has_states is not set in the shape"));
   }
   return absl::OkStatus();
 }
@@ -98,6 +101,7 @@ RetentionArgs<T> KernelArgs(const CudaRetentionPlan& plan, const CudaRetentionFo
   out.local_z = reinterpret_cast<float*>(workspace + parts.local_z);
   out.prefix = reinterpret_cast<PrefixElement<T>*>(workspace + parts.prefix);
   out.prefix_z = reinterpret_cast<float*>(workspace + parts.prefix_z);
+  if (args.saved != nullptr) PointToSaved(SavedStates(plan), static_cast<char*>(args.saved), out);
   return out;
 }
 

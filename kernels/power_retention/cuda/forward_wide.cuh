@@ -9,8 +9,9 @@
 #include "kernels/power_retention/cuda/args.cuh"
 #include "kernels/power_retention/cuda/fold_wide.cuh"
 #include "kernels/power_retention/cuda/folds.h"
+#include "kernels/power_retention/cuda/fourth_fold.cuh"
 #include "kernels/power_retention/cuda/prepare.cuh"
-#include "kernels/power_retention/cuda/query_wide.cuh"
+#include "kernels/power_retention/cuda/query_wide_chunks.cuh"
 #include "kernels/power_retention/cuda/scan.cuh"
 
 namespace statehouse::kernels {
@@ -18,10 +19,22 @@ namespace statehouse::kernels {
 template <typename T, int kDim>
 absl::Status QueueWideStates(const RetentionArgs<T>& args, cudaStream_t stream) {
   const unsigned chunks = args.num_chunks, heads = args.heads_kv, tiles = RetentionStateRows(kDim) / 64;
-  FoldChunksWide<T, kDim><<<dim3(tiles, heads, chunks), kWideFoldThreads, 0, stream>>>(args);
-  if (absl::Status status = LaunchStatus("FoldChunksWide"); !status.ok()) return status;
-  ScanChunks<T, kDim><<<dim3(ScanTiles<kDim>::kBlocks, heads, args.num_sequences), kScanThreads, 0, stream>>>(args);
-  return LaunchStatus("ScanChunks");
+  if constexpr (kDim <= kMostFourthDim) {
+    if (args.degree == 4) {
+      FoldKeysFourth<T, kDim><<<dim3(kFourthTiles<kDim>, heads, chunks), kFourthThreads, 0, stream>>>(args);
+      if (absl::Status status = LaunchStatus("FoldKeysFourth"); !status.ok()) return status;
+      const dim3 scans(ScanTiles<kDim, 4>::kBlocks, heads, args.num_sequences);
+      ScanChunks<T, kDim, 4><<<scans, kScanThreads, 0, stream>>>(args);
+      return LaunchStatus("ScanChunks");
+    }
+  }
+  if constexpr (std::is_same_v<PrefixElement<T>, float>) {  // other types come here with degree 4 alone
+    FoldChunksWide<T, kDim><<<dim3(tiles, heads, chunks), kWideFoldThreads, 0, stream>>>(args);
+    if (absl::Status status = LaunchStatus("FoldChunksWide"); !status.ok()) return status;
+    ScanChunks<T, kDim><<<dim3(ScanTiles<kDim>::kBlocks, heads, args.num_sequences), kScanThreads, 0, stream>>>(args);
+    return LaunchStatus("ScanChunks");
+  }
+  return absl::InternalError("power retention on the GPU: a state of this type goes through tensor cores");
 }
 
 template <typename T, int kDim>
@@ -29,10 +42,8 @@ absl::Status QueueWide(const RetentionArgs<T>& args, bool has_state, cudaStream_
   const unsigned chunks = args.num_chunks, heads = args.heads_kv;
   SumGates<T><<<dim3(chunks, heads), kGateThreads, 0, stream>>>(args);
   if (absl::Status status = LaunchStatus("SumGates"); !status.ok()) return status;
-  if constexpr (std::is_same_v<PrefixElement<T>, float>) {  // other types come here without a state
-    if (has_state) {
-      if (absl::Status status = QueueWideStates<T, kDim>(args, stream); !status.ok()) return status;
-    }
+  if (has_state) {
+    if (absl::Status status = QueueWideStates<T, kDim>(args, stream); !status.ok()) return status;
   }
   using Query = WideQueryTiles<kDim>;
   if (absl::Status status = AllowShared(QueryChunksWide<T, kDim>, Query::kSharedBytes); !status.ok()) return status;

@@ -1,5 +1,5 @@
 // Gradients of 64 rows of one head in float32 without tensor cores: for the types whose squares 16 bits do not hold,
-// and for degree 4, where there is no state. With x a row of Q (K), u the same row of dY (V), x' and u' the other side:
+// and for degree 4. With x a row of Q (K), u the same row of dY (V), x' and u' the other side:
 //   w = σ^p / den (x·x')^p e^{L_t - L_j},  dW = u·u' - dY·y,  dx += p w / (x·x') dW x',  dv += w dY
 // and what a state gives (gradient_state_wide.cuh).
 //
@@ -12,6 +12,7 @@
 #include <cfloat>
 
 #include "kernels/power_retention/cuda/backward_args.cuh"
+#include "kernels/power_retention/cuda/fourth.cuh"
 #include "kernels/power_retention/cuda/gradient_state_wide.cuh"
 #include "kernels/power_retention/cuda/query_wide.cuh"
 
@@ -202,9 +203,11 @@ template <typename T, int kDim, bool kOfQueries>
 __device__ __forceinline__ void MeetStateWide(const WideRows<T, kDim, kOfQueries>& rows, const float* x, const float* u,
                                               float* buffer, const float2 (&own)[4], float (&through_state)[4],
                                               WideQuerySums<kDim>& dx, WideQuerySums<kDim>& dv) {
-  constexpr int64_t kStateRows = RetentionStateRows(kDim);
-  const float* state = (kOfQueries ? rows.forward.prefix : rows.args.suffix) + rows.slot * kStateRows * kDim;
-  const float* z = (kOfQueries ? rows.forward.prefix_z : rows.args.suffix_z) + rows.slot * kStateRows;
+  const int degree = rows.forward.degree;
+  const int64_t state_row = rows.slot * RetentionStateRows(kDim, degree);
+  const float* state =
+      reinterpret_cast<const float*>(kOfQueries ? rows.forward.prefix : rows.args.suffix) + state_row * kDim;
+  const float* z = (kOfQueries ? rows.forward.prefix_z : rows.args.suffix_z) + state_row;
   float z_weights[4], factors[4];
   const float2 last = rows.sums[rows.chunk.num_rows - 1];
 #pragma unroll
@@ -213,14 +216,25 @@ __device__ __forceinline__ void MeetStateWide(const WideRows<T, kDim, kOfQueries
     z_weights[r] = kOfQueries ? -own[r].y : 1.0f;
     factors[r] = kOfQueries ? own[r].x * expf(sum.x) : expf(Difference(last, sum));
   }
-  // z before a chunk lacks the multiplicity that S has there; gradients have it in both.
-  GradientFromStateWide<kDim>(x, u, buffer, state, z, z_weights, kOfQueries ? 2.0f : 1.0f, dx);
-  if constexpr (!kOfQueries) QueryStateWide<kDim>(x, buffer, state, z, dv);
+  if constexpr (kDim <= kMostFourthDim) {
+    __shared__ FourthShared shared;
+    if (degree == 4) {  // states hold what they count, gradients do not
+      GradientFromStateFourth<kDim, !kOfQueries>(x, u, buffer, state, z, z_weights, shared, dx);
+      if constexpr (!kOfQueries) QueryStateFourth<kDim, true>(x, buffer, state, z, shared, dv);
+    }
+  }
+  if constexpr (std::is_same_v<PrefixElement<T>, float>) {  // other types have states of degree 4 alone
+    if (degree == 2) {
+      // z before a chunk lacks the multiplicity that S has there; gradients have it in both.
+      GradientFromStateWide<kDim>(x, u, buffer, state, z, z_weights, kOfQueries ? 2.0f : 1.0f, dx);
+      if constexpr (!kOfQueries) QueryStateWide<kDim>(x, buffer, state, z, dv);
+    }
+  }
 #pragma unroll
   for (int r = 0; r < 4; ++r) {
     dx.Multiply(r, factors[r]);
     if constexpr (!kOfQueries) dv.Multiply(r, factors[r]);
-    through_state[r] = 0.5f * dx.Dot(r, x);
+    through_state[r] = dx.Dot(r, x) / static_cast<float>(degree);
   }
 }
 
@@ -255,7 +269,7 @@ __global__ void __launch_bounds__(WideGradientTiles<kDim>::kThreads, kDim < 128 
 
   WideQuerySums<kDim> dx, dv;
   float through_state[4] = {}, moved[4] = {};
-  if constexpr (std::is_same_v<PrefixElement<T>, float>) {  // other types come here without a state
+  if constexpr (std::is_same_v<PrefixElement<T>, float> || kDim <= kMostFourthDim) {
     const bool has_state = kOfQueries ? args.has_prefix && HasState(forward, rows.chunk)
                                       : args.has_suffix && HasGradient(args, rows.chunk);
     if (has_state) MeetStateWide<T, kDim, kOfQueries>(rows, x, u, buffer, own, through_state, dx, dv);

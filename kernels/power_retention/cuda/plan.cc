@@ -29,6 +29,10 @@ absl::Status CheckShape(const CudaRetentionShape& shape) {
   if (!std::isfinite(shape.scale) || shape.scale < 0) {
     return absl::InvalidArgumentError(absl::StrCat("scale ", shape.scale, ": must be positive, or 0 (1/sqrt(d))"));
   }
+  if (shape.degree == 4 && shape.has_states && shape.head_dim > kMostFourthDim) {
+    return absl::UnimplementedError(absl::StrCat("power retention on the GPU: states of degree 4 with head_dim ",
+                                                 shape.head_dim, "; ", kMostFourthDim, " is the most"));
+  }
   if (!HasForwardInstance(shape)) {
     return absl::UnimplementedError(absl::StrCat("power retention on the GPU: head_dim ", shape.head_dim, ", ",
                                                  RetentionDtypeName(shape.dtype), ": this build has ",
@@ -47,10 +51,10 @@ absl::Status CheckLengths(const CudaRetentionShape& shape, std::span<const int64
       return absl::InvalidArgumentError(absl::StrCat("cu_seqlens[", i, "] ", cu_seqlens[i], ": must not be below ",
                                                      cu_seqlens[i - 1], ", the entry before it"));
     }
-    if (shape.degree == 4 && cu_seqlens[i] - cu_seqlens[i - 1] > kMaxChunk) {
-      return absl::UnimplementedError(absl::StrCat("power retention of degree 4 on the GPU: sequence ", i - 1, " has ",
-                                                   cu_seqlens[i] - cu_seqlens[i - 1], " rows; there is no state, and ",
-                                                   kMaxChunk, " rows are the most without one"));
+    if (shape.degree == 4 && shape.head_dim > kMostFourthDim && cu_seqlens[i] - cu_seqlens[i - 1] > kMaxChunk) {
+      return absl::UnimplementedError(absl::StrCat(
+          "power retention of degree 4 on the GPU: sequence ", i - 1, " has ", cu_seqlens[i] - cu_seqlens[i - 1],
+          " rows; there is no state for this head_dim, and ", kMaxChunk, " rows are the most without one"));
     }
   }
   return absl::OkStatus();
@@ -78,10 +82,12 @@ absl::StatusOr<CudaRetentionPlan> CudaRetentionPlan::Make(const CudaRetentionSha
   plan.shape_ = shape;
   if (shape.scale == 0) plan.shape_.scale = 1 / std::sqrt(static_cast<float>(shape.head_dim));
   if (shape.chunk == 0) plan.shape_.chunk = kDefaultChunk;
-  if (shape.degree == 4) {  // one chunk per sequence
+  if (shape.degree == 4 && (shape.chunk == 0 || shape.head_dim > kMostFourthDim)) {
+    // One chunk per sequence, up to where a state takes fewer operations.
     plan.shape_.chunk = 1;
     for (size_t i = 1; i < cu_seqlens.size(); ++i)
       plan.shape_.chunk = std::max(plan.shape_.chunk, cu_seqlens[i] - cu_seqlens[i - 1]);
+    plan.shape_.chunk = std::min(plan.shape_.chunk, shape.head_dim == 16 ? 8192 : kMaxChunk);
   }
   const int64_t C = plan.shape_.chunk;
   if (open_rows < 0 || open_rows > C) {

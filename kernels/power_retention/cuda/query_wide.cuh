@@ -1,6 +1,6 @@
 // The rows of half a block of one query head, in float32 without tensor cores:
 //   y = (e^L σ² φ(q)ᵀ S + Σ_j (σ q·k_j)^p e^{L - L_j} v_j) / (the same with z and 1)
-// as query.cuh, for the types whose squares 16 bits do not hold, and for degree 4, where there is no state.
+// as query.cuh, for the types whose squares 16 bits do not hold, and for degree 4.
 //
 // A thread takes 4 rows and d/16 columns of y, all of the sum over the state's rows, then over keys, 32 at a time.
 //   shared: qᵀ [d][68]; a tile of S [64][d] and of z, or K [32][d + 4], V [32][d], weights [32][68]
@@ -200,54 +200,6 @@ __device__ __forceinline__ void QueryKeysWide(const RetentionArgs<T>& args, cons
       for (int r = 0; r < 4; ++r) sums.denominator[r] += own[r];
       sums.Add(own, values + key * kDim);
     }
-  }
-}
-
-// Grid (2 blocks, Hq).
-template <typename T, int kDim>
-__global__ void __launch_bounds__(WideQueryTiles<kDim>::kThreads) QueryChunksWide(RetentionArgs<T> args) {
-  using Tiles = WideQueryTiles<kDim>;
-  static_assert(kBlockRows == 2 * Tiles::kRows);
-  extern __shared__ __align__(16) float wide_shared[];
-  float* queries = wide_shared;
-  float* buffer = queries + kDim * Tiles::kRowStride;
-  const BlockEntry block = args.blocks[blockIdx.x / 2];
-  const ChunkEntry chunk = args.chunks[block.chunk];
-  const int first_row = block.first_row + static_cast<int>(blockIdx.x) % 2 * Tiles::kRows;
-  if (first_row >= chunk.num_rows) return;
-  const int head = blockIdx.y, head_kv = head / (args.heads_q / args.heads_kv);
-  const int64_t slot = static_cast<int64_t>(block.chunk) * args.heads_kv + head_kv;
-  const float2* chunk_sums = args.sums + slot * args.chunk_rows;
-  for (int unit = threadIdx.x; unit < Tiles::kRows * (kDim / 8); unit += Tiles::kThreads) {
-    const int row = unit % Tiles::kRows, column = unit / Tiles::kRows * 8;
-    float q[8] = {};
-    if (first_row + row < chunk.num_rows)
-      LoadEight(q, args.Q + ((chunk.first_row + first_row + row) * args.heads_q + head) * kDim + column);
-#pragma unroll
-    for (int e = 0; e < 8; ++e) queries[(column + e) * Tiles::kRowStride + row] = q[e];
-  }
-  __syncthreads();  // the queries are there
-
-  WideQuerySums<kDim> sums;
-  if (HasState(args, chunk)) {
-    constexpr int64_t kStateRows = RetentionStateRows(kDim);
-    if constexpr (std::is_same_v<PrefixElement<T>, float>) {  // other types come here without a state
-      QueryStateWide<kDim>(queries, buffer, args.prefix + slot * kStateRows * kDim, args.prefix_z + slot * kStateRows,
-                           sums);
-    }
-#pragma unroll
-    for (int r = 0; r < Tiles::kOwnRows; ++r)
-      sums.Multiply(r, args.scale_squared * expf(chunk_sums[min(first_row + Tiles::Row() + r, chunk.num_rows - 1)].x));
-  }
-  QueryKeysWide<T, kDim>(args, chunk, head_kv, chunk_sums, first_row, queries, buffer, sums);
-#pragma unroll
-  for (int r = 0; r < Tiles::kOwnRows; ++r) {
-    const int row = first_row + Tiles::Row() + r;
-    if (row >= chunk.num_rows) break;
-    const float denominator = sums.denominator[r], inverse = denominator >= FLT_MIN ? 1 / denominator : 0.0f;
-    const int64_t at = (chunk.first_row + row) * args.heads_q + head;
-    if (args.denominator != nullptr && threadIdx.x % 16 == 0) args.denominator[at] = denominator;
-    sums.StoreRow(r, inverse, args.y + at * kDim);
   }
 }
 

@@ -3,13 +3,15 @@
 // What a forward pass of training or a prefill calls: rows of several sequences lie packed after one another, each
 // starts from its own state or from none and may leave its final state. Within chunks of C rows the sum runs over
 // pairs, across chunks through the state (docs/gpu-kernels.md). bf16 goes through tensor cores; fp16 and float32
-// through float32 arithmetic, in which no square of fp16 numbers overflows. Of degree 4, σ q·k to the fourth, there is
-// the sum over pairs alone: no states. The same inputs give the same bits.
+// through float32 arithmetic, in which no square of fp16 numbers overflows, and so does degree 4, σ q·k to the fourth;
+// it has states for d <= 32, else the sum over pairs alone. The same inputs give the same bits.
 //
 // State on the device: S [sequence, Hk, P, d] and z [sequence, Hk, P], float32, with P = RetentionStateRows(d). Pairs
 // (i, j) are cut into 8x8 tiles (I, J), I <= J; row 64 (tile index) + 8 (i mod 8) + j mod 8 holds Σ k_i k_j v, without
 // the multiplicity 2 of i < j, and tiles I = J hold (j, i) beside (i, j). Export and import convert to the canonical
-// form. Thread-safety: a plan is immutable; calls that share a workspace must be in one stream.
+// form. Of degree 4 the state is the canonical one, P = RetentionStateRows(d, 4) = C(d + 3, 4): a row for each product
+// of four in lexicographic order, as often as it occurs. Thread-safety: a plan is immutable; calls that share a
+// workspace must be in one stream.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -27,12 +29,13 @@ enum class RetentionDtype { kBf16, kFp16, kFloat32 };
 const char* RetentionDtypeName(RetentionDtype dtype);
 
 struct CudaRetentionShape {
-  int heads_q = 0;    // Hq, a multiple of heads_kv
-  int heads_kv = 0;   // Hk
-  int head_dim = 0;   // d: 16, 32, 64 or 128
-  int degree = 2;     // p: 2, or 4 for sequences of up to 65536 rows
-  float scale = 0;    // sigma; 0 means 1/sqrt(d)
-  int64_t chunk = 0;  // C: 1 … 65536; 0: what was measured to be fastest; unused for degree 4
+  int heads_q = 0;          // Hq, a multiple of heads_kv
+  int heads_kv = 0;         // Hk
+  int head_dim = 0;         // d: 16, 32, 64 or 128
+  int degree = 2;           // p: 2, or 4: for d > 32 only in sequences of up to 65536 rows
+  float scale = 0;          // sigma; 0 means 1/sqrt(d)
+  int64_t chunk = 0;        // C: 1 … 65536; 0: what was measured to be fastest; unused for degree 4 and d > 32
+  bool has_states = false;  // of degree 4: calls may bring and take states, for which the workspace has room
   RetentionDtype dtype = RetentionDtype::kBf16;  // of Q, K, V, y
 };
 
@@ -43,6 +46,15 @@ constexpr int64_t RetentionStateRow(int i, int j, int head_dim) {
   const int64_t blocks = head_dim / 8, I = i / 8, J = j / 8;
   return (I * blocks - I * (I - 1) / 2 + (J - I)) * 64 + (i % 8) * 8 + j % 8;
 }
+
+// Rows of the state of one head of degree 2 or 4: of degree 4 one for each monomial, C(d + 3, 4).
+constexpr int64_t RetentionStateRows(int head_dim, int degree) {
+  const int64_t d = head_dim;
+  return degree == 2 ? RetentionStateRows(head_dim) : d * (d + 1) / 2 * (d + 2) / 3 * (d + 3) / 4;
+}
+
+// The largest head size with states of degree 4.
+inline constexpr int kMostFourthDim = 32;
 
 // How packed sequences are cut into chunks and blocks. Made once per step and used by every layer.
 class CudaRetentionPlan {
@@ -98,8 +110,14 @@ struct CudaRetentionForwardArgs {
   float* final_state = nullptr;               // [sequence, Hk, P, d]; may be null; may be initial_state itself
   float* final_normalizer = nullptr;          // [sequence, Hk, P]; null exactly if final_state is
   void* workspace = nullptr;                  // plan.workspace_bytes()
+  // CudaRetentionSavedBytes() for the backward pass over the same plan (CudaRetentionBackwardArgs::saved); null: that
+  // pass computes states before chunks again.
+  void* saved = nullptr;
   RetentionPath path = RetentionPath::kBest;
 };
+
+// Bytes of what a forward pass can leave for its backward pass: the state before each chunk, and sums of gates.
+size_t CudaRetentionSavedBytes(const CudaRetentionPlan& plan);
 
 // Queues the kernels and returns. INVALID_ARGUMENT names a missing pointer.
 absl::Status CudaRetentionForward(const CudaRetentionPlan& plan, const CudaRetentionForwardArgs& args,

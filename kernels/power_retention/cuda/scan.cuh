@@ -13,10 +13,11 @@ namespace statehouse::kernels {
 
 inline constexpr int kScanThreads = 256;
 
-template <int kDim>
+template <int kDim, int kDegree = 2>
 struct ScanTiles {
-  static constexpr int64_t kStateGroups = RetentionStateRows(kDim) * kDim / 4;  // of 4 floats
-  static constexpr int64_t kGroups = kStateGroups + RetentionStateRows(kDim) / 4;
+  static constexpr int64_t kRows = RetentionStateRows(kDim, kDegree);
+  static constexpr int64_t kStateGroups = kRows * kDim / 4;  // of 4 floats
+  static constexpr int64_t kGroups = kStateGroups + kRows / 4;
   static constexpr int kBlocks = static_cast<int>((kGroups + kScanThreads - 1) / kScanThreads);
 };
 
@@ -34,18 +35,24 @@ __device__ __forceinline__ float4 Advance(float4 x, float decay, float4 local) {
   return {fmaf(decay, x.x, local.x), fmaf(decay, x.y, local.y), fmaf(decay, x.z, local.z), fmaf(decay, x.w, local.w)};
 }
 
+// States of degree 4 are float32 and hold what they count.
+template <typename T, int kDegree>
+using ScannedElement = std::conditional_t<kDegree == 4, float, PrefixElement<T>>;
+
 // Is the row in a tile I < J?
-template <int kDim>
+template <int kDim, int kDegree>
 __device__ __forceinline__ bool CountsTwice(int64_t row) {
+  if constexpr (kDegree == 4) return false;
   const TilePosition tile = TileAt<kDim / 8>(static_cast<int>(row / 64));
   return tile.I < tile.J;
 }
 
 // Grid (kBlocks, Hk, sequences). A thread carries 4 neighbours of S or z through its sequence.
-template <typename T, int kDim>
+template <typename T, int kDim, int kDegree = 2>
 __global__ void __launch_bounds__(kScanThreads) ScanChunks(RetentionArgs<T> args) {
-  using Tiles = ScanTiles<kDim>;
-  constexpr int64_t kRows = RetentionStateRows(kDim);
+  using Tiles = ScanTiles<kDim, kDegree>;
+  constexpr int64_t kRows = Tiles::kRows;
+  auto* prefix = reinterpret_cast<ScannedElement<T, kDegree>*>(args.prefix);
   int64_t group = static_cast<int64_t>(blockIdx.x) * kScanThreads + threadIdx.x;
   if (group >= Tiles::kGroups) return;
   const int h = blockIdx.y, sequence = blockIdx.z;
@@ -55,7 +62,7 @@ __global__ void __launch_bounds__(kScanThreads) ScanChunks(RetentionArgs<T> args
   const float* initial = is_normalizer ? args.initial_normalizer : args.initial_state;
   float* final = is_normalizer ? args.final_normalizer : args.final_state;
   const float* local = (is_normalizer ? args.local_z : args.local) + group * 4;
-  const float factor = !is_normalizer && CountsTwice<kDim>(group * 4 / kDim) ? 2.0f : 1.0f;
+  const float factor = !is_normalizer && CountsTwice<kDim, kDegree>(group * 4 / kDim) ? 2.0f : 1.0f;
   const int64_t in_state = (static_cast<int64_t>(sequence) * args.heads_kv + h) * stride + group * 4;
 
   int64_t in_prefix = group * 4;
@@ -86,7 +93,7 @@ __global__ void __launch_bounds__(kScanThreads) ScanChunks(RetentionArgs<T> args
         if (is_normalizer) {
           *reinterpret_cast<float4*>(args.prefix_z + slot * stride + group * 4) = x;
         } else {
-          StoreRounded(args.prefix + slot * stride + in_prefix, x, factor);
+          StoreRounded(prefix + slot * stride + in_prefix, x, factor);
         }
       }
       if (n < folded) x = Advance(x, args.decay[slot], ahead[a]);

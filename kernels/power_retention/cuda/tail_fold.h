@@ -27,7 +27,7 @@ struct CudaRetentionFoldTailArgs {
   uint64_t seed = 0;  // of a bf16 state's rounding: another one for each layer
 };
 
-// INVALID_ARGUMENT names the field; UNIMPLEMENTED for degree 4, which has no state.
+// INVALID_ARGUMENT names the field; UNIMPLEMENTED for degree 4 with d > 32, which has no state.
 absl::Status CudaRetentionFoldTail(const RetentionSlotLayout& layout, const CudaRetentionFoldTailArgs& args,
                                    cudaStream_t stream);
 

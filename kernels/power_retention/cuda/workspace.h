@@ -9,6 +9,17 @@
 
 namespace statehouse::kernels {
 
+// Rows of a head's state in the workspaces of the plan's calls; 0 for degree 4 where no call has states.
+int64_t StateRowsOf(const CudaRetentionPlan& plan);
+
+// What a backward pass over the same plan needs of the forward pass: gate sums and the states before chunks.
+struct SavedStates {
+  explicit SavedStates(const CudaRetentionPlan& plan);
+
+  size_t sums = 0, key_factors = 0, decay = 0, prefix = 0, prefix_z = 0;
+  size_t bytes = 0;
+};
+
 struct ForwardWorkspace {
   explicit ForwardWorkspace(const CudaRetentionPlan& plan);
 

@@ -351,7 +351,9 @@ __global__ void __launch_bounds__(kThreads) ChooseTokens(CudaChoiceArgs args, bo
     if (filtered) choosing.Filter();
     token = choosing.Draw(filtered);
   }
-  if (threadIdx.x == 0) args.tokens[blockIdx.x] = token;
+  if (threadIdx.x != 0) return;
+  args.tokens[blockIdx.x] = token;
+  if (args.host_tokens != nullptr) args.host_tokens[blockIdx.x] = token;
 }
 
 }  // namespace

@@ -27,8 +27,8 @@ struct CudaChoiceArgs {
   const float* logits = nullptr;  // [rows, vocab]
   int64_t vocab = 0;              // at most 2^30
   const CudaChoice* choices = nullptr;
-  int32_t* tokens =
-      nullptr;  // [num_choices], may be page-locked host memory: the id, or -1 where no logit is above -infinity
+  int32_t* tokens = nullptr;       // [num_choices]: the id, or -1 where no logit is above -infinity
+  int32_t* host_tokens = nullptr;  // the same again, in page-locked host memory; may be null
   int64_t num_choices = 0;
 };
 // Queues the choices; the first call of a process sets the kernel up. `max_shared_bytes`: of a block, after opting in.

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <future>
 #include <thread>
 #include <utility>
 
@@ -277,10 +278,14 @@ TEST_F(SessionStoreTest, SnapshotThatHadToGoUnwritten_IsRefusedAsTooMuch) {
     wait_for_calls(2);  // the first one is on its way, the others wait
   }
   ASSERT_TRUE(store->Create(Named("ann", "a")).ok());
-  const absl::Status status = RunTurn(store.get(), "ann", "a", {1, 2, 3}, {4}, {3}).status();
+  auto turn = std::async(std::launch::async, [&] {
+    return RunTurn(store.get(), "ann", "a", {1, 2, 3}, {4}, {3}).status();
+  });
+  wait_for_calls(3);  // it is refused, and what it kept is looked for everywhere
+  disk.SetHanging(false);
+  const absl::Status status = turn.get();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
   EXPECT_TRUE(RetryAfterOf(status).has_value());
-  disk.SetHanging(false);
   EXPECT_EQ(store->Get("ann", "a")->num_tokens, 0);
   for (absl::Status again = status; !again.ok();) {
     ASSERT_EQ(again.code(), absl::StatusCode::kResourceExhausted) << again;

@@ -58,7 +58,7 @@ class Call:
         return _plan(*self._key, chunk, self.b, self.t)
 
 
-def power_retention(Q, K, V, log_G, deg, scale, chunk_size, initial_state, return_final_state):
+def power_retention(Q, K, V, log_G, deg, scale, chunk_size, initial_state, return_final_state, keep_states=False):
     """As operators.power_retention, which has checked the arguments."""
     lib = library.load()
     call = Call(Q, K, deg, scale, chunk_size)
@@ -68,14 +68,15 @@ def power_retention(Q, K, V, log_G, deg, scale, chunk_size, initial_state, retur
     if Q.shape[-1] % 8 != 0:
         raise NotImplementedError(f"power retention on the GPU: head size {Q.shape[-1]}: must be a multiple of 8")
     inputs = [x for x in (Q, K, V, log_G, *states) if x is not None]
-    if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
+    has_gradients = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
+    if has_gradients:
         lib.check_backward(call.shape())  # now, and not when a loss has been computed
     if Q.shape[0] * Q.shape[1] == 0:
         return _without_rows(Q, K, deg, initial_state, return_final_state)
     S = z = None
     if initial_state is not None:
         S, z = to_padded(RetentionState(*(x.float() for x in initial_state)))
-    y, *final = Retention.apply(call, bool(return_final_state), Q, K, V, None if log_G is None else log_G.float(), S, z)
+    y, *final = Retention.apply(call, bool(return_final_state), keep_states and has_gradients, Q, K, V, None if log_G is None else log_G.float(), S, z)
     return (y, to_canonical(RetentionState(*final))) if return_final_state else y
 
 
@@ -92,8 +93,8 @@ class Retention(torch.autograd.Function):
     """States in the padded layout. Returns (y,) or (y, S, z)."""
 
     @staticmethod
-    def forward(ctx, call, returns_state, Q, K, V, log_G, S, z):
-        lib, plan = library.load(), call.forward_plan()
+    def forward(ctx, call, returns_state, keeps_states, Q, K, V, log_G, S, z):
+        lib, plan = library.load(), call.backward_plan() if keeps_states else call.forward_plan()
         Q, K, V, log_G, S, z = (_dense(x) for x in (Q, K, V, log_G, S, z))
         y = torch.empty_like(Q)
         denominator = _new(Q, *Q.shape[:3])
@@ -103,19 +104,20 @@ class Retention(torch.autograd.Function):
             final_S = _new(Q, Q.shape[0], K.shape[2], rows, Q.shape[3])
             final_z = _new(Q, Q.shape[0], K.shape[2], rows)
         workspace = _bytes(Q, lib.forward_workspace(plan.pointer))
+        saved = _bytes(Q, lib.saved_bytes(plan.pointer)) if keeps_states else None
         lib.forward(plan.pointer, library.make(
             library.ForwardArgs, Q=_at(Q), K=_at(K), V=_at(V), log_G=_at(log_G), y=_at(y), denominator=_at(denominator),
             initial_state=_at(S), initial_normalizer=_at(z), final_state=_at(final_S), final_normalizer=_at(final_z),
-            workspace=_at(workspace)), _stream(Q))
+            workspace=_at(workspace), saved=_at(saved)), _stream(Q))
         ctx.call = call
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(Q, K, V, log_G, y, denominator, S, z)
+        ctx.save_for_backward(Q, K, V, log_G, y, denominator, S, z, saved)
         return (y, final_S, final_z) if returns_state else (y,)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dY, dfinal_S=None, dfinal_z=None):
-        Q, K, V, log_G, y, denominator, S, z = ctx.saved_tensors
+        Q, K, V, log_G, y, denominator, S, z, saved = ctx.saved_tensors
         lib, plan = library.load(), ctx.call.backward_plan()
         dY = torch.zeros_like(y) if dY is None else _dense(dY)
         if (dfinal_S is None) != (dfinal_z is None):
@@ -132,8 +134,8 @@ class Retention(torch.autograd.Function):
             library.BackwardArgs, Q=_at(Q), K=_at(K), V=_at(V), log_G=_at(log_G), y=_at(y), denominator=_at(denominator),
             dY=_at(dY), initial_state=_at(S), initial_normalizer=_at(z), dfinal_state=_at(dfinal_S),
             dfinal_normalizer=_at(dfinal_z), dQ=_at(dQ), dK=_at(dK), dV=_at(dV), dlog_G=_at(dlog_G), dinitial_state=_at(dS),
-            dinitial_normalizer=_at(dz), workspace=_at(workspace)), _stream(Q))
-        return None, None, dQ, dK, dV, dlog_G, dS, dz
+            dinitial_normalizer=_at(dz), workspace=_at(workspace), saved=_at(saved)), _stream(Q))
+        return None, None, None, dQ, dK, dV, dlog_G, dS, dz
 
 
 def _dense(tensor):

@@ -28,10 +28,10 @@ Shape = _struct("Shape", *[(name, ctypes.c_int32) for name in (
     "device", "dtype", "heads_q", "heads_kv", "head_dim", "degree")], ("scale", ctypes.c_float), ("chunk", ctypes.c_int32))
 ForwardArgs = _struct("ForwardArgs", *_pointers(
     "Q", "K", "V", "log_G", "y", "denominator", "initial_state", "initial_normalizer", "final_state", "final_normalizer",
-    "workspace"))
+    "workspace", "saved"))
 BackwardArgs = _struct("BackwardArgs", *_pointers(
     "Q", "K", "V", "log_G", "y", "denominator", "dY", "initial_state", "initial_normalizer", "dfinal_state",
-    "dfinal_normalizer", "dQ", "dK", "dV", "dlog_G", "dinitial_state", "dinitial_normalizer", "workspace"))
+    "dfinal_normalizer", "dQ", "dK", "dV", "dlog_G", "dinitial_state", "dinitial_normalizer", "workspace", "saved"))
 
 
 class Message(ctypes.Structure):
@@ -84,6 +84,7 @@ class Library:
         self.plan_free = function("plan_free", None, pointer)
         self.forward_workspace = function("forward_workspace", size, pointer)
         self.backward_workspace = function("backward_workspace", size, pointer, ctypes.c_int)
+        self.saved_bytes = function("saved_bytes", size, pointer)
         self._forward = function("forward", ctypes.c_int, pointer, ctypes.POINTER(ForwardArgs), pointer, Message)
         self._backward = function("backward", ctypes.c_int, pointer, ctypes.POINTER(BackwardArgs), pointer, Message)
 
