@@ -16,7 +16,9 @@ struct RowShape {
   static constexpr int kPanelBytes = kStageRows * 32 * 4;
   static constexpr int kMatrixBytes = kPanels * kPanelBytes;
   static constexpr int kStageBytes = kMatrixBytes + 64;  // z and pairs, or the gates' sums, behind the rows
-  static constexpr int kRing = 384 / d;                  // stages of a warp
+  // Stages of a warp: two blocks fit a multiprocessor; at head size 64 a block fits the 99 KB of compute
+  // capability 8.6.
+  static constexpr int kRing = d == 64 ? 5 : 3;
 };
 
 // A block's stretch of the head's list.
@@ -44,7 +46,7 @@ struct RowWork {
   __device__ bool HoldsLast() const { return num_groups > 0 && first_group + num_groups == all_groups; }
 
  private:
-  // At most 2^16 keys and as many monomials of a head, and few parts: 32 bits do.
+  // A head that fits a GPU's memory has less than 2^24 stages, and less than 2^8 parts: 32 bits do.
   __device__ int Border(int all, int part) const {
     return static_cast<int>(static_cast<uint32_t>(all) * static_cast<uint32_t>(part) / static_cast<uint32_t>(parts));
   }
@@ -73,5 +75,8 @@ struct RowShared {
     } stretches;
   };
 };
+
+static_assert(sizeof(RowShared<64>) <= 99 << 10);
+static_assert(2 * (sizeof(RowShared<128>) + 1024) <= 228 << 10);
 
 }  // namespace statehouse::kernels
