@@ -48,21 +48,7 @@ absl::Status CudaTransformer::QueueLayer(int64_t layer_idx, const float* bias_be
                                 .size = config_.hidden_size,
                                 .epsilon = config_.norm_epsilon,
                                 .is_rms = config_.family == Family::kBrumby};
-  absl::Status status = kernels::CudaNorm(norm, stream_.get());
-  if (!status.ok()) return status;
-  if (status = Multiply(layer.heads, w.normed, w.heads, w.num_rows(), {}); !status.ok()) return status;
-  status = kernels::CudaPrepareHeads({.x = w.heads,
-                                      .bias = layer.heads_bias.data(),
-                                      .q_norm = layer.q_norm.data(),
-                                      .k_norm = layer.k_norm.data(),
-                                      .angles = w.angles,
-                                      .num_rows = w.num_rows(),
-                                      .row_stride = layer.heads.outputs(),
-                                      .heads_q = config_.heads_q,
-                                      .heads_kv = config_.heads_kv,
-                                      .head_dim = config_.head_dim,
-                                      .epsilon = config_.norm_epsilon},
-                                     stream_.get());
+  absl::Status status = MultiplyNormed(norm, layer.heads, w.heads, {});
   if (!status.ok()) return status;
   if (status = QueueRetention(layer_idx); !status.ok()) return status;
   if (status = Multiply(layer.o, w.y, w.x, w.num_rows(), {.bias = layer.o_bias.data(), .add = true}); !status.ok()) {
@@ -71,12 +57,33 @@ absl::Status CudaTransformer::QueueLayer(int64_t layer_idx, const float* bias_be
   norm.x_bias = joins_ends_ ? nullptr : layer.o_bias.data();
   norm.weight = layer.post_norm.data();
   norm.bias = layer.post_norm_bias.data();
-  if (status = kernels::CudaNorm(norm, stream_.get()); !status.ok()) return status;
-  return QueueMlp(layer);
+  return QueueMlp(layer, norm);
 }
 
+// Where retention does not take heads as the product leaves them, they are made ready first.
 absl::Status CudaTransformer::QueueRetention(int64_t layer_idx) {
   CudaWorkspace& w = workspace_;
+  const CudaLayerWeights& layer = weights_.layers[layer_idx];
+  const kernels::SlotHeads heads = {.bias = layer.heads_bias.data(),
+                                    .q_norm = layer.q_norm.data(),
+                                    .k_norm = layer.k_norm.data(),
+                                    .angles = w.angles,
+                                    .epsilon = config_.norm_epsilon};
+  if (!plan_.takes_raw_heads()) {
+    const absl::Status status = kernels::CudaPrepareHeads({.x = w.heads,
+                                                           .bias = heads.bias,
+                                                           .q_norm = heads.q_norm,
+                                                           .k_norm = heads.k_norm,
+                                                           .angles = heads.angles,
+                                                           .num_rows = w.num_rows(),
+                                                           .row_stride = layer.heads.outputs(),
+                                                           .heads_q = config_.heads_q,
+                                                           .heads_kv = config_.heads_kv,
+                                                           .head_dim = config_.head_dim,
+                                                           .epsilon = heads.epsilon},
+                                                          stream_.get());
+    if (!status.ok()) return status;
+  }
   const int64_t q_width = int64_t{config_.heads_q} * config_.head_dim;
   const int64_t kv_width = int64_t{config_.heads_kv} * config_.head_dim;
   const kernels::SlotRetentionArgs args = {.q = w.heads,
@@ -84,6 +91,7 @@ absl::Status CudaTransformer::QueueRetention(int64_t layer_idx) {
                                            .v = w.heads + q_width + kv_width,
                                            .log_g = w.heads + q_width + 2 * kv_width,
                                            .row_stride = CudaWeights::HeadsWidth(config_),
+                                           .heads = plan_.takes_raw_heads() ? heads : kernels::SlotHeads(),
                                            .y = w.y,
                                            .y_is_bf16 = options_.is_bf16,
                                            .layer_idx = layer_idx,
@@ -93,11 +101,11 @@ absl::Status CudaTransformer::QueueRetention(int64_t layer_idx) {
   return retention_.Run(plan_, args, stream_.get());
 }
 
-absl::Status CudaTransformer::QueueMlp(const CudaLayerWeights& layer) {
+absl::Status CudaTransformer::QueueMlp(const CudaLayerWeights& layer, const kernels::CudaNormArgs& norm) {
   CudaWorkspace& w = workspace_;
   const bool gated = config_.family == Family::kBrumby;
   const ProductEnd up = {.bias = layer.up_bias.data(), .y_is_bf16 = options_.is_bf16, .gelu = !gated};
-  absl::Status status = Multiply(layer.up, w.normed, w.mlp, w.num_rows(), up);
+  absl::Status status = MultiplyNormed(norm, layer.up, w.mlp, up);
   if (!status.ok()) return status;
   const kernels::CudaActivationArgs activation = {.x = w.mlp,
                                                   .bias = layer.up_bias.data(),
@@ -140,6 +148,34 @@ bool CudaTransformer::JoinsEnds(int64_t rows) const {
   return std::ranges::all_of(std::array{config_.hidden_size, config_.intermediate_size, q_width}, [&](int64_t inputs) {
     return kernels::HasFewRowsKernel({.rows = rows, .inputs = inputs});
   });
+}
+
+bool CudaTransformer::JoinsNorms(int64_t rows) const {
+  const float* const any = weights_.final_norm.data();
+  return JoinsEnds(rows) &&
+         kernels::HasFewRowsKernel({.rows = rows, .inputs = config_.hidden_size, .norm = {.weight = any}});
+}
+
+absl::Status CudaTransformer::MultiplyNormed(const kernels::CudaNormArgs& norm, const CudaWeightMatrix& weights,
+                                             void* y, const ProductEnd& end) {
+  const int64_t rows = norm.num_rows;
+  if (!JoinsNorms(rows)) {
+    if (absl::Status status = kernels::CudaNorm(norm, stream_.get()); !status.ok()) return status;
+    return Multiply(weights, norm.y, y, rows, end);
+  }
+  return kernels::CudaMultiplyFewRows(
+      {.weights = weights.data(),
+       .x = norm.x,
+       .y = y,
+       .bias = end.bias,
+       .y_is_bf16 = end.y_is_bf16,
+       .add = end.add,
+       .gelu = end.gelu,
+       .rows = rows,
+       .outputs = weights.outputs(),
+       .inputs = weights.inputs(),
+       .norm = {.weight = norm.weight, .bias = norm.bias, .epsilon = norm.epsilon, .is_rms = norm.is_rms}},
+      stream_.get());
 }
 
 absl::Status CudaTransformer::Multiply(const CudaWeightMatrix& weights, const void* x, void* y, int64_t rows,

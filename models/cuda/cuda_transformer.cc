@@ -34,7 +34,8 @@ kernels::SlotRetentionMode CudaModelOptions::retention_mode(const kernels::Reten
   const int room = device.max_shared_bytes_per_block;
   if (kernels::FewKernelSharedBytes(layout) > room) return Mode::kDeterministic;
   const Mode wanted = wanted_retention_mode();
-  return wanted == Mode::kFastBf16 && kernels::WideKernelSharedBytes(layout) > room ? Mode::kFast : wanted;
+  const int needed = std::max(kernels::WideKernelSharedBytes(layout), kernels::RowKernelSharedBytes(layout));
+  return wanted == Mode::kFastBf16 && needed > room ? Mode::kFast : wanted;
 }
 
 absl::StatusOr<std::unique_ptr<CudaTransformer>> CudaTransformer::Make(const ModelConfig& config,

@@ -17,6 +17,7 @@
 
 #include "kernels/cuda/device.h"
 #include "kernels/matmul/cuda/matmul.h"
+#include "kernels/norm/cuda/norm.h"
 #include "kernels/power_retention/cuda/slot_retention.h"
 #include "models/cuda/cuda_event.h"
 #include "models/cuda/cuda_weights.h"
@@ -103,10 +104,15 @@ class CudaTransformer final : public Model {
   absl::Status QueueStep();
   absl::Status QueueLayer(int64_t layer_idx, const float* bias_before);
   absl::Status QueueRetention(int64_t layer_idx);
-  absl::Status QueueMlp(const CudaLayerWeights& layer);
+  absl::Status QueueMlp(const CudaLayerWeights& layer, const kernels::CudaNormArgs& norm);
   absl::Status QueueHead(const float* bias_before);
   // Whether products of so many rows do themselves what comes after them (ProductEnd): else a kernel of its own does.
   bool JoinsEnds(int64_t rows) const;
+  // Whether products of so many rows normalise them, too.
+  bool JoinsNorms(int64_t rows) const;
+  // y = weights · norm(x).
+  absl::Status MultiplyNormed(const kernels::CudaNormArgs& norm, const CudaWeightMatrix& weights, void* y,
+                              const ProductEnd& end);
   absl::Status Multiply(const CudaWeightMatrix& weights, const void* x, void* y, int64_t rows, const ProductEnd& end);
   // Runs, records or replays the step.
   absl::Status ReplayStep();

@@ -4,13 +4,12 @@
 #include <vector>
 
 #include "kernels/power_retention/cuda/slot_retention.h"
+#include "tests/kernels/cuda_slots_fixture.h"
 #include "tests/kernels/retention_fixture.h"
 #include "tests/support/gpu.h"
 
 namespace statehouse::kernels {
 namespace {
-
-constexpr int64_t kMaxRows = 1100;
 
 // Shapes of both forms, group sizes that fill and do not fill a tile, chunks that are and are not multiples of 32.
 constexpr RetentionShape kGpuShapes[] = {
@@ -26,129 +25,6 @@ constexpr RetentionShape kGpuShapes[] = {
      .chunk = 32,
      .switch_over = kNeverSwitch,
      .max_tail_tokens = 1024},
-};
-
-// Sequences on the GPU that read rows of one problem each, in steps.
-class GpuSequences {
- public:
-  GpuSequences(const RetentionShape& shape, SlotRetentionMode mode, int count, bool y_is_bf16 = false)
-      : y_is_bf16_(y_is_bf16),
-        layout_(*RetentionLayout::Make(shape)),
-        retention_(*SlotRetention::Make(layout_, mode)),
-        stream_(*Stream::Make()),
-        positions_(count) {
-    EXPECT_TRUE(plan_.Reserve(layout_, kMaxRows, mode, 132).ok());
-    EXPECT_TRUE(retention_.Reserve(kMaxRows).ok());
-    EXPECT_TRUE(slots_.Allocate(count * layout_.layer_floats() * 4).ok());
-    EXPECT_EQ(cudaMemset(slots_.as<void>(), 0, slots_.bytes()), cudaSuccess);
-    const int64_t stride = Stride();
-    EXPECT_TRUE(x_.Allocate(kMaxRows * stride * 4).ok());
-    EXPECT_TRUE(y_.Allocate(kMaxRows * shape.heads_q * shape.head_dim * 4).ok());
-    EXPECT_TRUE(segments_.Allocate(plan_.max_segments() * sizeof(SlotSegment)).ok());
-    EXPECT_TRUE(tiles_.Allocate(plan_.max_tiles() * sizeof(SlotTile)).ok());
-    EXPECT_TRUE(folds_.Allocate(plan_.max_folds() * 4).ok());
-  }
-
-  // The next rows[i] rows of sequence i; Y[i] receives them at their positions.
-  void Step(const std::vector<RetentionProblem>& problems, const std::vector<int64_t>& rows,
-            std::vector<std::vector<float>>* Y) {
-    const RetentionShape& shape = layout_.shape();
-    const int64_t q_width = int64_t{shape.heads_q} * shape.head_dim,
-                  kv_width = int64_t{shape.heads_kv} * shape.head_dim;
-    std::vector<float> x;
-    std::vector<SlotRows> step;
-    for (size_t i = 0; i < rows.size(); ++i) {
-      if (rows[i] == 0) continue;
-      const RetentionProblem& problem = problems[i];
-      step.push_back(
-          {Slot(i), positions_[i], static_cast<int32_t>(x.size() / Stride()), static_cast<int32_t>(rows[i])});
-      for (int64_t t = positions_[i]; t < positions_[i] + rows[i]; ++t) {
-        const size_t row = x.size();
-        x.resize(row + Stride(), std::nanf(""));
-        std::copy_n(&problem.Q[t * q_width], q_width, &x[row]);
-        std::copy_n(&problem.K[t * kv_width], kv_width, &x[row + q_width]);
-        std::copy_n(&problem.V[t * kv_width], kv_width, &x[row + q_width + kv_width]);
-        std::copy_n(&problem.log_G[t * shape.heads_kv], shape.heads_kv, &x[row + q_width + 2 * kv_width]);
-      }
-    }
-    plan_.Make(step);
-    const auto upload = [](DeviceBuffer& to, const auto& values) {
-      ASSERT_TRUE(to.Upload(values.data(), values.size() * sizeof(values[0])).ok());
-    };
-    upload(x_, x);
-    upload(segments_, plan_.segments());
-    upload(tiles_, plan_.tiles());
-    upload(folds_, plan_.folds());
-    ASSERT_EQ(cudaMemset(y_.as<void>(), 0xff, y_.bytes()), cudaSuccess);
-    const float* base = x_.as<float>();
-    const absl::Status status = retention_.Run(plan_,
-                                               {.q = base,
-                                                .k = base + q_width,
-                                                .v = base + q_width + kv_width,
-                                                .log_g = base + q_width + 2 * kv_width,
-                                                .row_stride = Stride(),
-                                                .y = y_.as<void>(),
-                                                .y_is_bf16 = y_is_bf16_,
-                                                .segments = segments_.as<SlotSegment>(),
-                                                .tiles = tiles_.as<SlotTile>(),
-                                                .folds = folds_.as<int32_t>()},
-                                               stream_.get());
-    ASSERT_TRUE(status.ok()) << status;
-    ASSERT_TRUE(stream_.Synchronize().ok());
-    for (size_t i = 0, at = 0; i < rows.size(); ++i) {
-      if (rows[i] == 0) continue;
-      float* const to = &(*Y)[i][positions_[i] * q_width];
-      if (y_is_bf16_) {
-        std::vector<uint16_t> y(rows[i] * q_width);
-        ASSERT_TRUE(y_.Download(y.data(), y.size() * 2, at * 2).ok());
-        for (size_t j = 0; j < y.size(); ++j) to[j] = std::bit_cast<float>(uint32_t{y[j]} << 16);
-      } else {
-        ASSERT_TRUE(y_.Download(to, rows[i] * q_width * 4, at * 4).ok());
-      }
-      at += rows[i] * q_width;
-      positions_[i] += rows[i];
-    }
-  }
-
-  // Rows that sequence i may take now, of `wanted`; runs its switch-over first if it is due.
-  int64_t Prepare(size_t i, int64_t wanted) {
-    const RetentionShape& shape = layout_.shape();
-    if (!layout_.has_state()) return wanted;
-    if (positions_[i] == shape.switch_over && positions_[i] > 0) {
-      for (int head = 0; head < shape.heads_kv; ++head) {
-        EXPECT_TRUE(retention_.SwitchOver(Slot(i), head, stream_.get()).ok());
-      }
-    }
-    return positions_[i] < shape.switch_over ? std::min(wanted, shape.switch_over - positions_[i]) : wanted;
-  }
-
-  std::vector<float> Memory(size_t i) {
-    EXPECT_TRUE(stream_.Synchronize().ok());
-    std::vector<float> memory(layout_.layer_floats());
-    EXPECT_TRUE(slots_.Download(memory.data(), memory.size() * 4, i * memory.size() * 4).ok());
-    return memory;
-  }
-  void SetMemory(size_t i, const std::vector<float>& memory, int64_t position) {
-    EXPECT_TRUE(slots_.Upload(memory.data(), memory.size() * 4, i * memory.size() * 4).ok());
-    positions_[i] = position;
-  }
-  int64_t position(size_t i) const { return positions_[i]; }
-
- private:
-  int64_t Stride() const {
-    const RetentionShape& shape = layout_.shape();
-    // Longer than the rows, and even as the kernels ask.
-    return (int64_t{shape.heads_q} + 2 * shape.heads_kv) * shape.head_dim + (shape.heads_kv + 3) / 2 * 2;
-  }
-  float* Slot(size_t i) { return slots_.as<float>() + i * layout_.layer_floats(); }
-
-  const bool y_is_bf16_;
-  const RetentionLayout layout_;
-  SlotRetention retention_;
-  Stream stream_;
-  SlotRetentionPlan plan_;
-  std::vector<int64_t> positions_;
-  DeviceBuffer slots_, x_, y_, segments_, tiles_, folds_;
 };
 
 // A whole sequence in steps of at most `piece` rows.
@@ -198,6 +74,40 @@ TEST_F(CudaSlots, EveryFormAndCut_AgreesWithTheDefinition) {
             << ", mode " << static_cast<int>(mode);
         std::printf("d %d piece %d mode %d error %.2g\n", shape.head_dim, static_cast<int>(piece),
                     static_cast<int>(mode), error);
+      }
+    }
+  }
+}
+
+// One row each of so many sequences that a head's sums are made in many parts, in some, in one; the state folds on the
+// way, and heads are as the product left them.
+TEST_F(CudaSlots, NewRowsOfManySequences_AgreeWithTheDefinition) {
+  std::mt19937 rng = SeededRng(std::random_device{}());
+  constexpr RetentionShape kShapes[] = {
+      {.heads_q = 24, .heads_kv = 2, .head_dim = 128, .chunk = 64, .switch_over = 128},
+      {.heads_q = 5, .heads_kv = 1, .head_dim = 64, .chunk = 24, .switch_over = 0},
+  };
+  for (const RetentionShape& shape : kShapes) {
+    RawHeads raw(rng, shape);
+    for (const size_t count : {1, 3, 20, 70, 140}) {
+      GpuSequences sequences(shape, SlotRetentionMode::kFastBf16, static_cast<int>(count));
+      const RetentionProblem drawn = RandomProblem(rng, shape, 5 * shape.chunk / 2);
+      const std::vector<double> want = QuadraticReference(sequences.Prepared(drawn, &raw));
+      const std::vector<RetentionProblem> problems(count, drawn);
+      std::vector<std::vector<float>> Y(count, std::vector<float>(drawn.Q.size()));
+      sequences.UseRawHeads(&raw);
+      while (sequences.position(0) < drawn.t) {
+        // The first chunk in pieces that kMaxRows rows hold.
+        const bool begins = sequences.position(0) < shape.chunk;
+        std::vector<int64_t> rows(count);
+        for (size_t i = 0; i < count; ++i)
+          rows[i] = sequences.Prepare(i, begins ? std::min<int64_t>(7, shape.chunk - sequences.position(0)) : 1);
+        sequences.Step(problems, rows, &Y);
+        ASSERT_FALSE(::testing::Test::HasFatalFailure());
+      }
+      EXPECT_GE(sequences.num_raw_steps(), drawn.t - shape.chunk);
+      for (size_t i = 0; i < count; ++i) {
+        EXPECT_LE(RelativeError(Y[i], want), 1e-2) << "d " << shape.head_dim << ", sequence " << i << " of " << count;
       }
     }
   }

@@ -1,5 +1,6 @@
 #include <cuda_bf16.h>
 
+#include "kernels/cuda/mma.cuh"
 #include "kernels/cuda/status.h"
 #include "kernels/embedding/cuda/embedding.h"
 
@@ -11,6 +12,7 @@ constexpr int kThreads = 256;
 // Grid (row).
 template <typename T>
 __global__ void __launch_bounds__(kThreads) Embed(const T* table, CudaEmbedArgs args) {
+  LetDependentsStart();
   const int64_t row = blockIdx.x, size = args.size;
   int64_t token = args.tokens[row];
   if (token < 0) token = max(args.chosen[-1 - token], 0);

@@ -8,17 +8,6 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kSlices = 16;  // blocks that share a segment's copies, at most
-// e^-200 is 0 in float32 beside anything: a lower gate changes nothing, and sums of clamped gates keep their precision.
-constexpr double kLowestGate = -200.0;
-
-// A number as a float and the remainder that it cannot hold.
-__device__ __forceinline__ double StoreGateSum(const SlotView& view, float* block, int c, double sum) {
-  const float rounded = static_cast<float>(sum);
-  const float rest = static_cast<float>(sum - static_cast<double>(rounded));
-  block[view.block_l + c] = rounded;
-  block[view.block_l + view.padded_chunk + c] = rest;
-  return static_cast<double>(rounded) + static_cast<double>(rest);  // what a later call would read back
-}
 
 // Grid (segment, head, slice of the copies); the first slice sums the gates.
 template <int d>
@@ -60,7 +49,9 @@ __global__ void __launch_bounds__(kThreads) AppendRows(SlotKernelArgs args) {
     if (threadIdx.x == 0) {
       for (int i = 0; i < count; ++i) {
         sum += fmax(static_cast<double>(gates[i]), kLowestGate);
-        sum = StoreGateSum(view, block, first_c + done + i, sum);
+        const RoundedGateSum rounded(sum);
+        rounded.Store(view, block, first_c + done + i);
+        sum = rounded.Value();
       }
     }
     __syncthreads();  // gates may be overwritten

@@ -26,6 +26,8 @@ struct SlotKernelArgs {
   float* numerators;    // [tile, Hk, part, query, d]
   float* denominators;  // [tile, Hk, part, query]
   int32_t state_parts, tail_parts, part_rows;
+  SlotHeads heads;     // AnswerRow only, as what follows; its tiles are the segments in order
+  uint32_t* arrivals;  // [tile, Hk, 2], zeros between launches but for the second, which any number may be
 };
 
 // Launchers, one file each. d is 16, 32, 64 or 128.
@@ -34,6 +36,9 @@ absl::Status LaunchSlotAppend(const SlotKernelArgs& args, int d, int num_segment
 absl::Status LaunchSlotFold(const SlotKernelArgs& args, int d, int num_folds, cudaStream_t stream);
 absl::Status LaunchSlotAnswer(const SlotKernelArgs& args, int d, int tile_queries, int num_tiles, cudaStream_t stream);
 absl::Status LaunchSlotAnswerFew(const SlotKernelArgs& args, int d, int tile_queries, int num_tiles,
+                                 cudaStream_t stream);
+// Tiles of one row, in state_parts parts; appends the rows, too. d is 64 or 128. `meets`: all blocks run at once.
+absl::Status LaunchSlotAnswerRow(const SlotKernelArgs& args, int d, int num_tiles, bool meets, bool overlaps,
                                  cudaStream_t stream);
 // d is 64 or 128, the chunk a multiple of 64, the degree 2. Widen first, where anything is folded.
 absl::Status LaunchSlotFoldWide(const SlotKernelArgs& args, int d, int num_folds, cudaStream_t stream);
@@ -81,15 +86,24 @@ struct TilePlace {
   float* region;
 
   TilePlace() = default;
+  // The only tile of a segment.
+  __device__ TilePlace(const SlotKernelArgs& args, const SlotSegment& segment, int tile, int head)
+      : segment(segment), tile(tile), head(head), first_query(0), num_queries(segment.num_rows * args.view.group) {
+    FindChunk(args);
+  }
   __device__ TilePlace(const SlotKernelArgs& args, int tile, int head, int tile_queries) : tile(tile), head(head) {
     const SlotTile placed = args.tiles[tile];
     segment = args.segments[placed.segment - args.first_segment];
     first_query = placed.first_query;
     num_queries = min(tile_queries, segment.num_rows * args.view.group - first_query);
-    chunk = segment.position / args.view.chunk;
-    chunk_row = static_cast<int32_t>(segment.position - chunk * args.view.chunk);
+    FindChunk(args);
+  }
+
+  __device__ void FindChunk(const SlotKernelArgs& args) {
     region = SlotHead(args.view, segment.memory, args.layer_idx, head).base;
     Refresh(args.view);
+    chunk = segment.position / args.view.chunk;
+    chunk_row = static_cast<int32_t>(segment.position - chunk * args.view.chunk);
   }
 
   // Reads again what the kernels before may write.

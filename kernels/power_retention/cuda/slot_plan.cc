@@ -43,6 +43,7 @@ absl::Status SlotRetentionPlan::Reserve(const RetentionLayout& layout, int64_t m
   heads_kv_ = shape.heads_kv;
   head_dim_ = shape.head_dim;
   has_bulks_ = HasBulkForward(layout, mode);
+  has_row_ = mode == SlotRetentionMode::kFastBf16 && HasRowKernel(layout);
   has_wide_ = mode == SlotRetentionMode::kFastBf16 && HasWideKernel(layout);
   mode_ = mode;
   num_multiprocessors_ = num_multiprocessors;
@@ -138,7 +139,8 @@ void SlotRetentionPlan::AddTiles(SlotWave* wave) {
   wave->few = narrow && mode_ != SlotRetentionMode::kDeterministic;
   wave->wide = has_wide_ && most > kPlainTile && wave->num_segments <= kMostWideSegments;
   wave->tile_queries = narrow ? kFewQueries : wave->wide ? kWideTile : kPlainTile;
-  if (wave->few) wave->tile_queries = FewTile(most, head_dim_);
+  wave->row = has_row_ && wave->max_rows == 1;
+  if (wave->few && !wave->row) wave->tile_queries = FewTile(most, head_dim_);
   wave->first_tile = static_cast<int32_t>(tiles_.size());
   for (int32_t segment = wave->first_segment; segment < wave->first_segment + wave->num_segments; ++segment) {
     const int64_t queries = int64_t{segments_[segment].num_rows} * group_;
@@ -149,8 +151,34 @@ void SlotRetentionPlan::AddTiles(SlotWave* wave) {
   wave->num_tiles = static_cast<int32_t>(tiles_.size()) - wave->first_tile;
 }
 
+// Few sequences: a block on each multiprocessor, which may then wait for each other and leave room for the weights of
+// the product that follows. More: as many blocks as run at once, so that much is asked for while the product before
+// still runs. Many: no more parts than it takes to give all multiprocessors about the same.
+void SlotRetentionPlan::ChooseRowParts(SlotWave* wave) const {
+  constexpr int64_t kMostParts = 16;
+  const int64_t pairs = int64_t{wave->num_tiles} * heads_kv_, all = num_multiprocessors_;
+  wave->part_rows = static_cast<int32_t>(chunk_);
+  wave->tail_parts = 0;
+  wave->meets = all / pairs > kMostParts;
+  int64_t parts = 1;
+  if (wave->meets) {
+    parts = all / pairs;
+  } else if (2 * pairs <= all) {
+    parts = 2 * all / pairs;
+  } else {
+    // Rounds of blocks, each of 1 / parts of a head's work, must be clearly fewer to be worth more parts.
+    int64_t rounds = DivideUp(pairs, all);
+    for (int64_t more = 2; more <= kMostParts / 2; ++more) {
+      const int64_t needed = DivideUp(pairs * more, all);
+      if (needed * parts * 100 < rounds * more * 95) parts = more, rounds = needed;
+    }
+  }
+  wave->state_parts = static_cast<int32_t>(parts);
+}
+
 // How the sums of a wave's queries are divided: first the tail, then the state.
 void SlotRetentionPlan::ChooseParts(SlotWave* wave) const {
+  if (wave->row) return ChooseRowParts(wave);
   wave->part_rows = static_cast<int32_t>(PartRows(chunk_, wave->few ? 64 : wave->wide ? 256 : 512));
   int64_t most = 1;
   for (int32_t i = wave->first_segment; i < wave->first_segment + wave->num_segments; ++i) {

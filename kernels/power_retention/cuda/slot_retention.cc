@@ -13,6 +13,8 @@ namespace {
 
 // Room for partial sums: larger waves are answered in several rounds.
 constexpr int64_t kPartBytes = int64_t{192} << 20;
+// Heads of tiles that one launch of AnswerRow takes.
+constexpr int64_t kMostRowHeads = 8192;
 
 }  // namespace
 
@@ -35,6 +37,11 @@ bool HasWideKernel(const RetentionLayout& layout) {
   return (shape.head_dim == 64 || shape.head_dim == 128) && shape.degree == 2 && shape.chunk % 64 == 0;
 }
 
+bool HasRowKernel(const RetentionLayout& layout) {
+  const RetentionShape& shape = layout.shape();
+  return (shape.head_dim == 64 || shape.head_dim == 128) && layout.group() <= 16 && shape.heads_kv <= kMostRowHeads;
+}
+
 bool HasBulkForward(const RetentionLayout& layout, SlotRetentionMode mode) {
   const RetentionShape& shape = layout.shape();
   return mode == SlotRetentionMode::kFastBf16 && HasWideKernel(layout) && layout.has_state() &&
@@ -48,7 +55,7 @@ SlotRetention::SlotRetention(SlotRetention&& other) noexcept = default;
 
 int64_t SlotRetention::bytes() const {
   return static_cast<int64_t>(pairs_.bytes() + blocks_.bytes() + wide_state_.bytes() + numerators_.bytes() +
-                              denominators_.bytes() + staging_.bytes()) +
+                              denominators_.bytes() + arrivals_.bytes() + staging_.bytes()) +
          (bulk_ == nullptr ? 0 : bulk_->bytes());
 }
 
@@ -89,6 +96,13 @@ absl::StatusOr<SlotRetention> SlotRetention::Make(const RetentionLayout& layout,
                                      made.denominators_.Allocate(queries * sizeof(float))}) {
     if (!status.ok()) return status;
   }
+  if (mode == SlotRetentionMode::kFastBf16 && HasRowKernel(layout)) {
+    const std::vector<uint32_t> zeros(2 * kMostRowHeads);
+    for (const absl::Status& status : {made.arrivals_.Allocate(zeros.size() * sizeof(uint32_t)),
+                                       made.arrivals_.Upload(zeros.data(), zeros.size() * sizeof(uint32_t))}) {
+      if (!status.ok()) return status;
+    }
+  }
   if (!layout.has_state()) return made;
   std::vector<uchar2> pairs;
   for (int i = 0; i < shape.head_dim; ++i) {
@@ -116,7 +130,8 @@ absl::Status SlotRetention::Run(const SlotRetentionPlan& plan, const SlotRetenti
     if (absl::Status status = bulk_->Run(bulk, KernelArgs(args), stream); !status.ok()) return status;
   }
   for (const SlotWave& wave : plan.waves()) {
-    if (absl::Status status = AnswerWave(wave, args, stream); !status.ok()) return status;
+    const bool alone = plan.bulks().empty() && plan.waves().size() == 1;
+    if (absl::Status status = AnswerWave(wave, args, alone, stream); !status.ok()) return status;
   }
   return absl::OkStatus();
 }
@@ -143,10 +158,13 @@ SlotKernelArgs SlotRetention::KernelArgs(const SlotRetentionArgs& args) const {
           .denominators = denominators_.as<float>(),
           .state_parts = 0,
           .tail_parts = 0,
-          .part_rows = 0};
+          .part_rows = 0,
+          .heads = args.heads,
+          .arrivals = arrivals_.as<uint32_t>()};
 }
 
-absl::Status SlotRetention::AnswerWave(const SlotWave& wave, const SlotRetentionArgs& args, cudaStream_t stream) {
+absl::Status SlotRetention::AnswerWave(const SlotWave& wave, const SlotRetentionArgs& args, bool alone,
+                                       cudaStream_t stream) {
   const RetentionShape& shape = layout_.shape();
   const int d = shape.head_dim;
   SlotKernelArgs kernel = KernelArgs(args);
@@ -164,6 +182,7 @@ absl::Status SlotRetention::AnswerWave(const SlotWave& wave, const SlotRetention
   }
   // Behind a fold it waits: the next kernel reads what is folded before it waits itself.
   const bool overlaps = wave.num_folds == 0;
+  if (wave.row) return AnswerRows(wave, kernel, overlaps && alone, stream);
   if (absl::Status status = LaunchSlotAppend(kernel, d, wave.num_segments, overlaps, stream); !status.ok())
     return status;
   if (wave.wide && layout_.has_state()) {
@@ -179,6 +198,24 @@ absl::Status SlotRetention::AnswerWave(const SlotWave& wave, const SlotRetention
     round.tiles += first;
     if (absl::Status status = AnswerTiles(wave, round, count, stream); !status.ok()) return status;
     const absl::Status status = LaunchSlotCombine(round, d, wave.tile_queries, count, wave.few, stream);
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+// It reads the tail before it waits, so it may overlap only where no kernel before it writes there.
+absl::Status SlotRetention::AnswerRows(const SlotWave& wave, const SlotKernelArgs& args, bool overlaps,
+                                       cudaStream_t stream) {
+  const RetentionShape& shape = layout_.shape();
+  const int64_t per_tile = int64_t{shape.heads_kv} * wave.state_parts * wave.tile_queries * shape.head_dim * 4;
+  const int64_t most =
+      std::min(static_cast<int64_t>(numerators_.bytes()) / per_tile, kMostRowHeads / int64_t{shape.heads_kv});
+  if (most < 1) return absl::InternalError("power retention: one tile's parts do not fit its working memory");
+  for (int64_t first = 0; first < wave.num_tiles; first += most) {
+    SlotKernelArgs round = args;
+    round.segments += first;  // one tile each
+    const int count = static_cast<int>(std::min<int64_t>(most, wave.num_tiles - first));
+    const absl::Status status = LaunchSlotAnswerRow(round, shape.head_dim, count, wave.meets, overlaps, stream);
     if (!status.ok()) return status;
   }
   return absl::OkStatus();

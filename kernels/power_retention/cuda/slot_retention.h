@@ -70,6 +70,8 @@ struct SlotWave {
   int32_t tile_queries = 0;  // width of its tiles
   bool few = false;          // every segment fits one tile of the kernel for few queries
   bool wide = false;         // tiles are those of the kernel on tensor cores
+  bool row = false;          // one row per segment, by the kernel for that
+  bool meets = false;        // of it: all its blocks run at once
   int32_t first_fold = 0, num_folds = 0;
   int32_t max_rows = 0;  // of a segment
   int32_t state_parts = 0;
@@ -82,6 +84,9 @@ struct SlotWave {
 // many segments of a wave it is.
 bool HasWideKernel(const RetentionLayout& layout);
 int WideKernelSharedBytes(const RetentionLayout& layout);
+// The same of the kernel for one row per sequence, which kFastBf16 calls.
+bool HasRowKernel(const RetentionLayout& layout);
+int RowKernelSharedBytes(const RetentionLayout& layout);
 // The most that the kernel for few queries needs, which every mode but kDeterministic calls.
 int FewKernelSharedBytes(const RetentionLayout& layout);
 // Whether steps may hold bulks.
@@ -102,6 +107,8 @@ class SlotRetentionPlan {
   const std::vector<int32_t>& folds() const { return folds_; }
   const std::vector<SlotWave>& waves() const { return waves_; }
   const std::vector<SlotBulk>& bulks() const { return bulks_; }
+  // Whether SlotRetentionArgs::heads may ask for anything.
+  bool takes_raw_heads() const { return bulks_.empty() && waves_.size() == 1 && waves_[0].row; }
   int64_t max_segments() const { return max_segments_; }
   int64_t max_tiles() const { return max_tiles_; }
   int64_t max_folds() const { return 2 * max_segments_; }
@@ -111,10 +118,11 @@ class SlotRetentionPlan {
   void AddBulk(const SlotRows& rows);
   void AddTiles(SlotWave* wave);
   void ChooseParts(SlotWave* wave) const;
+  void ChooseRowParts(SlotWave* wave) const;
 
   int64_t chunk_ = 0, switch_over_ = 0, expanded_ = 0;
   int group_ = 0, heads_kv_ = 0, head_dim_ = 0;
-  bool has_wide_ = false, has_bulks_ = false;
+  bool has_wide_ = false, has_row_ = false, has_bulks_ = false;
   SlotRetentionMode mode_ = SlotRetentionMode::kFast;
   int num_multiprocessors_ = 0;
   int64_t max_segments_ = 0, max_tiles_ = 0;
@@ -129,13 +137,25 @@ class SlotRetentionPlan {
 struct SlotKernelArgs;
 class SlotBulkForward;
 
+// What is still to be done to q, k and gates as CudaPrepareHeads() would do it (kernels/rope/cuda/heads.h); device
+// memory. Without angles: nothing.
+struct SlotHeads {
+  const float* bias = nullptr;    // [(Hq + 2 Hk) d + Hk] or null
+  const float* q_norm = nullptr;  // [d] or null, as k_norm
+  const float* k_norm = nullptr;
+  const float2* angles = nullptr;  // [rows, d / 2]
+  float epsilon = 0;
+};
+
 // Rows of a step as one layer sees them; device memory, float32.
 struct SlotRetentionArgs {
-  const float* q = nullptr;      // [rows, Hq, d], consecutive rows row_stride (even) floats apart; after norm and RoPE
+  // [rows, Hq, d], consecutive rows row_stride (even) floats apart; after norm and RoPE but for what `heads` names
+  const float* q = nullptr;
   const float* k = nullptr;      // [rows, Hk, d], likewise
   const float* v = nullptr;      // [rows, Hk, d], likewise
   const float* log_g = nullptr;  // [rows, Hk], likewise
   int64_t row_stride = 0;
+  SlotHeads heads;    // only where the plan takes_raw_heads()
   void* y = nullptr;  // [rows, Hq, d], contiguous
   bool y_is_bf16 = false;
   int64_t layer_idx = 0;
@@ -171,7 +191,9 @@ class SlotRetention {
   absl::Status MakeWideTables();
   absl::Status AnswerTiles(const SlotWave& wave, const SlotKernelArgs& args, int num_tiles, cudaStream_t stream);
   SlotKernelArgs KernelArgs(const SlotRetentionArgs& args) const;
-  absl::Status AnswerWave(const SlotWave& wave, const SlotRetentionArgs& args, cudaStream_t stream);
+  // `alone`: no other kernel of this layer comes before the wave's.
+  absl::Status AnswerWave(const SlotWave& wave, const SlotRetentionArgs& args, bool alone, cudaStream_t stream);
+  absl::Status AnswerRows(const SlotWave& wave, const SlotKernelArgs& args, bool overlaps, cudaStream_t stream);
 
   const RetentionLayout layout_;
   DeviceBuffer pairs_;                     // [D] of (i, j): monomials in canonical order
@@ -179,6 +201,7 @@ class SlotRetention {
   DeviceBuffer wide_state_;                // its copies of the state, in bf16
   DeviceBuffer numerators_;                // [tile, Hk, part, query, d]
   DeviceBuffer denominators_;              // [tile, Hk, part, query]
+  DeviceBuffer arrivals_;                  // [tile, Hk, 2] of AnswerRow
   DeviceBuffer staging_;                   // one head's rows form, during its switch-over
   std::unique_ptr<SlotBulkForward> bulk_;  // where there are kernels for it
 };

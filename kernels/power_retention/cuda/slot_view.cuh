@@ -65,6 +65,25 @@ __device__ __forceinline__ double GateSum(const SlotView& view, const float* blo
          static_cast<double>(block[view.block_l + view.padded_chunk + c]);
 }
 
+// e^-200 is 0 in float32 beside anything: a lower gate changes nothing, and sums of clamped gates keep their precision.
+inline constexpr double kLowestGate = -200.0;
+
+// A sum of log gates as a block keeps it: a float and the remainder that it cannot hold.
+struct RoundedGateSum {
+  float sum = 0, rest = 0;
+
+  RoundedGateSum() = default;
+  __device__ RoundedGateSum(float sum, float rest) : sum(sum), rest(rest) {}
+  explicit __device__ RoundedGateSum(double exact)
+      : sum(static_cast<float>(exact)), rest(static_cast<float>(exact - static_cast<double>(sum))) {}
+  // What GateSum() reads back.
+  __device__ double Value() const { return static_cast<double>(sum) + static_cast<double>(rest); }
+  __device__ void Store(const SlotView& view, float* block, int c) const {
+    block[view.block_l + c] = sum;
+    block[view.block_l + view.padded_chunk + c] = rest;
+  }
+};
+
 // Where key c, lane-contiguous over 32 keys, begins in a block's K: element l is l * KeyWidth() further on.
 __device__ __forceinline__ int KeyWidth(const SlotView& view, int c) { return min(32, view.padded_chunk - (c & ~31)); }
 template <int d>

@@ -1,5 +1,6 @@
 #include "kernels/cuda/early_launch.h"
 #include "kernels/cuda/mma.cuh"
+#include "kernels/rope/cuda/heads.cuh"
 #include "kernels/rope/cuda/heads.h"
 
 namespace statehouse::kernels {
@@ -10,6 +11,8 @@ constexpr int kWarps = kThreads / 32;
 
 // Grid (row).
 __global__ void FormAngles(const int64_t* positions, const DoubleDouble* turns, float2* angles, int pairs) {
+  LetDependentsStart();
+  WaitForResults();  // the step before is done with its angles
   const double position = static_cast<double>(positions[blockIdx.x]);
   for (int i = threadIdx.x; i < pairs; i += blockDim.x) {
     // The fraction of position · turns, exact in its leading part.
@@ -21,9 +24,6 @@ __global__ void FormAngles(const int64_t* positions, const DoubleDouble* turns, 
     angles[int64_t{blockIdx.x} * pairs + i] = make_float2(static_cast<float>(cosine), static_cast<float>(sine));
   }
 }
-
-// log(sigmoid(x)), stable on both sides.
-__device__ __forceinline__ float LogSigmoid(float x) { return fminf(x, 0.0f) - log1pf(expf(-fabsf(x))); }
 
 // Grid (row, heads / warps): a warp per head of q, k or v; the last "head" is the gates.
 __global__ void __launch_bounds__(kThreads) PrepareHeads(CudaHeadsArgs args) {
@@ -75,8 +75,8 @@ __global__ void __launch_bounds__(kThreads) PrepareHeads(CudaHeadsArgs args) {
 absl::Status CudaRopeAngles(const int64_t* positions, const DoubleDouble* turns, float2* angles, int64_t num_rows,
                             int head_dim, cudaStream_t stream) {
   if (num_rows == 0) return absl::OkStatus();
-  FormAngles<<<static_cast<unsigned>(num_rows), 64, 0, stream>>>(positions, turns, angles, head_dim / 2);
-  return LaunchStatus("FormAngles");
+  return LaunchEarly("FormAngles", FormAngles, static_cast<unsigned>(num_rows), 64, 0, stream, positions, turns, angles,
+                     head_dim / 2);
 }
 
 absl::Status CudaPrepareHeads(const CudaHeadsArgs& args, cudaStream_t stream) {
