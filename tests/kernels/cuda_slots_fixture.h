@@ -128,6 +128,7 @@ class GpuSequences {
     upload(tiles_, plan_.tiles());
     upload(folds_, plan_.folds());
     ASSERT_EQ(cudaMemset(y_.as<void>(), 0xff, y_.bytes()), cudaSuccess);
+    ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);  // the stream does not wait for what comes before by itself
     if (raw_ != nullptr) raw_->SetPositions(positions);
     const bool stays_raw = raw_ != nullptr && plan_.takes_raw_heads();
     num_raw_steps_ += stays_raw;
