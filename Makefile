@@ -67,7 +67,7 @@ tidy: ## Run clang-tidy over everything but tests (FILES=regex)
 	$(install) build test tidy
 	cmake --preset dev -B build/tidy -DSTATEHOUSE_PCH=OFF
 	cmake --build build/tidy -j $(JOBS) --target statehouse_proto
-	run-clang-tidy -quiet -j $(JOBS) -p build/tidy '$(or $(FILES),/(kernels|models|engine|server|clients)/[^.]*\.cc$$)'
+	run-clang-tidy -quiet -j $(JOBS) -p build/tidy '$(or $(FILES),^$(CURDIR)/(kernels|models|engine|server|clients)/[^.]*\.cc$$)'
 
 ##@ Tidy up
 .PHONY: clean

@@ -12,7 +12,7 @@ TurnTable::Ticket::~Ticket() {
   table_->left_.notify_all();
 }
 
-void TurnTable::Ticket::SetStream(std::shared_ptr<EventStream> stream) {
+void TurnTable::Ticket::SetStream(const std::shared_ptr<EventStream>& stream) {
   bool cancel = false;
   {
     std::lock_guard<std::mutex> lock(table_->mu_);

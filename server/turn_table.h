@@ -30,7 +30,7 @@ class TurnTable {
     Ticket(const Ticket&) = delete;
     Ticket& operator=(const Ticket&) = delete;
     // What to cancel when another call takes over; at once, if one has already.
-    void SetStream(std::shared_ptr<EventStream> stream);
+    void SetStream(const std::shared_ptr<EventStream>& stream);
     bool superseded() const;
 
    private:

@@ -88,7 +88,8 @@ absl::Status ReadModel(const json& model, const std::string& file, BpeDefinition
   }
   for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
     const json& node = Member(model, key);
-    if (!node.is_null() && node != "")
+    const bool is_empty = node.is_string() && node.get_ref<const std::string&>().empty();
+    if (!node.is_null() && !is_empty)
       return Unsupported(absl::StrCat(where, ".", key), "is not supported; expected null");
   }
   const json& unk = Member(model, "unk_token");

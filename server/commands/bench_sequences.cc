@@ -2,9 +2,10 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <chrono>
 #include <cmath>
-#include <cstring>
+#include <cstdint>
 
 #include "absl/strings/str_format.h"
 
@@ -61,10 +62,10 @@ absl::Status BenchSequences::Grow(float* memory, int64_t* position, int64_t rows
   const StepSequence sequence = {
       .memory = memory, .position = *position, .first_row = 0, .num_rows = static_cast<int32_t>(rows)};
   const auto last_row = static_cast<int32_t>(rows - 1);
-  const absl::Status status = model_->Forward({.tokens = {tokens_.data(), static_cast<size_t>(rows)},
-                                               .sequences = {&sequence, 1},
-                                               .logit_rows = {&last_row, 1}},
-                                              {logits_.data(), static_cast<size_t>(model_->config().vocab_size)});
+  absl::Status status = model_->Forward({.tokens = {tokens_.data(), static_cast<size_t>(rows)},
+                                         .sequences = {&sequence, 1},
+                                         .logit_rows = {&last_row, 1}},
+                                        {logits_.data(), static_cast<size_t>(model_->config().vocab_size)});
   *position += rows;
   return status;
 }
@@ -139,7 +140,8 @@ absl::Status BenchSequences::CheckResult() {
   // A fast mode chooses its order of summation by shape.
   if (model_->arithmetic().ends_with("-fast")) return CheckNear(expected);
   for (size_t token = 0; token < vocab_size; ++token) {
-    if (!std::isfinite(logits_[token]) || std::memcmp(&logits_[token], &expected[token], sizeof(float)) != 0) {
+    if (!std::isfinite(logits_[token]) ||
+        std::bit_cast<uint32_t>(logits_[token]) != std::bit_cast<uint32_t>(expected[token])) {
       return absl::InternalError(
           absl::StrFormat("the model is wrong: the logit of token %d is %.9g in one piece and %.9g in odd pieces",
                           token, expected[token], logits_[token]));

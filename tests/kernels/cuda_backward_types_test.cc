@@ -152,9 +152,11 @@ void ExpectStatesOfDegreeFour(const BackwardCase& it, int64_t chunk, bool keeps_
 
 TEST_F(CudaBackward, StatesOfDegreeFour_AgreeWithExactGradients) {
   std::mt19937 rng = SeededRng(std::random_device{}());
+  bool is_built = false;
   for (const RetentionDtype dtype : kTypes) {
     for (const int d : {16, 32}) {
       if (!HasBackwardKernel(d, dtype, 4)) continue;
+      is_built = true;
       for (const bool has_states : {false, true}) {
         const RetentionShape shape = {
             .heads_q = d == 16 ? 4 : 2, .heads_kv = d == 16 ? 2 : 1, .head_dim = d, .degree = 4};
@@ -181,6 +183,7 @@ TEST_F(CudaBackward, StatesOfDegreeFour_AgreeWithExactGradients) {
       }
     }
   }
+  if (!is_built) GTEST_SKIP() << "this build has none of them: -DSTATEHOUSE_CUDA_INSTANCES=all";
 }
 
 TEST_F(CudaBackward, StatesOfDegreeFourAndLargeHeads_AreUnimplemented) {
