@@ -232,7 +232,7 @@ std::string MisplacedFlag(const std::vector<const CLI::App*>& chosen, int argc, 
   for (size_t outer = 1; outer + 1 < chosen.size(); ++outer) {
     for (const CLI::Option* option : chosen[outer]->get_options()) {
       if (option->get_lnames().empty() || option == chosen[outer]->get_help_ptr()) continue;
-      const std::string name = "--" + option->get_lnames().front();
+      std::string name = "--" + option->get_lnames().front();
       if (chosen.back()->get_option_no_throw(name) != nullptr) continue;
       for (int i = 1; i < argc; ++i) {
         const std::string_view word = argv[i];

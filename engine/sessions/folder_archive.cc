@@ -100,12 +100,12 @@ absl::StatusOr<LogState> FolderArchive::Advance(const std::string& id,
 }
 
 absl::Status FolderArchive::Append(std::string_view id, int64_t number, int64_t fence, std::string_view record, bool) {
-  const LogEntry entry{.kind = LogEntry::Kind::kRecord,
-                       .number = number,
-                       .fence = 0,
-                       .owner = "",
-                       .ttl = absl::ZeroDuration(),
-                       .record = std::string(record)};
+  LogEntry entry{.kind = LogEntry::Kind::kRecord,
+                 .number = number,
+                 .fence = 0,
+                 .owner = "",
+                 .ttl = absl::ZeroDuration(),
+                 .record = std::string(record)};
   return Advance(
              std::string(id), [&entry](const LogState&) { return entry; },
              [&](const LogState& state, absl::Time now, absl::Time lease_end) {

@@ -162,7 +162,7 @@ absl::StatusOr<int64_t> FolderCatalog::ClaimName(const SessionEntry& entry) {
 }
 
 absl::Status FolderCatalog::KeepName(const SessionEntry& entry, int64_t claim) {
-  const absl::Status kept = folder_->PutNew(StatePath(entry, claim), kHeld, nullptr);
+  absl::Status kept = folder_->PutNew(StatePath(entry, claim), kHeld, nullptr);
   if (absl::IsAlreadyExists(kept)) return Taken(entry.name);
   if (!kept.ok()) return kept;
   // A server that had slept may have claimed a number that was used and removed long ago.

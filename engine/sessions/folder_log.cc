@@ -169,8 +169,7 @@ absl::Status FolderLog::Promote(const std::string& session, const LogState& seal
                 .owner = sealed.owner,
                 .ttl = sealed.ttl,
                 .record = sealed.seal};
-  const absl::Status made =
-      folder_->PutNewFolder(GenerationPath(session, sealed.generation + 1), Padded(1), Encoded(base));
+  absl::Status made = folder_->PutNewFolder(GenerationPath(session, sealed.generation + 1), Padded(1), Encoded(base));
   if (!made.ok() && !absl::IsAlreadyExists(made)) return made;
   return folder_->Remove(GenerationPath(session, sealed.generation));
 }
