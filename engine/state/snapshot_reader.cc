@@ -67,8 +67,9 @@ absl::StatusOr<std::vector<LayerSections>> TakeLayers(const SlotShape& shape, st
     const auto take = [footer](const std::string& section, const char* dtype, int64_t count, int64_t each,
                                SnapshotSection* out) {
       auto taken = footer->Take(section, dtype, count, each);
-      if (taken.ok()) *out = *std::move(taken);
-      return taken.status();
+      if (!taken.ok()) return taken.status();
+      *out = *std::move(taken);
+      return absl::OkStatus();
     };
     absl::Status status;
     if (encoding == StateEncoding::kF32) {

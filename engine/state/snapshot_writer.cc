@@ -178,7 +178,7 @@ absl::Status StreamLayer(const Snapshot& snapshot, int64_t layer, std::span<cons
                          std::span<float> scratch, Writer* writer) {
   int64_t count = 0;
   if (absl::Status status = writer->BeginSection(); !status.ok()) return status;
-  const absl::Status status = ForEachPart(
+  absl::Status status = ForEachPart(
       snapshot, layer, of_layer, [&](const float* region, const HeadExtent& extent, const kernels::HeadPart& part) {
         kernels::ExportPart(snapshot.shape().layout, region, extent, part, scratch.data());
         count += part.floats;

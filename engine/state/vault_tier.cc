@@ -168,8 +168,9 @@ absl::StatusOr<std::unique_ptr<ByteSource>> VaultTier::Open(const std::string& k
   const auto open = [blobs = blobs_, blob = BlobKeyOf(key), file, all] {
     auto opened = blobs->Open(blob);
     if (opened.ok() && all) opened = ReadIntoMemory(*std::move(opened));
-    if (opened.ok()) *file = *std::move(opened);
-    return opened.status();
+    if (!opened.ok()) return opened.status();
+    *file = *std::move(opened);
+    return absl::OkStatus();
   };
   const absl::Status status = Call(open, all);
   const std::lock_guard lock(mutex_);
@@ -184,8 +185,9 @@ absl::StatusOr<BlobInfo> VaultTier::Stat(const std::string& key) {
   auto info = std::make_shared<BlobInfo>();
   const absl::Status status = Call([blobs = blobs_, blob = BlobKeyOf(key), info] {
     auto got = blobs->Stat(blob);
-    if (got.ok()) *info = *std::move(got);
-    return got.status();
+    if (!got.ok()) return got.status();
+    *info = *std::move(got);
+    return absl::OkStatus();
   });
   const std::lock_guard lock(mutex_);
   if (absl::IsNotFound(status)) Forget(key);
@@ -209,7 +211,7 @@ absl::Status VaultTier::Remove(const std::string& key, int64_t* bytes) {
   const auto info = Stat(key);
   if (absl::IsNotFound(info.status())) return absl::OkStatus();
   if (!info.ok()) return info.status();
-  const absl::Status status = Call([blobs = blobs_, blob = BlobKeyOf(key)] { return blobs->Remove(blob); });
+  absl::Status status = Call([blobs = blobs_, blob = BlobKeyOf(key)] { return blobs->Remove(blob); });
   if (!status.ok()) return status;
   const std::lock_guard lock(mutex_);
   Forget(key);
@@ -218,7 +220,7 @@ absl::Status VaultTier::Remove(const std::string& key, int64_t* bytes) {
 }
 
 absl::Status VaultTier::Quarantine(const std::string& key) {
-  const absl::Status status = Call([blobs = blobs_, blob = BlobKeyOf(key)] { return blobs->Quarantine(blob); });
+  absl::Status status = Call([blobs = blobs_, blob = BlobKeyOf(key)] { return blobs->Quarantine(blob); });
   const std::lock_guard lock(mutex_);
   ++errors_;
   Forget(key);
@@ -233,8 +235,9 @@ absl::StatusOr<std::vector<BlobInfo>> VaultTier::List(const std::string& after, 
     const int64_t left = limit - static_cast<int64_t>(found.size());
     const absl::Status status = Call([blobs = blobs_, blob_after, left, page] {
       auto got = blobs->List(kFolder, blob_after, left);
-      if (got.ok()) *page = *std::move(got);
-      return got.status();
+      if (!got.ok()) return got.status();
+      *page = *std::move(got);
+      return absl::OkStatus();
     });
     if (!status.ok()) return status;
     if (page->empty()) break;
