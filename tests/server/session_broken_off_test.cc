@@ -32,7 +32,7 @@ TEST_F(SessionBrokenOff, ClientWithAKeyThatIsLost_GetsTheWholeAnswerWhenItComesB
     return session.ok() && !session->busy;
   }));
   EXPECT_EQ(TokensOf("ada").size(), 0u) << "half an answer must not pass for the answer";
-  server_.model().on_forward = nullptr;
+  SlowSteps(0);
   const v1::GenerateResponse again = Once(request);
   EXPECT_FALSE(again.session().repeated());
   EXPECT_EQ(IdsOf(again), whole);
@@ -62,13 +62,16 @@ TEST_F(SessionBrokenOff, TurnThatItsUserStops_KeepsWhatWasReadAlsoIfTheClientLea
   }
   ASSERT_TRUE(Eventually([&] { return !server_.store().Get("", "ada")->busy; }));
   EXPECT_GE(static_cast<int64_t>(TokensOf("ada").size()), 4 + seen);
-  server_.model().on_forward = nullptr;
+  SlowSteps(0);
   const v1::GenerateResponse again = Once(request);
   EXPECT_TRUE(again.session().repeated());
   EXPECT_EQ(again.outputs(0).reason(), v1::FINISH_REASON_CANCELLED) << "who asks again is told";
 }
 
 TEST_F(SessionBrokenOff, SameKeyWhileTheFirstCallsReaderHangs_TakesOverSoon) {
+#ifdef __SANITIZE_THREAD__
+  GTEST_SKIP() << "an engine this slow does not fill what a connection takes in before anybody reads";
+#endif
   v1::GenerateRequest request = TurnOf("ada", "one", 200000, "key");
   grpc::ClientContext context;
   const auto hanging = server_.generation().Generate(&context, request);

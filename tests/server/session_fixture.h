@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <chrono>
 #include <memory>
 #include <string>
@@ -113,6 +114,12 @@ inline std::vector<int32_t> IdsOf(const v1::GenerateResponse& response) {
 // Takes turns on a server of its own.
 class SessionTurns : public ::testing::Test {
  protected:
+  SessionTurns() {
+    server_.model().on_forward = [this](const StepBatch&) {
+      if (const int pause = step_pause_; pause > 0) std::this_thread::sleep_for(std::chrono::milliseconds(pause));
+    };
+  }
+
   v1::GenerateResponse Once(const v1::GenerateRequest& request, grpc::Status* status = nullptr) {
     grpc::ClientContext context;
     v1::GenerateResponse response;
@@ -134,12 +141,12 @@ class SessionTurns : public ::testing::Test {
     return transcript.ok() ? transcript->tokens : std::vector<int32_t>();
   }
   // From now on a step takes so long.
-  void SlowSteps(int milliseconds) {
-    server_.model().on_forward = [milliseconds](const StepBatch&) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
-    };
-  }
+  void SlowSteps(int milliseconds) { step_pause_ = milliseconds; }
 
+ private:
+  std::atomic<int> step_pause_{0};  // the engine reads it
+
+ protected:
   SessionServer server_;
 };
 

@@ -231,7 +231,7 @@ TEST_F(SessionGenerate, CancelledTurn_LeavesWhatTheCallerChose) {
     EXPECT_EQ(outcome.position(), static_cast<int64_t>(expected.size()));
     EXPECT_EQ(outcome.committed(), choice == v1::ON_FAILURE_KEEP_DELIVERED);
   }
-  server_.model().on_forward = nullptr;
+  SlowSteps(0);
   const std::vector<int32_t> held = TokensOf("ada");
   std::vector<int32_t> prompt = held;
   prompt.push_back('!');
