@@ -163,36 +163,28 @@ absl::Status CudaTransformer::MultiplyNormed(const kernels::CudaNormArgs& norm, 
     if (absl::Status status = kernels::CudaNorm(norm, stream_.get()); !status.ok()) return status;
     return Multiply(weights, norm.y, y, rows, end);
   }
-  return kernels::CudaMultiplyFewRows(
-      {.weights = weights.data(),
-       .x = norm.x,
-       .y = y,
-       .bias = end.bias,
-       .y_is_bf16 = end.y_is_bf16,
-       .add = end.add,
-       .gelu = end.gelu,
-       .rows = rows,
-       .outputs = weights.outputs(),
-       .inputs = weights.inputs(),
-       .norm = {.weight = norm.weight, .bias = norm.bias, .epsilon = norm.epsilon, .is_rms = norm.is_rms}},
-      stream_.get());
+  kernels::CudaFewRowsArgs args = FewRows(weights, norm.x, y, rows, end);
+  args.norm = {.weight = norm.weight, .bias = norm.bias, .epsilon = norm.epsilon, .is_rms = norm.is_rms};
+  return kernels::CudaMultiplyFewRows(args, stream_.get());
+}
+
+kernels::CudaFewRowsArgs CudaTransformer::FewRows(const CudaWeightMatrix& weights, const void* x, void* y, int64_t rows,
+                                                  const ProductEnd& end) {
+  return {.weights = weights.data(),
+          .x = x,
+          .y = y,
+          .bias = end.bias,
+          .y_is_bf16 = end.y_is_bf16,
+          .add = end.add,
+          .gelu = end.gelu,
+          .rows = rows,
+          .outputs = weights.outputs(),
+          .inputs = weights.inputs()};
 }
 
 absl::Status CudaTransformer::Multiply(const CudaWeightMatrix& weights, const void* x, void* y, int64_t rows,
                                        const ProductEnd& end) {
-  if (JoinsEnds(rows)) {
-    return kernels::CudaMultiplyFewRows({.weights = weights.data(),
-                                         .x = x,
-                                         .y = y,
-                                         .bias = end.bias,
-                                         .y_is_bf16 = end.y_is_bf16,
-                                         .add = end.add,
-                                         .gelu = end.gelu,
-                                         .rows = rows,
-                                         .outputs = weights.outputs(),
-                                         .inputs = weights.inputs()},
-                                        stream_.get());
-  }
+  if (JoinsEnds(rows)) return kernels::CudaMultiplyFewRows(FewRows(weights, x, y, rows, end), stream_.get());
   return matmul_.Run({.weights = weights.data(),
                       .x = x,
                       .y = y,

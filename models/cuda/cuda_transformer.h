@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "kernels/cuda/device.h"
+#include "kernels/matmul/cuda/few_rows.h"
 #include "kernels/matmul/cuda/matmul.h"
 #include "kernels/norm/cuda/norm.h"
 #include "kernels/power_retention/cuda/slot_retention.h"
@@ -114,6 +115,8 @@ class CudaTransformer final : public Model {
   absl::Status MultiplyNormed(const kernels::CudaNormArgs& norm, const CudaWeightMatrix& weights, void* y,
                               const ProductEnd& end);
   absl::Status Multiply(const CudaWeightMatrix& weights, const void* x, void* y, int64_t rows, const ProductEnd& end);
+  static kernels::CudaFewRowsArgs FewRows(const CudaWeightMatrix& weights, const void* x, void* y, int64_t rows,
+                                          const ProductEnd& end);
   // Runs, records or replays the step.
   absl::Status ReplayStep();
   absl::Status RecordStep(cudaGraphExec_t* recorded);

@@ -4,6 +4,7 @@
 
 #include "kernels/power_retention/cuda/backward.h"
 #include "kernels/power_retention/cuda/tables.h"
+#include "kernels/power_retention/cuda/workspace.h"
 
 namespace statehouse::kernels {
 namespace {
@@ -21,11 +22,7 @@ BackwardWorkspace::BackwardWorkspace(const CudaRetentionPlan& plan, bool has_sta
   chunk_rows = static_cast<int>((shape.chunk + kBlockRows - 1) / kBlockRows * kBlockRows);
   const int64_t slots = int64_t{plan.num_chunks()} * shape.heads_kv, group = shape.heads_q / shape.heads_kv;
   const int64_t P = RetentionStateRows(shape.head_dim, shape.degree), d = shape.head_dim;
-  const auto take = [&](int64_t size) {
-    const size_t at = bytes;
-    bytes += (size + 255) / 256 * 256;
-    return at;
-  };
+  const auto take = [this](int64_t size) { return TakeBytes(size, &bytes); };
   sums = take(slots * chunk_rows * 8);
   key_factors = take(slots * chunk_rows * 4);
   decay = take(slots * 4);

@@ -25,11 +25,7 @@ SavedStates::SavedStates(const CudaRetentionPlan& plan) {
   const CudaRetentionShape& shape = plan.shape();
   const int64_t slots = int64_t{plan.num_chunks()} * shape.heads_kv, chunk_rows = ChunkRows(shape);
   const int64_t rows = StateRowsOf(plan);
-  const auto take = [&](int64_t size) {
-    const size_t at = bytes;
-    bytes += (size + 255) / 256 * 256;
-    return at;
-  };
+  const auto take = [this](int64_t size) { return TakeBytes(size, &bytes); };
   sums = take(slots * chunk_rows * 8);
   key_factors = take(slots * chunk_rows * 4);
   decay = take(slots * 4);
@@ -45,11 +41,7 @@ ForwardWorkspace::ForwardWorkspace(const CudaRetentionPlan& plan) {
   chunk_rows = ChunkRows(shape);
   const int64_t slots = int64_t{plan.num_chunks()} * shape.heads_kv;
   const int64_t rows = StateRowsOf(plan), d = shape.head_dim;
-  const auto take = [&](int64_t size) {
-    const size_t at = bytes;
-    bytes += (size + 255) / 256 * 256;
-    return at;
-  };
+  const auto take = [this](int64_t size) { return TakeBytes(size, &bytes); };
   sums = take(slots * chunk_rows * 8);
   key_factors = take(slots * chunk_rows * 4);
   decay = take(slots * 4);

@@ -9,6 +9,13 @@
 
 namespace statehouse::kernels {
 
+// Where the next `size` bytes lie behind the `bytes` that are taken.
+inline size_t TakeBytes(int64_t size, size_t* bytes) {
+  const size_t at = *bytes;
+  *bytes += (size + 255) / 256 * 256;
+  return at;
+}
+
 // Rows of a head's state in the workspaces of the plan's calls; 0 for degree 4 where no call has states.
 int64_t StateRowsOf(const CudaRetentionPlan& plan);
 
