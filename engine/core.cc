@@ -85,7 +85,8 @@ absl::Status Core::Reserve() {
 }
 
 int64_t Core::workspace_bytes() const {
-  return deps_.model->workspace_bytes() + buffers_[0].bytes() + writer_.bytes() + counts_memory_.size();
+  return deps_.model->workspace_bytes() + buffers_[0].bytes() + buffers_[1].bytes() + writer_.bytes() +
+         counts_memory_.size();
 }
 
 Core::SlotCounts Core::slot_counts() const {

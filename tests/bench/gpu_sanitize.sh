@@ -14,6 +14,7 @@ launches="${LAUNCHES:-300}"
 limit="${LIMIT_S:-240}"  # of one test under one tool
 at_once="${AT_ONCE:-16}"
 mkdir -p "$out"
+rm -f "$out"/*.{memcheck,racecheck,initcheck,synccheck}.log  # of an earlier run
 export LD_LIBRARY_PATH="$build/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 export STATEHOUSE_REQUIRE_GPU=1
 nvidia-smi -L || { echo "no GPU" >&2; exit 1; }
@@ -30,10 +31,11 @@ backward kernels_cuda_backward_test *GradientOfAnInitialState*:*PackedSequences_
 backward_kept kernels_cuda_backward_test *WithStatesKept*
 backward_types kernels_cuda_backward_types_test *SameInputsTwice*
 backward_degree_4 kernels_cuda_backward_types_test *OfDegreeFour*
-decode kernels_cuda_decode_test *Bf16Sequences*
+decode kernels_cuda_decode_test *Sequences*AtOwnPositions*
 decode_degree_4 kernels_cuda_decode_test *OfDegreeFour*
 slots_fold kernels_cuda_slot_ops_test *SameFold*:*ExportedAndImported*:*ClearedInSlices*:*ForkedSlots*
 slots_of_the_engine kernels_cuda_slots_test *EveryFormAndCut*
+slots_rows kernels_cuda_slots_test *NewRowsOfManySequences*
 slots_long kernels_cuda_slots_test *LongPieces*
 slots_in_order kernels_cuda_slots_test *DeterministicMode*
 few_rows kernels_cuda_few_rows_test *

@@ -26,6 +26,9 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+started: list[subprocess.Popen] = []  # killed at the end, should something go wrong before theirs
+
+
 class Server:
     def __init__(self, args: argparse.Namespace, folder: Path, environment: dict[str, str]) -> None:
         self.address, self.metrics_port = f"127.0.0.1:{free_port()}", free_port()
@@ -34,6 +37,7 @@ class Server:
             [args.binary, "serve", "--model", args.model, "--device", "cuda", "--port", self.address.split(":")[1], "--max-num-seqs",
              "16", "--metrics-port", str(self.metrics_port), "--session-dir", str(folder / "sessions"), "--shutdown-timeout", "5s"],
             stdout=self.log, stderr=self.log, env={**os.environ, **environment})
+        started.append(self.process)
         end = time.time() + 60
         while self.health() != 200:
             assert time.time() < end and self.process.poll() is None, f"no server:\n{self.read_log()}"
@@ -69,11 +73,13 @@ def run(args: argparse.Namespace, folder: Path) -> None:
     subprocess.run([*generate, "One day a fox", *turn], check=True, stdout=subprocess.PIPE)
     streams = [subprocess.Popen([*generate, f"Story {i}:", "--max-tokens", "1000000", "--ignore-eos"], stdout=subprocess.PIPE,
                                 stderr=subprocess.PIPE) for i in range(8)]
+    started.extend(streams)
     for stream in streams:
         stream.stdout.read(20)  # all of them decode
     trigger.touch()
     codes = []
-    while server.process.poll() is None:
+    end = time.time() + 60
+    while server.process.poll() is None and time.time() < end:
         codes.append(server.health())
         time.sleep(0.005)
     log = server.read_log()
@@ -102,7 +108,12 @@ def main() -> int:
     parser.add_argument("--model", default="models/demo/checkpoint")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        run(args, Path(folder))
+        try:
+            run(args, Path(folder))
+        finally:
+            for process in started:
+                if process.poll() is None:
+                    process.kill()
     return 0
 
 

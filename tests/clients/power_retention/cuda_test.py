@@ -102,8 +102,9 @@ class Cuda(unittest.TestCase):
                                                                                 True).items()}
                 first, first_grad, upstream = run(power_retention, inputs, chunk_size=chunk_size)
                 kept, kept_grad, _ = run(power_retention, inputs, upstream, chunk_size=chunk_size, keep_states=True)
-                if chunk_size is None:  # the forward pass takes the backward pass's chunks
-                    self.assertLess(relative_error(kept[0], first[0].double()), BOUND[dtype])
+                if chunk_size is None:  # the forward pass takes the backward pass's chunks: other bits
+                    for a, b in zip((*first, *first_grad.values()), (*kept, *kept_grad.values())):
+                        self.assertLess(relative_error(b, a.double()), 2 * BOUND[dtype])
                     continue
                 for a, b in zip((*first, *first_grad.values()), (*kept, *kept_grad.values())):
                     self.assertTrue(torch.equal(a, b))
