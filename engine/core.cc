@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "kernels/power_retention/power_retention.h"
 
@@ -117,7 +116,8 @@ bool Core::Step() {
 }
 
 bool Core::SlotsFailed() {
-  const absl::Status status = slots_->status();
+  absl::Status status = slots_->status();
+  if (status.ok()) status = logits_status_;
   if (status.ok() || running_.empty()) return false;
   // Whatever holds a slot may be concerned.
   workers_.assign(active_.begin(), active_.end());
@@ -128,9 +128,12 @@ bool Core::SlotsFailed() {
 
 // Does this step zero, copy or switch over, before its rows are under way?
 bool Core::TakesLong() const {
-  return slots_->num_zeroing() > 0 || std::ranges::any_of(active_, [this](const Sequence* sequence) {
-           return sequence->phase == Sequence::Phase::kForking || sequence->phase == Sequence::Phase::kRestoring ||
-                  sequence->phase == Sequence::Phase::kSaving || NeedsSwitchOver(*sequence);
+  const bool copies_before = !CopiesBesideSteps();
+  return slots_->num_zeroing() > 0 || std::ranges::any_of(active_, [&](const Sequence* sequence) {
+           const bool copies = sequence->phase == Sequence::Phase::kForking ||
+                               sequence->phase == Sequence::Phase::kRestoring ||
+                               sequence->phase == Sequence::Phase::kSaving;
+           return (copies && copies_before) || NeedsSwitchOver(*sequence);
          });
 }
 

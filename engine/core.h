@@ -2,7 +2,8 @@
 // step.
 //
 // A step: end what was cancelled or is late · zero a slice of released slots · hand out slots (queue and forks, by
-// priority and arrival) · copy a slice of forks and snapshots · plan rows · run them · choose and emit tokens. Where
+// priority and arrival) · copy a slice of forks and snapshots (where the
+// model runs by itself: while it does) · plan rows · run them · choose and emit tokens. Where
 // the model can, the step after one that only decodes is queued before that one has ended (core_ahead.cc). Nothing in
 // it allocates, except where the device fails. Thread-safety: the engine thread, except slot_counts().
 #pragma once
@@ -104,7 +105,8 @@ class Core {
   // --- core_snapshots.cc: what is copied to and from slots ---
   bool CopySlices();
   bool Restore(Sequence* sequence, int64_t* budget);
-  // Where the model runs steps by itself, slots are copied meanwhile: what is copied is in no step.
+  // Where the model runs steps by itself, slots are copied meanwhile: what is copied is in no
+  // step, but for a row too many of a sequence that has ended.
   bool CopiesBesideSteps() const { return deps_.model->queues_ahead(); }
   void BeginSaving(Sequence* sequence, Sequence::Phase after);
   int64_t Save(Sequence* sequence, int64_t max_bytes);
@@ -153,8 +155,9 @@ class Core {
   std::vector<TokenCounts> counts_;       // by slot
   Scheduler scheduler_;
   StepBuffers buffers_[2];
-  int current_ = 0;        // of the step that is planned or under way: always 0 but for those that were queued ahead
-  bool is_ahead_ = false;  // the other one's step was begun, and has not ended
+  int current_ = 0;  // of the step that is planned or under way: always 0 but for those that were queued ahead
+  absl::Status logits_status_;  // of the last rows' logits, asked for at the end of an answer
+  bool is_ahead_ = false;       // the other one's step was begun, and has not ended
   OutputWriter writer_;
   std::vector<Work> work_;  // this step's, parallel to the two below
   std::vector<Sequence*> workers_;

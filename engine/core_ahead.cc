@@ -5,8 +5,6 @@
 // meanwhile. A row is queued as if its output went on. If it does not (a stop token or text, a cancellation), what the
 // row brings is dropped, and so is the row: a snapshot at the end is one position before it, which is as good as never
 // having come there while no fold lies between.
-#include <algorithm>
-
 #include "engine/core.h"
 
 namespace statehouse {
@@ -47,11 +45,12 @@ bool Core::AddAhead(int32_t logit_row) {
   Sequence* const sequence = buffers_[current_].logit_rows()[logit_row].sequence;
   Generation* const generation = sequence->generation;
   const int64_t position = sequence->position + 1;  // of the row
+  const bool is_last = generation->outputs[sequence->output].num_tokens + 1 >= generation->max_tokens;
   // Room for the event of the row under way, and for this one's.
   if (generation->step_room < 0) generation->step_room = generation->stream->room();
-  generation->step_room -= 2;
+  generation->step_room -= is_last ? 1 : 2;
   if (generation->step_room < 0) return false;
-  if (generation->outputs[sequence->output].num_tokens + 1 >= generation->max_tokens) return true;
+  if (is_last) return true;
   if (HasSwitchOver() && position == layout_.shape().switch_over) return false;
   const bool folds = layout_.TailStart(position) != layout_.TailStart(position - 1);
   const bool completes_rows = HasSwitchOver() && position + 1 == layout_.shape().switch_over;

@@ -129,8 +129,10 @@ void Core::KeepLastLogits(Generation* generation, const RowResult& result) {
   if (logits.empty() && result.logit_row >= 0) {
     const size_t vocab = static_cast<size_t>(deps_.model->config().vocab_size);
     const std::span<float> place = buffers_[0].all_logits().subspan(result.logit_row * vocab, vocab);
-    // A device that fails here also fails the slot's copy, which ends the request.
-    if (!deps_.model->ReadLogits(result.logit_row, place).ok()) return;
+    if (absl::Status status = deps_.model->ReadLogits(result.logit_row, place); !status.ok()) {
+      logits_status_ = std::move(status);  // the step fails
+      return;
+    }
     logits = place;
   }
   orders.back().into->SetLogits(logits);

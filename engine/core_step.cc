@@ -119,7 +119,10 @@ bool Core::RunWork() {
     for (const LogitRow& row : step.logit_rows()) {
       if (row.is_wanted()) row.sequence->generation->stream->ExpectPush();
     }
-    if (status.ok()) status = step.End(deps_.model);
+    if (is_under_way) {
+      const absl::Status ended = step.End(deps_.model);  // also if the next one could not be queued
+      if (status.ok()) status = ended;
+    }
     now_ = deps_.clock->Now();
     if (!status.ok()) {
       FailStep(status);
@@ -134,6 +137,7 @@ bool Core::RunWork() {
       const int64_t at = static_cast<int64_t>(idx);
       if (row.is_wanted()) HandleResult(row, {step.logits(at), step.token(at), at});
     }
+    if (SlotsFailed()) return true;
     for (Sequence* sequence : workers_) SaveIfDue(sequence);
   }
   RecordStep();

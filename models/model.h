@@ -134,7 +134,8 @@ class Model {
   virtual absl::Status EndForward() { return Forward(begun_, results_.logits); }
   // Whether a second step may be begun before the first has ended, so that the device does not wait for the host
   // between the two; each EndForward() then ends the older one. A row whose ChosenBefore() is -1 computes nothing of
-  // use. Slots that are in no step under way may be copied, zeroed, read and written meanwhile.
+  // use. Slots that are in no step under way may be copied, zeroed, read and written meanwhile;
+  // one that is in it may be zeroed or read too, which comes after every step begun before.
   virtual bool queues_ahead() const { return false; }
   // Whether it chooses tokens itself, where the logits are (LogitUse::chooses).
   virtual bool chooses_tokens() const { return false; }

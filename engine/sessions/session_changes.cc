@@ -169,7 +169,7 @@ absl::StatusOr<SessionInfo> SessionStore::Update(std::string_view principal, std
   OpenSession* const session = held->session.get();
   std::unique_lock<std::mutex> naming(naming_mu_, std::defer_lock);
   if (change.name.has_value() && *change.name != session->entry.name) {
-    // Naming comes first: only who holds naming_mu_ holds two sessions at a time.
+    // Both by std::lock, so that neither is held while waiting for the other.
     held->lock.unlock();
     std::lock(naming, held->lock);
     if (absl::Status status = Refresh(session); !status.ok()) return status;

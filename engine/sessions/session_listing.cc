@@ -37,19 +37,21 @@ SessionInfo OfEntry(const SessionEntry& entry, const SessionMeta& meta) {
 
 }  // namespace
 
-std::optional<SessionInfo> SessionStore::InfoIfOpen(const std::string& id, int64_t num_records) {
+std::optional<SessionInfo> SessionStore::InfoIfOpen(const SessionEntry& entry, const SessionMeta& meta) {
   std::shared_ptr<OpenSession> session;
   {
     std::lock_guard<std::mutex> lock(mu_);
-    if (const auto found = open_.find(id); found != open_.end()) session = found->second;
+    if (const auto found = open_.find(entry.id); found != open_.end()) session = found->second;
   }
   if (session == nullptr) return std::nullopt;
   // One that is written to just now is listed as its entry has it.
   std::unique_lock<std::mutex> lock(session->mu, std::try_to_lock);
   if (!lock.owns_lock() || session->is_deleted || !session->is_read) return std::nullopt;
-  // Another server may have appended since.
-  if (session->archive->is_shared() && session->num_records < num_records) return std::nullopt;
-  return InfoOf(session.get(), /*with_checkpoints=*/false);
+  // Another server may have appended since, or changed what the entry says.
+  if (session->archive->is_shared() && session->num_records < meta.num_records) return std::nullopt;
+  SessionInfo info = InfoOf(session.get(), /*with_checkpoints=*/false);
+  if (session->archive->is_shared()) info.spec = OfEntry(entry, meta).spec;
+  return info;
 }
 
 absl::StatusOr<std::optional<SessionInfo>> SessionStore::InfoOfEntry(const SessionEntry& entry, const Labels& labels) {
@@ -64,10 +66,7 @@ absl::StatusOr<std::optional<SessionInfo>> SessionStore::InfoOfEntry(const Sessi
     return info;
   }
   if (!HasAll(meta->labels, labels)) return std::nullopt;
-  if (std::optional<SessionInfo> info = InfoIfOpen(entry.id, meta->num_records); info.has_value()) {
-    info->spec = OfEntry(entry, *meta).spec;  // another server may have changed it since
-    return info;
-  }
+  if (std::optional<SessionInfo> info = InfoIfOpen(entry, *meta); info.has_value()) return info;
   if (meta->has_base && meta->num_records == 0) {
     // Perhaps it never came to be: only its records tell.
     const auto held = Hold(entry.principal, entry.id, Access::kRead);

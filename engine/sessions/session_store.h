@@ -166,8 +166,8 @@ class SessionStore {
 
   // --- listing (session_listing.cc) ---
   // As it is in memory, without checkpoints: not all listed have them without their records. Empty: it is not there, or
-  // was read before the record of this number was written.
-  std::optional<SessionInfo> InfoIfOpen(const std::string& id, int64_t num_records);
+  // was read before the last record that `meta` counts was written.
+  std::optional<SessionInfo> InfoIfOpen(const SessionEntry& entry, const SessionMeta& meta);
   // Empty: it does not have all labels, or never came to be.
   absl::StatusOr<std::optional<SessionInfo>> InfoOfEntry(const SessionEntry& entry, const Labels& labels);
 

@@ -164,6 +164,10 @@ absl::StatusOr<int64_t> SessionStore::Expire() {
     };
     if (absl::Status status = ForEachEntry(archive, nullptr, visit); !status.ok()) return status;
   }
+  {
+    std::lock_guard<std::mutex> lock(mu_);
+    if (stopping_) return expired;  // not all were seen
+  }
   TakeBytes(std::move(seen));
   return expired;
 }

@@ -1,7 +1,7 @@
 // Slots in a GPU's memory. What touches host memory goes through page-locked places, which the pool's threads fill or
 // empty while the link moves others, on a stream of its own: it waits for all that was queued on the model's stream but
-// for a step under way, which holds other slots. The rest is queued on the model's stream. Thread-safety: the engine
-// thread.
+// for a step under way that was begun alone, which holds other slots. The rest is queued on the model's stream.
+// Thread-safety: the engine thread.
 #pragma once
 
 #include <cuda_runtime_api.h>

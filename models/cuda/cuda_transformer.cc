@@ -206,9 +206,12 @@ absl::Status CudaTransformer::BeginForward(const StepBatch& batch, const StepRes
     if (status = is_decode ? ReplayStep() : QueueStep(); !status.ok()) return status;
   }
   if (status = QueueResults(results, place); !status.ok()) return status;
-  ++num_begun_;
-  if (status = ended_[place].Record(stream_.get()); !status.ok() || is_alone) return status;
-  return settled_.Record(stream_.get());
+  if (status = ended_[place].Record(stream_.get()); !status.ok()) return status;
+  if (!is_alone) {
+    if (status = settled_.Record(stream_.get()); !status.ok()) return status;
+  }
+  ++num_begun_;  // last: what fails was not begun
+  return absl::OkStatus();
 }
 
 absl::Status CudaTransformer::QueueResults(const StepResults& results, int place) {

@@ -2,8 +2,6 @@
 // however their outputs end.
 #include <gtest/gtest.h>
 
-#include <deque>
-#include <random>
 
 #include "tests/engine/ahead_model.h"
 #include "tests/engine/engine_fixture.h"
@@ -156,6 +154,7 @@ TEST_F(Ahead, StepThatFailsBehindAnother_EndsItsRequestsWithTheError) {
     EXPECT_EQ(stream->status().code(), absl::StatusCode::kInternal);
     EXPECT_FALSE(engine_->GetStatus().healthy);
     RunAll();
+    EXPECT_EQ(model().num_under_way(), 0);
   }
 }
 
