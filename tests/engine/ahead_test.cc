@@ -2,7 +2,6 @@
 // however their outputs end.
 #include <gtest/gtest.h>
 
-
 #include "tests/engine/ahead_model.h"
 #include "tests/engine/engine_fixture.h"
 #include "tests/engine/reference_output.h"
