@@ -41,9 +41,9 @@ struct StatehouseRetentionShape {
   int32_t heads_q;
   int32_t heads_kv;
   int32_t head_dim;
-  int32_t degree;
-  float scale;    // 0: 1/sqrt(head_dim)
-  int32_t chunk;  // 0: what was measured to be fastest
+  int32_t degree;  // 2, or 4 without states
+  float scale;     // 0: 1/sqrt(head_dim)
+  int32_t chunk;   // 0: what was measured to be fastest
 };
 
 // Device memory; members as in CudaRetentionForwardArgs.

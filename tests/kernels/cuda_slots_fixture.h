@@ -83,7 +83,10 @@ class GpuSequences {
         retention_(*SlotRetention::Make(layout_, mode)),
         stream_(*Stream::Make()),
         positions_(count) {
-    EXPECT_TRUE(plan_.Reserve(layout_, kMaxRows, mode, 132).ok());
+    const auto device = GetDeviceProperties(0);
+    EXPECT_TRUE(device.ok()) << device.status();
+    const int multiprocessors = device.ok() ? device->num_multiprocessors : 1;
+    EXPECT_TRUE(plan_.Reserve(layout_, kMaxRows, mode, multiprocessors).ok());
     EXPECT_TRUE(retention_.Reserve(kMaxRows).ok());
     EXPECT_TRUE(slots_.Allocate(count * layout_.layer_floats() * 4).ok());
     EXPECT_EQ(cudaMemset(slots_.as<void>(), 0, slots_.bytes()), cudaSuccess);

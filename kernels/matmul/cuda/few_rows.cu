@@ -240,8 +240,9 @@ bool HasFewRowsKernel(const CudaFewRowsArgs& args) {
 
 absl::Status CudaMultiplyFewRows(const CudaFewRowsArgs& args, cudaStream_t stream) {
   if (!HasFewRowsKernel(args)) {
-    return absl::UnimplementedError(
-        absl::StrCat("few rows on the GPU: ", args.rows, " rows of ", args.inputs, " inputs"));
+    return absl::UnimplementedError(absl::StrCat("few rows on the GPU: ", args.rows, " rows of ", args.inputs,
+                                                 " inputs",
+                                                 args.norm.weight != nullptr ? ", normalised on the way" : ""));
   }
   if (args.add && args.y_is_bf16) return absl::UnimplementedError("few rows on the GPU: adding to a bf16 y");
   // Wide matrices: fewer blocks, each of which reads all of x.

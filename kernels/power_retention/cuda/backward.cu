@@ -193,6 +193,10 @@ absl::Status CudaRetentionBackward(const CudaRetentionPlan& plan, const CudaRete
   if (plan.open_rows() > 0)
     return absl::UnimplementedError("power retention backward on the GPU: a plan with open rows");
   if (absl::Status status = CheckStates(shape, args); !status.ok()) return status;
+  if (args.saved != nullptr && args.initial_state != nullptr && shape.degree != 2 && !shape.has_states) {
+    return absl::InvalidArgumentError(
+        "power retention backward: saved and initial_state of degree 4: has_states is not set in the shape");
+  }
   if (plan.num_rows() == 0) return PassStateThrough(plan, args, stream);
   if (absl::Status status = CheckPointers(args); !status.ok()) return status;
   const auto queue_wide = [&](auto element) {

@@ -38,6 +38,9 @@ absl::Status QueueStatesOfBackwardWide(const BackwardArgs<T>& args, cudaStream_t
       return LaunchStatus("ScanGradients");
     }
   }
+  if (forward.degree == 4) {
+    return absl::UnimplementedError("power retention backward on the GPU: states of degree 4 with head_dim " + std::to_string(kDim));
+  }
   if constexpr (std::is_same_v<PrefixElement<T>, float>) {  // other types come here with degree 4 alone
     const unsigned tiles = RetentionStateRows(kDim) / 64;
     FoldQueriesWide<T, kDim><<<dim3(tiles, heads, chunks), kWideFoldThreads, 0, stream>>>(folded);

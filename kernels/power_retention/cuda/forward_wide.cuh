@@ -28,6 +28,9 @@ absl::Status QueueWideStates(const RetentionArgs<T>& args, cudaStream_t stream) 
       return LaunchStatus("ScanChunks");
     }
   }
+  if (args.degree == 4) {
+    return absl::UnimplementedError("power retention on the GPU: states of degree 4 with head_dim " + std::to_string(kDim));
+  }
   if constexpr (std::is_same_v<PrefixElement<T>, float>) {  // other types come here with degree 4 alone
     FoldChunksWide<T, kDim><<<dim3(tiles, heads, chunks), kWideFoldThreads, 0, stream>>>(args);
     if (absl::Status status = LaunchStatus("FoldChunksWide"); !status.ok()) return status;

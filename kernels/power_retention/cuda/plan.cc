@@ -93,6 +93,10 @@ absl::StatusOr<CudaRetentionPlan> CudaRetentionPlan::Make(const CudaRetentionSha
   if (open_rows < 0 || open_rows > C) {
     return absl::InvalidArgumentError(absl::StrCat("open_rows ", open_rows, ": must be 0 … ", C, ", the chunk"));
   }
+  if (open_rows > 0 && shape.degree == 4 && shape.head_dim > kMostFourthDim) {
+    return absl::UnimplementedError(
+        absl::StrCat("power retention of degree 4 on the GPU: open rows with head_dim ", shape.head_dim));
+  }
   plan.open_rows_ = open_rows;
 
   std::vector<ChunkEntry> chunks;

@@ -162,7 +162,7 @@ void SlotRetentionPlan::ChooseRowParts(SlotWave* wave) const {
   wave->meets = all / pairs > kMostParts;
   int64_t parts = 1;
   if (wave->meets) {
-    parts = all / pairs;
+    parts = std::min<int64_t>(all / pairs, 255);  // a lane of a warp adds those of a stretch
   } else if (2 * pairs <= all) {
     parts = 2 * all / pairs;
   } else {

@@ -125,6 +125,12 @@ absl::StatusOr<SlotRetention> SlotRetention::Make(const RetentionLayout& layout,
 }
 
 absl::Status SlotRetention::Run(const SlotRetentionPlan& plan, const SlotRetentionArgs& args, cudaStream_t stream) {
+  if (args.heads.angles != nullptr && !plan.takes_raw_heads()) {
+    return absl::InternalError("power retention: raw heads in a step that does not take them");
+  }
+  if (!plan.bulks().empty() && bulk_ == nullptr) {
+    return absl::InternalError("power retention: a bulk of a mode that this one is not");
+  }
   for (const SlotBulk& bulk : plan.bulks()) {
     if (!args.y_is_bf16) return absl::InternalError("power retention: a bulk whose answers are not bf16");
     if (absl::Status status = bulk_->Run(bulk, KernelArgs(args), stream); !status.ok()) return status;
@@ -206,6 +212,9 @@ absl::Status SlotRetention::AnswerWave(const SlotWave& wave, const SlotRetention
 // It reads the tail before it waits, so it may overlap only where no kernel before it writes there.
 absl::Status SlotRetention::AnswerRows(const SlotWave& wave, const SlotKernelArgs& args, bool overlaps,
                                        cudaStream_t stream) {
+  if (arrivals_.bytes() == 0) {
+    return absl::InternalError("power retention: single rows of a mode that this one is not");
+  }
   const RetentionShape& shape = layout_.shape();
   const int64_t per_tile = int64_t{shape.heads_kv} * wave.state_parts * wave.tile_queries * shape.head_dim * 4;
   const int64_t most =

@@ -27,7 +27,8 @@
 
 namespace statehouse::kernels {
 
-// kFastBf16: many rows of one sequence are answered with products of bf16 numbers. REQUIRES: a block may
+// kFastBf16: many rows of one sequence are answered with products of bf16 numbers, single rows with products of tf32
+// numbers. REQUIRES: a block may
 // have as much shared memory as the mode's kernels need (below).
 enum class SlotRetentionMode { kFast, kFastBf16, kDeterministic };
 
@@ -96,6 +97,7 @@ inline constexpr int kMostWideSegments = 16;
 // The cutting of a step, made on the host once for all layers. Reserve() is the only place that allocates.
 class SlotRetentionPlan {
  public:
+  // num_multiprocessors: not more than the device has, or blocks that meet would wait for ever.
   absl::Status Reserve(const RetentionLayout& layout, int64_t max_rows, SlotRetentionMode mode,
                        int num_multiprocessors);
   // REQUIRES: at most max_rows rows; no sequence's rows reach across the switch-over.

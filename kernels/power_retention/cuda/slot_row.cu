@@ -144,7 +144,7 @@ __device__ void AddShare(const SlotKernelArgs& args, int parts, int part, const 
     const int m = at / d, column = at % d;
     const int first = parts * warp / kRowWarps, end = parts * (warp + 1) / kRowWarps;
     float sum = 0, denominator = 0;
-    // A lane per part: no GPU has so many multiprocessors that a stretch were longer than a warp.
+    // A lane per part: a plan has at most 255 parts, so that a stretch is not longer than a warp.
     const float own = first + lane < end ? __ldcg(from.denominators + (first + lane) * kRowQueries + m) : 0.0f;
     constexpr int kAhead = 9;  // under way at once
     for (int begin = first; begin < end; begin += kAhead) {

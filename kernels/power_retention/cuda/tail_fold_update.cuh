@@ -26,7 +26,7 @@ struct TailFoldShared {
 template <typename S>
 struct TailFoldState {
   S* states;
-  int8_t* rests;          // null for float32
+  int8_t* rests;          // unused for float32
   __nv_bfloat16* scales;  // of int8 alone
   float* z;
 };
