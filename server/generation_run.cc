@@ -117,7 +117,7 @@ absl::Status GenerationRun::Settle(const absl::Status& ended, bool client_lost) 
   const bool is_stopped = environment_->shut_down.load(std::memory_order_acquire);
   const bool is_late = begin + kDeadlineSlack >= info_.deadline;
   const bool comes_back = may_come_back_ && (is_stopped || (client_lost && !is_late));
-  const absl::Status status = turn_->Settle(ended, converter_->answer(), num_delivered_, comes_back);
+  absl::Status status = turn_->Settle(ended, converter_->answer(), num_delivered_, comes_back);
   environment_->metrics->ObserveTurn(turn_->outcome().committed(), turn_->outcome().repeated(), absl::Now() - begin);
   return status;
 }

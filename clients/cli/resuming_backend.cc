@@ -86,7 +86,7 @@ absl::Status ResumingBackend::Generate(const v1::GenerateRequest& request, const
   bool was_lost = false, told = false;
   while (true) {
     const Clock::time_point began = Clock::now();
-    const absl::Status status = inner_->Generate(attempt, [&](const v1::GenerateEvent& event) { arrived.Take(event); });
+    absl::Status status = inner_->Generate(attempt, [&](const v1::GenerateEvent& event) { arrived.Take(event); });
     if (status.ok() && was_lost && arrived.is_cut_off()) {
       return absl::AbortedError(
           absl::StrCat("the answer was cut off while the server was lost; the session keeps what came, and holds ",

@@ -128,7 +128,7 @@ absl::Status ReadExport(const Connection& connection, const v1::ExportSessionReq
     }
   }
   if (!problem.ok()) context.TryCancel();
-  const absl::Status status = connection.Explain(reader->Finish());
+  absl::Status status = connection.Explain(reader->Finish());
   if (!problem.ok()) return problem;
   if (status.ok() && !is_whole) return absl::UnavailableError("the export ended before its last part");
   return status;

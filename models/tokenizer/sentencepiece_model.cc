@@ -110,7 +110,7 @@ absl::Status ReadPiece(std::string_view bytes, const std::string& where, Sentenc
   SentencePieceModel::Piece piece;
   uint64_t type = static_cast<uint64_t>(Type::kNormal);
   float score = 0;
-  const absl::Status status = ForEachField(bytes, where, [&](const Field& field) {
+  absl::Status status = ForEachField(bytes, where, [&](const Field& field) {
     if (field.number == 1 && field.has_length) piece.text = field.data;
     if (field.number == 2 && !field.has_length) {
       const uint32_t bits = static_cast<uint32_t>(field.value);

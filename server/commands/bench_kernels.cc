@@ -39,7 +39,7 @@ absl::StatusOr<Number> ParseNumber(const char* flag, const std::string& text) {
 
 absl::StatusOr<Number> ParseStateNumber(const std::string& text) {
   if (text == NumberName(Number::kInt8)) return Number::kInt8;
-  const auto number = ParseNumber("--kernel-state-dtype", text);
+  auto number = ParseNumber("--kernel-state-dtype", text);
   if (number.ok()) return number;
   return absl::InvalidArgumentError(absl::StrCat(number.status().message(), "; or int8, on a GPU"));
 }

@@ -43,6 +43,7 @@ std::vector<PlotSeries> DecodeSeries(const BenchReport& report) {
     series.points.emplace_back(static_cast<double>(figure.context), figure.median * 1e3);
   }
   std::vector<PlotSeries> all;
+  all.reserve(by_batch.size());
   for (auto& [batch, series] : by_batch) all.push_back(std::move(series));
   return all;
 }

@@ -88,9 +88,9 @@ struct Policy {
   bool has_cache;
   double efficiency_weight;
 };
-constexpr Policy kPolicies[] = {{"no cache", false, 0},
-                                {"least recently used", true, 0},
-                                {"prefix cache", true, PrefixCacheOptions().efficiency_weight}};
+const Policy kPolicies[] = {{"no cache", false, 0},
+                            {"least recently used", true, 0},
+                            {"prefix cache", true, PrefixCacheOptions().efficiency_weight}};
 
 absl::StatusOr<WorkloadFigure> Serve(Engine* engine, PrefixCache* cache, Workload* workload, int64_t requests,
                                      const std::function<void(int64_t)>& on_request) {

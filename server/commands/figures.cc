@@ -13,10 +13,8 @@ std::string WithPrefix(double value, const char* unit) {
   size_t prefix = 0;
   for (; std::abs(value) >= 999.5 && prefix + 1 < kPrefixes.size(); ++prefix) value /= 1000;
   const bool is_whole = prefix == 0 && value == std::floor(value);
-  const char* format = is_whole || std::abs(value) >= 99.95 ? "%.0f %s%s"
-                       : std::abs(value) >= 9.995           ? "%.1f %s%s"
-                                                            : "%.2f %s%s";
-  return absl::StrFormat(absl::ParsedFormat<'f', 's', 's'>(format), value, kPrefixes[prefix], unit);
+  const int digits = is_whole || std::abs(value) >= 99.95 ? 0 : std::abs(value) >= 9.995 ? 1 : 2;
+  return absl::StrFormat("%.*f %s%s", digits, value, kPrefixes[prefix], unit);
 }
 
 std::string Tokens(int64_t tokens) {
