@@ -26,7 +26,7 @@ SchedulerLimits LimitsOf(const Model& model, const EngineOptions& options) {
   limits.max_rows = options.max_num_batched_tokens;
   limits.max_prompt_logits = kPromptLogitRows;
   limits.chunk = model.retention().shape().chunk;
-  if (model.retention().has_state() && model.retention().shape().switch_over > 0) {
+  if (model.retention().has_switch_over()) {
     const double rows = kernels::SwitchOverFlops(model.retention()) / std::max(1.0, RowFlops(model));
     limits.switch_unit_rows = std::max<int64_t>(1, std::llround(rows));
   }

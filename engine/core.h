@@ -119,7 +119,6 @@ class Core {
   Work WorkOf(const Sequence& sequence);
   int64_t PromptRows(const Sequence& sequence);
   bool TakeRoom(Generation* generation, int64_t events);
-  bool HasSwitchOver() const { return layout_.has_state() && layout_.shape().switch_over > 0; }
   bool NeedsSwitchOver(const Sequence& sequence) const;
   bool RunWork();
   void AddRows(Sequence* sequence, int64_t num_rows);

@@ -51,9 +51,9 @@ bool Core::AddAhead(int32_t logit_row) {
   generation->step_room -= is_last ? 1 : 2;
   if (generation->step_room < 0) return false;
   if (is_last) return true;
-  if (HasSwitchOver() && position == layout_.shape().switch_over) return false;
+  if (layout_.has_switch_over() && position == layout_.shape().switch_over) return false;
   const bool folds = layout_.TailStart(position) != layout_.TailStart(position - 1);
-  const bool completes_rows = HasSwitchOver() && position + 1 == layout_.shape().switch_over;
+  const bool completes_rows = layout_.has_switch_over() && position + 1 == layout_.shape().switch_over;
   if ((folds || completes_rows) && generation->next_order() != nullptr) return false;
   const LogitUse use = UseOfLogits(*generation, sequence->output, position + 1);
   if (!use.chooses || use.copies) return false;

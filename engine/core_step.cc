@@ -6,7 +6,7 @@
 namespace statehouse {
 
 bool Core::NeedsSwitchOver(const Sequence& sequence) const {
-  return HasSwitchOver() && sequence.position == layout_.shape().switch_over && !sequence.switched;
+  return layout_.has_switch_over() && sequence.position == layout_.shape().switch_over && !sequence.switched;
 }
 
 void Core::CollectWork() {
@@ -72,7 +72,7 @@ int64_t Core::PromptRows(const Sequence& sequence) {
   if (order != nullptr && order->position != SnapshotOrder::kAtEnd) {
     rows = std::min(rows, order->position - sequence.position);
   }
-  if (HasSwitchOver() && sequence.position < layout_.shape().switch_over) {
+  if (layout_.has_switch_over() && sequence.position < layout_.shape().switch_over) {
     rows = std::min(rows, layout_.shape().switch_over - sequence.position);
   }
   if (generation->prompt_seen) return rows;

@@ -182,8 +182,8 @@ absl::Status SnapshotFooter::ReadPoint(const SlotShape& shape, SnapshotPoint* po
 absl::Status SnapshotFooter::CheckForm(const SlotShape& shape, const SnapshotPoint& point,
                                        int64_t in_state_form) const {
   const kernels::RetentionShape& retention = shape.layout.shape();
-  const bool switches = shape.layout.has_state() && retention.switch_over > 0;
-  if (!switches) return point.switched || point.switch_units > 0 ? Missing("switched") : absl::OkStatus();
+  if (!shape.layout.has_switch_over())
+    return point.switched || point.switch_units > 0 ? Missing("switched") : absl::OkStatus();
   const bool fits = in_state_form == point.switch_units && point.switched == (in_state_form == shape.num_regions()) &&
                     (in_state_form == 0 || point.position >= retention.switch_over) &&
                     (point.switched || point.position <= retention.switch_over);

@@ -189,7 +189,7 @@ void ImportPart(const RetentionLayout& layout, const float* canonical, const Hea
 void ImportHeader(const RetentionLayout& layout, const HeadExtent& extent, float* region) {
   layout.WriteHeader(region, 0,
                      {.folded_chunks = extent.folded / layout.shape().chunk,
-                      .in_state_form = extent.state_form && layout.shape().switch_over > 0 ? 1 : 0});
+                      .in_state_form = extent.state_form && layout.has_switch_over() ? 1 : 0});
 }
 
 void ExportHead(const RetentionLayout& layout, const float* region, const HeadExtent& extent, float* canonical) {

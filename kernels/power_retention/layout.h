@@ -61,6 +61,8 @@ class RetentionLayout {
   int group() const { return shape_.heads_q / shape_.heads_kv; }
   int64_t expanded() const { return expanded_; }
   bool has_state() const { return shape_.switch_over != kNeverSwitch; }
+  // Do sequences begin in rows form and go over to a state, rather than keep the one or the other throughout?
+  bool has_switch_over() const { return has_state() && shape_.switch_over > 0; }
 
   // Is a sequence that holds `position` tokens in state form, once SwitchOver() has run where it must?
   bool InStateForm(int64_t position) const { return has_state() && position >= shape_.switch_over; }

@@ -53,11 +53,14 @@ int64_t BenchSequences::RowsOfNextStep(int64_t position, int64_t target) const {
   return rows;
 }
 
+void BenchSequences::SwitchOverIfDue(float* memory, int64_t position) {
+  const kernels::RetentionLayout& layout = model_->retention();
+  if (!layout.has_switch_over() || position != layout.shape().switch_over) return;
+  for (int64_t unit = 0; unit < model_->num_switch_units(); ++unit) model_->SwitchOver(memory, unit);
+}
+
 absl::Status BenchSequences::Grow(float* memory, int64_t* position, int64_t rows) {
-  const int64_t switch_over = model_->retention().shape().switch_over;
-  if (model_->retention().has_state() && switch_over > 0 && *position == switch_over) {
-    for (int64_t unit = 0; unit < model_->num_switch_units(); ++unit) model_->SwitchOver(memory, unit);
-  }
+  SwitchOverIfDue(memory, *position);
   for (int64_t i = 0; i < rows; ++i) tokens_[i] = TokenAt(*position + i);
   const StepSequence sequence = {
       .memory = memory, .position = *position, .first_row = 0, .num_rows = static_cast<int32_t>(rows)};
@@ -86,7 +89,6 @@ absl::Status BenchSequences::PrefillTo(int64_t position, const std::function<voi
 absl::Status BenchSequences::Decode(int64_t batch, int64_t min_runs, double max_seconds,
                                     const std::function<void()>& between, std::vector<double>* seconds) {
   constexpr int64_t kWarmUps = 2;
-  const int64_t switch_over = model_->retention().shape().switch_over;
   std::vector<StepSequence> sequences(batch);
   std::vector<int32_t> logit_rows(batch);
   for (int64_t i = 0; i < batch; ++i) {
@@ -99,11 +101,7 @@ absl::Status BenchSequences::Decode(int64_t batch, int64_t min_runs, double max_
   for (int64_t run = -kWarmUps; run < most_runs; ++run) {
     if (run >= min_runs && SecondsSince(begin) > max_seconds) break;
     const int64_t position = sequences[0].position;
-    if (model_->retention().has_state() && switch_over > 0 && position == switch_over) {
-      for (StepSequence& sequence : sequences) {
-        for (int64_t unit = 0; unit < model_->num_switch_units(); ++unit) model_->SwitchOver(sequence.memory, unit);
-      }
-    }
+    for (StepSequence& sequence : sequences) SwitchOverIfDue(sequence.memory, position);
     for (int64_t i = 0; i < batch; ++i) tokens_[i] = TokenAt(position + i);
     const SteadyClock::time_point start = SteadyClock::now();
     absl::Status status = model_->Forward(

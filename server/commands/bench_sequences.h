@@ -46,6 +46,7 @@ class BenchSequences {
 
  private:
   absl::Status CheckNear(const std::vector<float>& expected) const;
+  void SwitchOverIfDue(float* memory, int64_t position);
   absl::Status Grow(float* memory, int64_t* position, int64_t rows);
   int64_t RowsOfNextStep(int64_t position, int64_t target) const;
   int32_t TokenAt(int64_t position) const;

@@ -12,10 +12,9 @@ absl::StatusOr<std::shared_ptr<const Snapshot>> MadeUpSnapshot(const SlotShape& 
                                                                int64_t position) {
   const kernels::RetentionLayout& layout = shape.layout;
   const int64_t chunk = layout.shape().chunk;
-  const bool switches = layout.has_state() && layout.shape().switch_over > 0;
   const bool in_state_form = layout.InStateForm(position);
   SnapshotPoint point = {.position = position, .used_floats = layout.UsedHeadFloats(position)};
-  point.switched = switches && in_state_form;
+  point.switched = layout.has_switch_over() && in_state_form;
   // A sequence that has switched over once held rows where now there is room: a slot copies that, too.
   if (point.switched) point.used_floats = shape.region_floats();
   point.switch_units = point.switched ? shape.num_regions() : 0;

@@ -141,6 +141,42 @@ TEST_F(Ahead, SnapshotAtTheEnd_GoesOnAsIfNoRowHadBeenTooMany) {
   }
 }
 
+TEST_F(Ahead, CancelledWithARowQueued_LeavesASnapshotThatGoesOn) {
+  FakeModelOptions options;
+  options.may_be_taken_back = true;
+  MakeAheadEngine(2, options);
+  int64_t with_a_row_queued = 0;
+  for (int32_t steps = 3; steps <= 45; ++steps) {  // past folds and the switch-over
+    SCOPED_TRACE(steps);
+    auto draft = SnapshotDraft::Reserve({model_->retention(), model_->config().num_layers}, 64).value();
+    auto request = Plain(1, 60);
+    request->snapshots = {{SnapshotOrder::kAtEnd, draft}};
+    const std::vector<int32_t> prompt = request->prompt;
+    const auto stream = Submit(std::move(request));
+    for (int32_t step = 0; step < steps; ++step) engine_->RunStep();
+    with_a_row_queued += model().num_under_way();
+    stream->Cancel();
+    const ReadStream read = RunAndRead(stream);
+    EXPECT_EQ(read.outputs[0].end.reason, FinishReason::kCancelled);
+    ASSERT_TRUE(draft->filled());
+    std::vector<int32_t> tokens = prompt;
+    tokens.insert(tokens.end(), read.outputs[0].tokens.begin(), read.outputs[0].tokens.end());
+    // What was delivered has its rows, but for those behind the last step that ended.
+    ASSERT_LE(draft->position(), static_cast<int64_t>(tokens.size()));
+    EXPECT_GE(draft->position(), static_cast<int64_t>(tokens.size()) - 1);
+    tokens.resize(draft->position());
+    auto next = MakeRequest(tokens, 20);
+    next->prompt.push_back(steps);
+    next->from = draft->Seal(tokens);
+    ASSERT_NE(next->from, nullptr);
+    const ReferenceOutput wanted = Wanted(*next);
+    EXPECT_EQ(RunAndRead(Submit(std::move(next))).outputs[0].tokens, wanted.tokens);
+    EXPECT_EQ(model_->violation(), "");
+    ExpectAllSlotsFree();
+  }
+  EXPECT_GT(with_a_row_queued, 25);
+}
+
 TEST_F(Ahead, StepThatFailsBehindAnother_EndsItsRequestsWithTheError) {
   for (const int64_t call : {1, 2, 3}) {
     MakeAheadEngine(2);

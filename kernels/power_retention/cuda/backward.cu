@@ -6,6 +6,7 @@
 #include "kernels/cuda/status.h"
 #include "kernels/power_retention/cuda/backward_args.cuh"
 #include "kernels/power_retention/cuda/backward_workspace.h"
+#include "kernels/power_retention/cuda/call_args.cuh"
 #include "kernels/power_retention/cuda/instances.h"
 #include "kernels/power_retention/cuda/saved_states.cuh"
 
@@ -94,43 +95,6 @@ absl::Status PassStateThrough(const CudaRetentionPlan& plan, const CudaRetention
   return pass(args.dinitial_normalizer, args.dfinal_normalizer, normalizer_bytes);
 }
 
-// The forward pass whose chunk states are computed again.
-template <typename T>
-RetentionArgs<T> ForwardArgs(const CudaRetentionPlan& plan, const CudaRetentionBackwardArgs& args,
-                             const BackwardWorkspace& parts) {
-  char* workspace = static_cast<char*>(args.workspace);
-  RetentionArgs<T> out = {};
-  out.chunks = static_cast<const ChunkEntry*>(plan.chunk_table());
-  out.blocks = static_cast<const BlockEntry*>(plan.block_table());
-  out.first_chunks = plan.sequence_table();
-  out.num_chunks = plan.num_chunks();
-  out.num_blocks = plan.num_blocks();
-  out.num_sequences = plan.num_sequences();
-  out.heads_q = plan.shape().heads_q;
-  out.heads_kv = plan.shape().heads_kv;
-  out.chunk_rows = parts.chunk_rows;
-  out.scale_squared = plan.shape().scale * plan.shape().scale;
-  out.degree = plan.shape().degree;
-  out.fold_heads = 1;
-  out.folds_first = true;
-  out.Q = static_cast<const T*>(args.Q);
-  out.K = static_cast<const T*>(args.K);
-  out.V = static_cast<const T*>(args.V);
-  out.log_G = args.log_G;
-  out.initial_state = args.initial_state;
-  out.initial_normalizer = args.initial_normalizer;
-  out.sums = reinterpret_cast<float2*>(workspace + parts.sums);
-  out.key_factors = reinterpret_cast<float*>(workspace + parts.key_factors);
-  out.decay = reinterpret_cast<float*>(workspace + parts.decay);
-  out.keys = reinterpret_cast<T*>(workspace + parts.keys);
-  out.values = reinterpret_cast<T*>(workspace + parts.values);
-  out.local = reinterpret_cast<float*>(workspace + parts.local);
-  out.local_z = reinterpret_cast<float*>(workspace + parts.local_z);
-  out.prefix = reinterpret_cast<PrefixElement<T>*>(workspace + parts.prefix);
-  out.prefix_z = reinterpret_cast<float*>(workspace + parts.prefix_z);
-  return out;
-}
-
 template <typename T>
 BackwardArgs<T> KernelArgs(const CudaRetentionPlan& plan, const CudaRetentionBackwardArgs& args) {
   const bool has_states =
@@ -138,7 +102,7 @@ BackwardArgs<T> KernelArgs(const CudaRetentionPlan& plan, const CudaRetentionBac
   const BackwardWorkspace parts(plan, has_states);
   char* workspace = static_cast<char*>(args.workspace);
   BackwardArgs<T> out = {};
-  out.forward = ForwardArgs<T>(plan, args, parts);
+  out.forward = RetentionArgsOf<T>(plan, args, parts);  // the pass whose chunk states are computed again
   out.y = static_cast<const T*>(args.y);
   out.denominator = args.denominator;
   out.dY = static_cast<const T*>(args.dY);

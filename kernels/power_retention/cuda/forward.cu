@@ -2,7 +2,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/mma.cuh"
 #include "kernels/cuda/status.h"
-#include "kernels/power_retention/cuda/args.cuh"
+#include "kernels/power_retention/cuda/call_args.cuh"
 #include "kernels/power_retention/cuda/instances.h"
 #include "kernels/power_retention/cuda/retention.h"
 #include "kernels/power_retention/cuda/saved_states.cuh"
@@ -62,45 +62,13 @@ absl::Status CheckArgs(const CudaRetentionPlan& plan, const CudaRetentionForward
 
 template <typename T>
 RetentionArgs<T> KernelArgs(const CudaRetentionPlan& plan, const CudaRetentionForwardArgs& args) {
-  const ForwardWorkspace parts(plan);
-  char* workspace = static_cast<char*>(args.workspace);
-  RetentionArgs<T> out;
-  out.chunks = static_cast<const ChunkEntry*>(plan.chunk_table());
-  out.blocks = static_cast<const BlockEntry*>(plan.block_table());
-  out.first_chunks = plan.sequence_table();
-  out.num_chunks = plan.num_chunks();
-  out.num_blocks = plan.num_blocks();
-  out.num_sequences = plan.num_sequences();
-  out.heads_q = plan.shape().heads_q;
-  out.heads_kv = plan.shape().heads_kv;
-  out.chunk_rows = parts.chunk_rows;
-  out.scale_squared = plan.shape().scale * plan.shape().scale;
-  out.degree = plan.shape().degree;
-  out.has_wgmma = false;
-  out.fold_heads = 1;
-  out.folds_first = true;
+  auto out = RetentionArgsOf<T>(plan, args, ForwardWorkspace(plan));
   out.folds_last = args.final_state != nullptr && plan.open_rows() == 0;
   out.leaves_last_open = plan.open_rows() > 0;
-  out.fold_weights = nullptr;
-  out.Q = static_cast<const T*>(args.Q);
-  out.K = static_cast<const T*>(args.K);
-  out.V = static_cast<const T*>(args.V);
-  out.log_G = args.log_G;
   out.y = static_cast<T*>(args.y);
   out.denominator = args.denominator;
-  out.initial_state = args.initial_state;
-  out.initial_normalizer = args.initial_normalizer;
   out.final_state = args.final_state;
   out.final_normalizer = args.final_normalizer;
-  out.sums = reinterpret_cast<float2*>(workspace + parts.sums);
-  out.key_factors = reinterpret_cast<float*>(workspace + parts.key_factors);
-  out.decay = reinterpret_cast<float*>(workspace + parts.decay);
-  out.keys = reinterpret_cast<T*>(workspace + parts.keys);
-  out.values = reinterpret_cast<T*>(workspace + parts.values);
-  out.local = reinterpret_cast<float*>(workspace + parts.local);
-  out.local_z = reinterpret_cast<float*>(workspace + parts.local_z);
-  out.prefix = reinterpret_cast<PrefixElement<T>*>(workspace + parts.prefix);
-  out.prefix_z = reinterpret_cast<float*>(workspace + parts.prefix_z);
   if (args.saved != nullptr) PointToSaved(SavedStates(plan), static_cast<char*>(args.saved), out);
   return out;
 }
