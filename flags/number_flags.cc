@@ -16,7 +16,10 @@ absl::StatusOr<std::vector<T>> ParseNumbers(const std::string& text, const Bound
   std::vector<T> numbers;
   for (const std::string& word : std::vector<std::string>(absl::StrSplit(text, ','))) {
     const absl::StatusOr<T> number = ParseNumber<T>(word, bounds);
-    if (!number.ok()) return number.status();
+    if (!number.ok()) {
+      const std::string where = word == text ? "" : absl::StrCat(" (in \"", text, "\")");
+      return absl::InvalidArgumentError(absl::StrCat(std::string(number.status().message()), where));
+    }
     numbers.push_back(*number);
   }
   return numbers;

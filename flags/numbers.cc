@@ -37,7 +37,7 @@ absl::Status NotAllowed(std::string_view value, std::string_view expected) {
 
 template <typename T>
 std::string BoundsText(const Bounds<T>& bounds) {
-  const bool has_least = bounds.least != std::numeric_limits<T>::lowest();
+  const bool has_least = std::is_unsigned_v<T> || bounds.least != std::numeric_limits<T>::lowest();
   const bool has_most = bounds.most != std::numeric_limits<T>::max();
   if (has_least && has_most) {
     return absl::StrCat(bounds.above ? "above " : "", Text(bounds.least), " to ", Text(bounds.most));

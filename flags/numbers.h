@@ -19,7 +19,7 @@ struct Bounds {
   bool infinite = false;  // "inf" is allowed, too
 };
 
-// "0 to 65535", "1 or more", "above 0"; empty if nothing of the type is left out.
+// "0 to 65535", "1 or more", "above 0"; empty if every number of the type is allowed, negative ones too.
 template <typename T>
 std::string BoundsText(const Bounds<T>& bounds);
 
