@@ -26,6 +26,7 @@ namespace statehouse::cli {
 namespace {
 
 constexpr int kExitUsage = 2;
+
 constexpr char kConfigEnv[] = "STATEHOUSE_CONFIG";
 
 void ForEach(CLI::App& app, const std::function<void(CLI::App&)>& visit) {
@@ -128,7 +129,11 @@ std::string ExplainCount(const CLI::Option& option, const std::string& what) {
 // What CLI11 says, completed by what it does not know: where the value came from.
 std::string ExplainError(const CLI::App& root, const CLI::ParseError& error) {
   const std::string what = error.what();
-  if (dynamic_cast<const CLI::FileError*>(&error) != nullptr) return absl::StrCat("--config: ", what);
+  if (dynamic_cast<const CLI::FileError*>(&error) != nullptr) {
+    const bool is_typed = root.get_config_ptr()->count() > 0;
+    return absl::StrCat("--config: ", what,
+                        is_typed ? "" : absl::StrCat(" (set by the environment variable ", kConfigEnv, ")"));
+  }
   std::vector<const CLI::App*> chosen = ChosenCommands(root);
   std::reverse(chosen.begin(), chosen.end());
   for (const CLI::App* app : chosen) {
@@ -210,13 +215,14 @@ void FinishTree(CLI::App& root, const std::string& version, Actions* actions) {
   const char* config_env = std::getenv(kConfigEnv);
   const bool is_named = config_env != nullptr && *config_env != '\0';
   const std::string file = DefaultConfigFile().string();
+  // Required, so that a file that is there and cannot be read is an error and not left out.
   root.set_config("--config",
                   is_named       ? config_env
                   : file.empty() ? FlagSources::kNoFile
                                  : file,
                   "Config file (of TOML what docs/server.md says). Default: $XDG_CONFIG_HOME/statehouse/config.toml, "
                   "else /etc/statehouse/config.toml",
-                  is_named)
+                  /*config_required=*/true)
       ->type_name("FILE");
   root.config_formatter(std::make_shared<FlagSources>(root, *actions));
   ForEach(root, [](CLI::App& app) {
@@ -229,7 +235,9 @@ CommandSpec DescribeTree(const CLI::App& root, const Actions& actions) {
   CommandSpec spec = DescribeCommand(root, actions);
   for (FlagSpec& flag : spec.flags) {
     flag.group = "Everywhere";
-    if (flag.name == "--config") flag.default_value.clear();  // the help text names all places
+    if (flag.name != "--config") continue;
+    flag.default_value.clear();  // the help text names all places
+    flag.required = false;       // one of those is always there
   }
   return spec;
 }

@@ -5,6 +5,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 
 #include "clients/cli/command_tree.h"
@@ -178,6 +179,21 @@ TEST_F(FlagValuesTest, ConfigFileThatIsNotThere_IsNamed) {
   EXPECT_EQ(Ask({"--config", "/no/such/file.toml"}), 2);
   EXPECT_THAT(err_, HasSubstr("--config: "));
   EXPECT_THAT(err_, HasSubstr("/no/such/file.toml"));
+  EXPECT_THAT(err_, Not(HasSubstr("STATEHOUSE_CONFIG")));
+  Set("STATEHOUSE_CONFIG", "/no/such/file.toml");
+  EXPECT_EQ(Ask({}), 2);
+  EXPECT_THAT(err_, HasSubstr("(set by the environment variable STATEHOUSE_CONFIG)"));
+}
+
+TEST_F(FlagValuesTest, ConfigFileThatCannotBeRead_IsNotLeftOut) {
+  const std::string home = testing::TempDir() + "/flag_values_home";
+  const std::string file = home + "/statehouse/config.toml";
+  std::filesystem::create_directories(file);  // a folder
+  Set("XDG_CONFIG_HOME", home);
+  EXPECT_EQ(Ask({}), 2);
+  EXPECT_THAT(err_, HasSubstr("--config: " + file));
+  EXPECT_EQ(Ask({"--help"}), 0);
+  std::filesystem::remove_all(home);
 }
 
 }  // namespace
