@@ -34,8 +34,9 @@ struct ModelConfig {
   std::optional<int64_t> switch_over_bound;
   double rope_theta = 1e4;
   float norm_epsilon = 1e-5f;
-  bool use_bias = true;                 // powercoder: biases of the projections
-  bool tie_embeddings = true;           // false: lm_head.weight must be there; true: it may be, and then wins
+  bool use_bias = true;  // powercoder: biases of the projections
+  // false: lm_head.weight must be there. true: a powercoder's may be, and then wins; a brumby's is not used.
+  bool tie_embeddings = true;
   int64_t max_position_embeddings = 0;  // reported, not enforced
   std::vector<int32_t> bos_ids;         // at most one
   std::vector<int32_t> eos_ids;

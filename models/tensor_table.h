@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -44,6 +45,12 @@ struct TensorSpec {
   int64_t num_elements() const { return shape.size() == 2 ? shape[0] * shape[1] : shape[0]; }
 };
 
+// A tensor that a checkpoint may hold although the model has no use for it.
+struct UnusedTensor {
+  std::string name;
+  std::string why;  // a clause: "tie_word_embeddings is true"
+};
+
 class TensorTable {
  public:
   TensorSpec& Matrix(std::string name, int64_t rows, int64_t cols, kernels::PackedMatrix* out, float dummy_gain = 1) {
@@ -58,10 +65,13 @@ class TensorTable {
     specs_.push_back({.name = std::move(name), .shape = {size}, .vector = out, .dummy = dummy_value});
     return specs_.back();
   }
+  void Unused(std::string name, std::string why) { unused_.push_back({std::move(name), std::move(why)}); }
   const std::vector<TensorSpec>& specs() const { return specs_; }
+  const std::vector<UnusedTensor>& unused() const { return unused_; }
 
  private:
   std::vector<TensorSpec> specs_;
+  std::vector<UnusedTensor> unused_;
 };
 
 }  // namespace statehouse

@@ -76,6 +76,7 @@ absl::Status CheckAgainstTable(const WeightFiles& files, const TensorTable& tabl
           absl::StrCat(TensorAt(file, spec.name), ": dtype ", view.dtype, "; expected F32, F16 or BF16"));
     }
   }
+  for (const UnusedTensor& unused : table.unused()) known.insert(unused.name);
   for (const auto& [name, tensor] : files.tensors()) {
     if (known.contains(name)) continue;
     problems.push_back(
@@ -122,10 +123,22 @@ absl::Status LoadMatrix(const WeightFiles::Tensor& tensor, const TensorSpec& spe
                       absl::StrCat(TensorAt(tensor.file, spec.name), ": ", std::string(status.message()), expectation));
 }
 
-int64_t BytesToLoad(const WeightFiles& files) {
+int64_t BytesToLoad(const WeightFiles& files, const TensorTable& table) {
   int64_t bytes = 0;
-  for (const auto& [name, tensor] : files.tensors()) bytes += tensor.view.num_bytes;
+  for (const TensorSpec& spec : table.specs()) {
+    const auto found = files.tensors().find(spec.name);
+    if (found != files.tensors().end()) bytes += found->second.view.num_bytes;
+  }
   return bytes;
+}
+
+void WarnOfUnused(const WeightFiles& files, const TensorTable& table, const LoadOptions& options) {
+  if (!options.on_warning) return;
+  for (const UnusedTensor& unused : table.unused()) {
+    const auto found = files.tensors().find(unused.name);
+    if (found == files.tensors().end()) continue;
+    options.on_warning(absl::StrCat(TensorAt(found->second.file, unused.name), ": not used, because ", unused.why));
+  }
 }
 
 }  // namespace
@@ -133,7 +146,8 @@ int64_t BytesToLoad(const WeightFiles& files) {
 absl::StatusOr<uint64_t> LoadTensors(const WeightFiles& files, const TensorTable& table, const LoadOptions& options,
                                      kernels::ThreadPool& pool) {
   if (absl::Status status = CheckAgainstTable(files, table); !status.ok()) return status;
-  const int64_t bytes_total = BytesToLoad(files);
+  WarnOfUnused(files, table, options);
+  const int64_t bytes_total = BytesToLoad(files, table);
   int64_t bytes_done = 0;
   ContentHash hash;
   for (const TensorSpec& spec : table.specs()) {

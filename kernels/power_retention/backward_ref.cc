@@ -81,6 +81,80 @@ double LogGate(const RetentionDoubles& in, int64_t t, int kv) {
   return in.log_G.empty() ? 0.0 : in.log_G[t * in.heads_kv + kv];
 }
 
+// Sums of log gates from the first row on. [t]
+std::vector<double> GateSums(const RetentionDoubles& in, int kv) {
+  std::vector<double> G(in.t);
+  double sum = 0;
+  for (int64_t t = 0; t < in.t; ++t) G[t] = sum += LogGate(in, t, kv);
+  return G;
+}
+
+// The outputs of one key/value head. Rows are sums over pairs, and only what was before them comes from a state: all
+// weights of pairs are positive, while monomials of a state cancel, at degree 4 down to few digits.
+class HeadForward {
+ public:
+  HeadForward(const RetentionDoubles& in, const Expansion& expansion, int kv, RetentionDoubleOutputs& out)
+      : in_(in),
+        expansion_(expansion),
+        kv_(kv),
+        d_(in.head_dim),
+        D_(expansion.size()),
+        G_(GateSums(in, kv)),
+        out_(out) {}
+
+  void Run() {
+    const int group = in_.heads_q / in_.heads_kv;
+    for (int64_t t = 0; t < in_.t; ++t) {
+      for (int head = kv_ * group; head < (kv_ + 1) * group; ++head) Row(t, head);
+    }
+    for (int64_t t = 0; t < in_.t; ++t) Absorb(t);
+  }
+
+ private:
+  const double* Key(int64_t j) const { return in_.K.data() + (j * in_.heads_kv + kv_) * d_; }
+  const double* Value(int64_t j) const { return in_.V.data() + (j * in_.heads_kv + kv_) * d_; }
+
+  void Row(int64_t t, int head) {
+    const int64_t row = t * in_.heads_q + head;
+    const double* q = in_.Q.data() + row * d_;
+    double* y = out_.y.data() + row * d_;
+    double denominator = 0;
+    for (int64_t j = 0; j <= t; ++j) {
+      const double weight = Power(in_.scale * Dot(q, Key(j), d_), in_.degree) * std::exp(G_[t] - G_[j]);
+      denominator += weight;
+      Add(weight, Value(j), d_, y);
+    }
+    if (!in_.S.empty()) {
+      const double factor = Power(in_.scale, in_.degree) * std::exp(G_[t]);
+      const std::vector<double> phi = expansion_.OfQuery(q);
+      denominator += factor * Dot(phi.data(), in_.z.data() + kv_ * D_, D_);
+      for (int64_t m = 0; m < D_; ++m) Add(factor * phi[m], in_.S.data() + (kv_ * D_ + m) * d_, d_, y);
+    }
+    out_.denominator[row] = denominator;
+    for (int i = 0; i < d_; ++i) y[i] = denominator > 0 ? y[i] / denominator : 0.0;
+  }
+
+  // The row becomes part of the state.
+  void Absorb(int64_t t) {
+    const double gate = std::exp(LogGate(in_, t, kv_));
+    const std::vector<double> key = expansion_.OfKey(Key(t));
+    for (int64_t m = 0; m < D_; ++m) {
+      double* S = out_.S.data() + (kv_ * D_ + m) * d_;
+      for (int i = 0; i < d_; ++i) S[i] *= gate;
+      Add(key[m], Value(t), d_, S);
+      double& z = out_.z[kv_ * D_ + m];
+      z = gate * z + key[m];
+    }
+  }
+
+  const RetentionDoubles& in_;
+  const Expansion& expansion_;
+  const int kv_, d_;
+  const int64_t D_;
+  const std::vector<double> G_;
+  RetentionDoubleOutputs& out_;
+};
+
 // The gradient of one key/value head.
 class HeadBackward {
  public:
@@ -95,10 +169,8 @@ class HeadBackward {
         d_(in.head_dim),
         D_(expansion.size()),
         gradients_(gradients),
-        G_(in.t),
+        G_(GateSums(in, kv)),
         dG_(in.t) {
-    double sum = 0;
-    for (int64_t t = 0; t < in.t; ++t) G_[t] = sum += LogGate(in, t, kv);
     if (!in.S.empty()) S_ = in.S.data() + kv * D_ * d_, z_ = in.z.data() + kv * D_;
     if (!dS_final.empty()) dS_final_ = dS_final.data() + kv * D_ * d_, dz_final_ = dz_final.data() + kv * D_;
   }
@@ -187,8 +259,8 @@ class HeadBackward {
   const int kv_, d_;
   const int64_t D_;
   RetentionGradients& gradients_;
-  std::vector<double> G_;   // [t] sums of log gates
-  std::vector<double> dG_;  // [t]
+  const std::vector<double> G_;  // [t] sums of log gates
+  std::vector<double> dG_;       // [t]
   const double* S_ = nullptr;
   const double* z_ = nullptr;
   const double* dS_final_ = nullptr;
@@ -198,33 +270,11 @@ class HeadBackward {
 }  // namespace
 
 RetentionDoubleOutputs PowerRetentionForwardRef(const RetentionDoubles& in) {
-  const int d = in.head_dim, group = in.heads_q / in.heads_kv;
-  const Expansion expansion(d, in.degree);
-  const int64_t D = expansion.size();
+  const Expansion expansion(in.head_dim, in.degree);
+  const int64_t states = in.heads_kv * expansion.size();
   RetentionDoubleOutputs out{std::vector<double>(in.Q.size()), std::vector<double>(in.t * in.heads_q), in.S, in.z};
-  if (in.S.empty()) out.S.resize(in.heads_kv * D * d), out.z.resize(in.heads_kv * D);
-  for (int64_t t = 0; t < in.t; ++t) {
-    for (int kv = 0; kv < in.heads_kv; ++kv) {
-      double* S = out.S.data() + kv * D * d;
-      double* z = out.z.data() + kv * D;
-      const double gate = std::exp(LogGate(in, t, kv));
-      const std::vector<double> key = expansion.OfKey(in.K.data() + (t * in.heads_kv + kv) * d);
-      for (int64_t m = 0; m < D; ++m) {
-        for (int i = 0; i < d; ++i) S[m * d + i] *= gate;
-        Add(key[m], in.V.data() + (t * in.heads_kv + kv) * d, d, S + m * d);
-        z[m] = gate * z[m] + key[m];
-      }
-      for (int head = kv * group; head < (kv + 1) * group; ++head) {
-        const int64_t row = t * in.heads_q + head;
-        std::vector<double> query = expansion.OfQuery(in.Q.data() + row * d);
-        for (double& x : query) x *= Power(in.scale, in.degree);
-        const double denominator = Dot(query.data(), z, D);
-        out.denominator[row] = denominator;
-        if (denominator <= 0) continue;
-        for (int64_t m = 0; m < D; ++m) Add(query[m] / denominator, S + m * d, d, out.y.data() + row * d);
-      }
-    }
-  }
+  if (in.S.empty()) out.S.resize(states * in.head_dim), out.z.resize(states);
+  for (int kv = 0; kv < in.heads_kv; ++kv) HeadForward(in, expansion, kv, out).Run();
   return out;
 }
 

@@ -32,7 +32,7 @@ struct RetentionDoubleOutputs {
   std::vector<double> S, z;              // after the last row
 };
 
-// One token at a time through S and z.
+// Rows are sums over pairs, plus what the initial state answers; S and z follow token by token.
 RetentionDoubleOutputs PowerRetentionForwardRef(const RetentionDoubles& inputs);
 
 struct RetentionGradients {

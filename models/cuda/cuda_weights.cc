@@ -86,13 +86,17 @@ int64_t CudaWeights::HeadsWidth(const ModelConfig& config) {
 void CudaWeights::Declare(const ModelConfig& config, bool is_bf16, TensorTable* table) {
   const int64_t hidden = config.hidden_size;
   embedding.Shape(config.vocab_size, hidden, is_bf16, &staging_);
-  lm_head.Shape(config.vocab_size, hidden, is_bf16, &staging_);
   table->Sink("model.embed_tokens.weight", config.vocab_size, hidden, embedding.Slice(0));
   for (int64_t i = 0; i < config.num_layers; ++i) DeclareLayer(config, i, is_bf16, table);
   table->Vector("model.norm.weight", hidden, final_norm.Part(0, hidden), /*dummy_value=*/1);
   if (config.family == Family::kPowerCoder) {
     table->Vector("model.norm.bias", hidden, final_norm_bias.Part(0, hidden));
   }
+  if (config.tie_embeddings && config.family == Family::kBrumby) {
+    table->Unused("lm_head.weight", "tie_word_embeddings is true");
+    return;
+  }
+  lm_head.Shape(config.vocab_size, hidden, is_bf16, &staging_);
   table->Sink("lm_head.weight", config.vocab_size, hidden, lm_head.Slice(0)).optional = config.tie_embeddings;
 }
 

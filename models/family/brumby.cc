@@ -63,7 +63,11 @@ void Brumby::DeclareTensors(TensorTable& table) {
     table.Matrix(at + "mlp.down_proj.weight", hidden, config_.intermediate_size, &layer.down.weight, residual_gain);
   }
   table.Vector("model.norm.weight", hidden, &final_norm_.weight, /*dummy_value=*/1);
-  table.Matrix("lm_head.weight", config_.vocab_size, hidden, &lm_head_).optional = config_.tie_embeddings;
+  if (config_.tie_embeddings) {
+    table.Unused("lm_head.weight", "tie_word_embeddings is true");
+  } else {
+    table.Matrix("lm_head.weight", config_.vocab_size, hidden, &lm_head_);
+  }
 }
 
 // Input and output may be the same.

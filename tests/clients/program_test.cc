@@ -263,15 +263,20 @@ TEST(Program, GoldenCheckpointsOffline_ContinueGreedilyAsTheReference) {
   ASSERT_TRUE(cases.ok()) << cases.status();
   for (const std::filesystem::path& dir : *cases) {
     std::ifstream stream(dir / "golden.json");
-    const Json file = Json::parse(stream);
-    ASSERT_FALSE(file["cases"].empty()) << dir;
-    for (const Json& golden : file["cases"]) {
+    const Json file = Json::parse(stream, nullptr, /*allow_exceptions=*/false);
+    const Json cases_here = file.is_object() ? file.value("cases", Json::array()) : Json::array();
+    EXPECT_FALSE(cases_here.empty()) << dir;
+    for (const Json& golden : cases_here) {
+      const bool is_whole = golden.is_object() && golden.contains("prompt") && golden.contains("greedy");
+      EXPECT_TRUE(is_whole) << dir << ": a case without prompt or greedy";
+      if (!is_whole) continue;
       std::string ids;
       for (const Json& id : golden["prompt"]) ids += (ids.empty() ? "" : ",") + id.dump();
       const ProgramResult result =
           RunProgram({"generate", "--offline", "--model", dir.string(), "--prompt-ids", ids, "--temperature", "0",
                       "--ignore-eos", "--max-tokens", std::to_string(golden["greedy"].size()), "--json"});
-      ASSERT_EQ(result.status, 0) << dir << " " << result.err;
+      EXPECT_EQ(result.status, 0) << dir << " " << result.err;
+      if (result.status != 0) continue;
       EXPECT_EQ(Json::parse(result.out)["outputs"][0]["token_ids"], golden["greedy"])
           << dir << ", prompt of " << golden["prompt"].size();
     }

@@ -141,7 +141,8 @@ TEST_F(CudaBackward, GoldenCases_Agree) {
   for (const auto& path : *cases) {
     SCOPED_TRACE(path.string());
     const absl::StatusOr<GoldenOp> golden = GoldenOp::Open(path);
-    ASSERT_TRUE(golden.ok()) << golden.status();
+    EXPECT_TRUE(golden.ok()) << golden.status();
+    if (!golden.ok()) continue;
     const RetentionShape shape = golden->shape();
     std::printf("%s\n", path.filename().c_str());
     const auto floats = [&](const char* name) { return golden->Floats(name); };

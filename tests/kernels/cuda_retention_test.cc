@@ -324,7 +324,8 @@ TEST_F(CudaRetention, GoldenCases_Agree) {
   for (const auto& path : *cases) {
     SCOPED_TRACE(path.string());
     const absl::StatusOr<GoldenOp> golden = GoldenOp::Open(path);
-    ASSERT_TRUE(golden.ok()) << golden.status();
+    EXPECT_TRUE(golden.ok()) << golden.status();
+    if (!golden.ok()) continue;
     std::printf("%s\n", path.filename().c_str());
     RetentionProblem problem = {.shape = golden->shape(),
                                 .t = golden->batch() * golden->t(),

@@ -37,7 +37,8 @@ TEST(PowerRetention, GoldenCases_AgreeInEveryForm) {
     SCOPED_TRACE(path.string());
     std::printf("%s\n", path.filename().c_str());
     const absl::StatusOr<GoldenOp> golden = GoldenOp::Open(path);
-    ASSERT_TRUE(golden.ok()) << golden.status();
+    EXPECT_TRUE(golden.ok()) << golden.status();
+    if (!golden.ok()) continue;
     for (int64_t entry = 0; entry < golden->batch(); ++entry) {
       const RetentionProblem problem = BatchEntry(*golden, entry);
       const std::vector<float> want = golden->Floats("Y", entry);

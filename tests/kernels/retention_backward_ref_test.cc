@@ -167,9 +167,14 @@ TEST(RetentionBackwardRef, GoldenCases_Agree) {
   for (const auto& path : *cases) {
     SCOPED_TRACE(path.string());
     const absl::StatusOr<GoldenOp> golden = GoldenOp::Open(path);
-    ASSERT_TRUE(golden.ok()) << golden.status();
+    EXPECT_TRUE(golden.ok()) << golden.status();
+    if (!golden.ok()) continue;
     const RetentionShape shape = golden->shape();
-    if (shape.degree != 2 && shape.head_dim > 16) continue;  // D is 52 360: minutes in plain loops
+    if (shape.degree != 2 && shape.head_dim > 16) {
+      std::printf("  %-28s not run: D is %lld, minutes in plain loops\n", path.filename().c_str(),
+                  static_cast<long long>(ExpandedSize(shape.head_dim, shape.degree)));
+      continue;
+    }
     const auto doubles = [&](const char* name, int64_t entry) {
       const std::vector<float> values = golden->Floats(name, entry);
       return std::vector<double>(values.begin(), values.end());
@@ -180,13 +185,14 @@ TEST(RetentionBackwardRef, GoldenCases_Agree) {
                              .heads_kv = shape.heads_kv,
                              .head_dim = shape.head_dim,
                              .degree = shape.degree,
-                             .scale = golden->Number("scale")};
+                             .scale = golden->scale()};
       in.Q = doubles("Q", b), in.K = doubles("K", b), in.V = doubles("V", b), in.log_G = doubles("log_G", b);
       const RetentionGradients got = PowerRetentionBackwardRef(in, doubles("dY", b), {}, {});
       const auto expect = [&](const char* name, const std::vector<double>& gradient) {
-        const std::vector<float> want = golden->Floats(name, b);
+        const std::vector<double> want = doubles(name, b);
         if (want.empty()) return;  // no gates
-        const double error = RelativeError(want, gradient);
+        ASSERT_EQ(gradient.size(), want.size());
+        const double error = RelativeError(std::vector<float>(gradient.begin(), gradient.end()), want);
         std::printf("  %-28s %-6s relative error %.2e\n", path.filename().c_str(), name, error);
         EXPECT_LE(error, 2e-6) << name;
       };

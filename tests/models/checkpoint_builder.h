@@ -139,6 +139,32 @@ inline RawTensors TinyPowerCoderTensors() {
   return tensors;
 }
 
+// Without a head of its own.
+inline RawTensors TinyBrumbyTensors() {
+  RawTensors tensors;
+  int offset = 0;
+  const auto add = [&](const std::string& name, const std::vector<int64_t>& shape) {
+    tensors[name + ".weight"] = PatternF32(shape, offset++);
+  };
+  add("model.embed_tokens", {16, 8});
+  for (const std::string layer : {"model.layers.0.", "model.layers.1."}) {
+    add(layer + "input_layernorm", {8});
+    add(layer + "post_attention_layernorm", {8});
+    add(layer + "self_attn.q_proj", {8, 8});
+    add(layer + "self_attn.k_proj", {4, 8});
+    add(layer + "self_attn.v_proj", {4, 8});
+    add(layer + "self_attn.g_proj", {1, 8});
+    add(layer + "self_attn.o_proj", {8, 8});
+    add(layer + "self_attn.q_norm", {4});
+    add(layer + "self_attn.k_norm", {4});
+    add(layer + "mlp.gate_proj", {12, 8});
+    add(layer + "mlp.up_proj", {12, 8});
+    add(layer + "mlp.down_proj", {8, 12});
+  }
+  add("model.norm", {8});
+  return tensors;
+}
+
 inline void WriteCheckpoint(const std::filesystem::path& dir, const nlohmann::json& config, const RawTensors& tensors) {
   WriteFile(dir / "config.json", config.dump());
   WriteFile(dir / "model.safetensors", SafetensorsBytes(tensors));

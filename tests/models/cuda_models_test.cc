@@ -117,7 +117,9 @@ TEST_F(CudaModels, LongCases_AcrossTheirSwitchOver_MatchTheReference) {
       if (static_cast<int64_t>(golden.prompt.size()) <= kLongestExhaustive) continue;
       SCOPED_TRACE(golden.label);
       LoadOptions options = OnGpu(LoadOptions::DType::kF32, false);
-      if (config->model.switch_over_bound) options.switch_over = *config->model.switch_over_bound;
+      if (config->model.switch_over_bound) {
+        options.switch_over = *config->model.switch_over_bound / config->model.chunk * config->model.chunk;
+      }
       const auto model = Load(dir, options, pool_, kLongPiece);
       ASSERT_NE(model, nullptr);
       RunCase(*model, golden, kLongPiece, Tolerance{});

@@ -22,7 +22,10 @@ namespace statehouse {
 namespace {
 
 using nlohmann::json;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using ::testing::Not;
 using testing::PatternF32;
 using testing::RawTensor;
@@ -31,6 +34,7 @@ using testing::SafetensorsBytes;
 using testing::SequenceRunner;
 using testing::TempDir;
 using testing::TinyBrumbyConfig;
+using testing::TinyBrumbyTensors;
 using testing::TinyPowerCoderConfig;
 using testing::TinyPowerCoderTensors;
 using testing::WriteCheckpoint;
@@ -194,6 +198,31 @@ TEST(LoadModel, LmHead_IsOptionalWhenTiedAndWinsWhenThere) {
   untied["tie_word_embeddings"] = false;
   EXPECT_TRUE(LoadTiny(tensors, {}, untied).ok());
   ExpectMessage(LoadTiny(TinyPowerCoderTensors(), {}, untied).status(), {"\"lm_head.weight\": missing"});
+}
+
+TEST(LoadModel, HeadOfATiedBrumby_IsLeftOutWithAWarning) {
+  json config = TinyBrumbyConfig();
+  config["tie_word_embeddings"] = true;
+  RawTensors tensors = TinyBrumbyTensors();
+  std::vector<std::string> warnings;
+  LoadOptions options;
+  options.on_warning = [&](const std::string& warning) { warnings.push_back(warning); };
+  auto tied = LoadTiny(tensors, options, config);
+  ASSERT_TRUE(tied.ok()) << tied.status();
+  EXPECT_THAT(warnings, IsEmpty());
+  tensors["lm_head.weight"] = PatternF32({16, 8}, 99);
+  auto with_a_head = LoadTiny(tensors, options, config);
+  ASSERT_TRUE(with_a_head.ok()) << with_a_head.status();
+  EXPECT_EQ(LogitsOf(**with_a_head), LogitsOf(**tied));
+  EXPECT_EQ((*with_a_head)->num_parameters(), (*tied)->num_parameters());
+  EXPECT_THAT(warnings, ElementsAre(AllOf(HasSubstr("tensor \"lm_head.weight\": not used"),
+                                          HasSubstr("tie_word_embeddings is true"))));
+
+  config["tie_word_embeddings"] = false;
+  auto untied = LoadTiny(tensors, {}, config);
+  ASSERT_TRUE(untied.ok()) << untied.status();
+  EXPECT_NE(LogitsOf(**untied), LogitsOf(**tied));
+  ExpectMessage(LoadTiny(TinyBrumbyTensors(), {}, config).status(), {"\"lm_head.weight\": missing"});
 }
 
 TEST(LoadModel, WithoutBiases_NormsStillHaveThem) {
