@@ -26,7 +26,6 @@ namespace statehouse::cli {
 namespace {
 
 constexpr int kExitUsage = 2;
-
 constexpr char kConfigEnv[] = "STATEHOUSE_CONFIG";
 
 void ForEach(CLI::App& app, const std::function<void(CLI::App&)>& visit) {
@@ -130,9 +129,9 @@ std::string ExplainCount(const CLI::Option& option, const std::string& what) {
 std::string ExplainError(const CLI::App& root, const CLI::ParseError& error) {
   const std::string what = error.what();
   if (dynamic_cast<const CLI::FileError*>(&error) != nullptr) {
-    const bool is_typed = root.get_config_ptr()->count() > 0;
+    const bool is_of_environment = root.get_config_ptr()->count() == 0 && std::getenv(kConfigEnv) != nullptr;
     return absl::StrCat("--config: ", what,
-                        is_typed ? "" : absl::StrCat(" (set by the environment variable ", kConfigEnv, ")"));
+                        is_of_environment ? absl::StrCat(" (set by the environment variable ", kConfigEnv, ")") : "");
   }
   std::vector<const CLI::App*> chosen = ChosenCommands(root);
   std::reverse(chosen.begin(), chosen.end());

@@ -189,9 +189,10 @@ TEST_F(FlagValuesTest, ConfigFileThatCannotBeRead_IsNotLeftOut) {
   const std::string home = testing::TempDir() + "/flag_values_home";
   const std::string file = home + "/statehouse/config.toml";
   std::filesystem::create_directories(file);  // a folder
-  Set("XDG_CONFIG_HOME", home);
+  setenv("XDG_CONFIG_HOME", home.c_str(), 1);
   EXPECT_EQ(Ask({}), 2);
   EXPECT_THAT(err_, HasSubstr("--config: " + file));
+  EXPECT_THAT(err_, Not(HasSubstr("STATEHOUSE_CONFIG")));
   EXPECT_EQ(Ask({"--help"}), 0);
   std::filesystem::remove_all(home);
 }
