@@ -14,6 +14,7 @@
 #include "clients/cli/export_target.h"
 #include "clients/cli/input_file.h"
 #include "clients/cli/progress.h"
+#include "clients/cli/request_text.h"
 #include "clients/cli/session_view.h"
 #include "clients/cli/terminal.h"
 #include "statehouse/v1/sessions.grpc.pb.h"
@@ -108,6 +109,7 @@ absl::Status SendImport(const Connection& connection, const v1::ImportSessionHea
 }  // namespace
 
 absl::Status ExportSession(const Connection& connection, const ExportOptions& options, const Printing& printing) {
+  if (absl::Status status = CheckText(options.request); !status.ok()) return status;
   absl::StatusOr<std::unique_ptr<ExportTarget>> file = ExportTarget::Open(options.file, options.overwrite);
   if (!file.ok()) return file.status();
   ExportTarget& target = **file;
@@ -133,6 +135,7 @@ absl::Status ExportSession(const Connection& connection, const ExportOptions& op
 }
 
 absl::Status ImportSession(const Connection& connection, const ImportOptions& options, const Printing& printing) {
+  if (absl::Status status = CheckText(options.header); !status.ok()) return status;
   absl::StatusOr<std::string> contents = ReadInput("FILE", options.file, kAnySize);
   if (!contents.ok()) return contents.status();
   v1::ImportSessionHeader header = options.header;
