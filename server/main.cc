@@ -94,7 +94,7 @@ int Main(int argc, char** argv) {
   cli::AddClientCommands(root, MakeOfflineGeneration(), &actions);
   AddInfoCommand(root, &actions);
   CLI::App* const bench = AddBenchCommand(root, MakeShowProgress(), &actions);
-  cli::AddLoadBenchmark(*bench, DrawLoadPlot, WriteReport, &actions);
+  cli::AddLoadBenchmark(*bench, DrawLoadPlot, {.check = CheckReportFile, .write = WriteReport}, &actions);
   AddSessionsBenchCommand(*bench, MakeShowProgress(), &actions);
   AddKernelsBenchCommand(*bench, MakeShowProgress(), &actions);
   cli::FinishTree(root, VersionText(), &actions);
