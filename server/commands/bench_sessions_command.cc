@@ -57,6 +57,8 @@ absl::Status Run(SessionsBenchFlags& flags, const ShowProgress& show_progress) {
     flags.options.max_seconds = std::min(flags.options.max_seconds, 0.2);
   }
   if (absl::Status status = Validate(flags.options); !status.ok()) return status;
+  if (absl::Status status = CheckReportFile("--json", flags.json_file); !status.ok()) return status;
+  if (absl::Status status = CheckReportFile("--plot", flags.plot_file); !status.ok()) return status;
   const RunFolder disk_folder(flags.disk_folder);
   auto disk = FolderBlobs::Open(FileLayer::Posix(), disk_folder.path(), "disk", /*shared=*/false);
   if (!disk.ok()) return disk.status();
