@@ -11,7 +11,9 @@ namespace statehouse::kernels {
 namespace {
 
 constexpr int64_t kAlignment = 128;
-// From this size on memory comes straight from the system, at a huge-page boundary.
+// From this size on memory comes straight from the system, and goes back there: an allocator would keep it.
+constexpr int64_t kLeastMapped = int64_t{512} << 10;
+// From this size on at a huge-page boundary.
 constexpr int64_t kHugePage = int64_t{2} << 20;
 // Of a huge page that is cut in two the kernel keeps both parts for a while. Up to this size all is copied instead;
 // beyond, that is little beside the rest.
@@ -19,6 +21,11 @@ constexpr int64_t kMostCopied = 16 * kHugePage;
 constexpr int64_t kPage = 4096;
 
 int64_t RoundUp(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+std::byte* Map(int64_t mapped_bytes) {
+  void* raw = mmap(nullptr, mapped_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  return raw == MAP_FAILED ? nullptr : static_cast<std::byte*>(raw);
+}
 
 std::byte* MapHuge(int64_t mapped_bytes) {
   void* raw = mmap(nullptr, mapped_bytes + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -58,6 +65,8 @@ bool AlignedBuffer::Allocate(int64_t num_bytes) {
   if (num_bytes == 0) return true;
   if (num_bytes >= kHugePage) {
     data_ = MapHuge(RoundUp(num_bytes, kPage));
+  } else if (num_bytes >= kLeastMapped) {
+    data_ = Map(RoundUp(num_bytes, kPage));
   } else {
     const int64_t rounded = RoundUp(num_bytes, kAlignment);
     data_ = static_cast<std::byte*>(std::aligned_alloc(kAlignment, rounded));
@@ -83,7 +92,7 @@ void AlignedBuffer::Shrink(int64_t num_bytes) {
 }
 
 void AlignedBuffer::Free() {
-  if (size_ >= kHugePage) {
+  if (size_ >= kLeastMapped) {
     munmap(data_, RoundUp(size_, kPage));
   } else {
     std::free(data_);
