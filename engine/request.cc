@@ -95,7 +95,7 @@ absl::Status CheckSampling(const SamplingParams& sampling, int64_t vocab_size) {
 absl::Status CheckStop(const StopConditions& stop, int64_t vocab_size) {
   if (stop.max_tokens < 0 || stop.max_tokens > kMaxTokens) {
     return InvalidField("stop.max_tokens", absl::StrCat(stop.max_tokens),
-                        absl::StrCat("a number in [1, ", kMaxTokens, "], or 0 for the default"));
+                        absl::StrCat("a number in [1, ", kMaxTokens, "], or none for the default"));
   }
   if (stop.min_tokens < 0 || stop.min_tokens > kMaxTokens) {
     return InvalidField("stop.min_tokens", absl::StrCat(stop.min_tokens),

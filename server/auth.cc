@@ -4,6 +4,7 @@
 #include <openssl/sha.h>
 
 #include <fstream>
+#include <map>
 #include <sstream>
 #include <utility>
 
@@ -28,6 +29,7 @@ absl::StatusOr<std::vector<Authenticator::Entry>> Authenticator::Read(const std:
   std::ifstream in(file);
   if (!in) return absl::NotFoundError(absl::StrCat("--auth-tokens-file: cannot read ", file.string()));
   std::vector<Entry> entries;
+  std::map<Digest, int> line_of;
   std::string line;
   for (int number = 1; std::getline(in, line); ++number) {
     std::istringstream words(line);
@@ -43,7 +45,12 @@ absl::StatusOr<std::vector<Authenticator::Entry>> Authenticator::Read(const std:
                                                      " bytes; use at least ", kMinTokenBytes,
                                                      " (openssl rand -hex 32)"));
     }
-    entries.push_back({std::move(principal), DigestOf(token)});
+    const Digest digest = DigestOf(token);
+    if (const auto [earlier, is_new] = line_of.emplace(digest, number); !is_new) {
+      return absl::InvalidArgumentError(absl::StrCat(where, "the token is that of line ", earlier->second,
+                                                     " too; give each line a token of its own (openssl rand -hex 32)"));
+    }
+    entries.push_back({std::move(principal), digest});
   }
   if (entries.empty()) {
     return absl::InvalidArgumentError(

@@ -1,7 +1,7 @@
 // Who is calling: bearer tokens from a file, else the name in a client's TLS certificate, else nobody in particular.
 //
-// File: one `<principal> <token>` per line; blank lines and lines that start with # are skipped. Tokens are kept as
-// SHA-256 digests and compared in constant time. Thread-safety: any thread.
+// File: one `<principal> <token>` per line, no token twice; blank lines and lines that start with # are skipped. Tokens
+// are kept as SHA-256 digests and compared in constant time. Thread-safety: any thread.
 #pragma once
 
 #include <array>

@@ -74,7 +74,8 @@ absl::Status GenerationRun::Submit(const v1::GenerateRequest& request, EventStre
     if (!status.ok()) return status;
   }
   if (absl::Status status = Start(std::move(converted_)); !status.ok()) {
-    turn_.reset();  // its session is as before
+    if (turn_ != nullptr) turn_->Refuse();  // its session is as before
+    turn_.reset();
     return status;
   }
   converter_.emplace(request, model_, stream_, std::move(prompt));

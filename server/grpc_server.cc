@@ -20,17 +20,14 @@
 #include "server/admin_service.h"
 #include "server/generation_service.h"
 #include "server/grpc_credentials.h"
+#include "server/listen_error.h"
 #include "server/models_service.h"
 #include "server/sessions_service.h"
 #include "server/tokenizer_service.h"
+#include "server/unreadable_requests.h"
 
 namespace statehouse {
 namespace {
-
-std::string TcpAddress(const std::string& host, int port) {
-  const bool is_ipv6 = host.find(':') != std::string::npos && host.front() != '[';
-  return absl::StrCat(is_ipv6 ? "[" : "", host, is_ipv6 ? "]" : "", ":", port);
-}
 
 // What connections and messages that are not yet read may take together, beside the largest messages.
 constexpr int64_t kLeastQuota = int64_t{1} << 30;
@@ -57,6 +54,9 @@ void SetLimits(const ListenOptions& options, grpc::ServerBuilder* builder) {
 absl::Status CheckOptions(const ListenOptions& options) {
   if (options.port < 0 && options.unix_socket.empty()) {
     return absl::InvalidArgumentError("--port, --unix-socket: there is no address to listen on");
+  }
+  if (options.port >= 0 && options.host.empty()) {
+    return absl::InvalidArgumentError("--host: it is empty; expected an address, as 127.0.0.1 or 0.0.0.0");
   }
   if (options.port > 65535)
     return absl::InvalidArgumentError(absl::StrCat("--port: ", options.port, "; expected 0 to 65535"));
@@ -114,10 +114,34 @@ absl::Status RemoveStaleSocket(const std::string& path) {
   return absl::OkStatus();
 }
 
+// After gRPC could not: each address that is in the way of itself, with what the system says.
+absl::Status ListenError(const ListenOptions& options) {
+  std::string problems;
+  const auto add = [&problems](const std::string& address, const std::string& why, const char* flags) {
+    if (why.empty()) return;
+    absl::StrAppend(&problems, problems.empty() ? "" : "; ", "cannot listen on ", address, ": ", why,
+                    "; choose another ", flags);
+  };
+  if (options.port >= 0) {
+    add(TcpAddress(options.host, options.port), WhyNotListening(options.host, options.port), "--port or --host");
+  }
+  if (!options.unix_socket.empty()) {
+    add(absl::StrCat("unix:", options.unix_socket), WhyNotListening(options.unix_socket), "--unix-socket");
+  }
+  if (!problems.empty()) return absl::UnavailableError(problems);
+  return absl::UnavailableError(
+      absl::StrCat("cannot listen on ", options.port >= 0 ? TcpAddress(options.host, options.port) : "",
+                   options.port >= 0 && !options.unix_socket.empty() ? " and " : "",
+                   options.unix_socket.empty() ? "" : absl::StrCat("unix:", options.unix_socket),
+                   ", and now nothing is in the way; try again"));
+}
+
 class CallbackGrpcServer final : public GrpcServer {
  public:
   explicit CallbackGrpcServer(const CallEnvironment* environment)
-      : generation_(environment),
+      : environment_(environment),
+        protobuf_log_(environment->log),
+        generation_(environment),
         tokenizer_(environment),
         models_(environment),
         sessions_(environment),
@@ -132,6 +156,7 @@ class CallbackGrpcServer final : public GrpcServer {
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     grpc::ServerBuilder builder;
     SetLimits(options, &builder);
+    builder.experimental().SetInterceptorCreators(AnswerUnreadableRequests(environment_));
     if (options.port >= 0) builder.AddListeningPort(TcpAddress(options.host, options.port), *credentials, &port_);
     if (!options.unix_socket.empty()) {
       if (absl::Status status = RemoveStaleSocket(options.unix_socket); !status.ok()) return status;
@@ -145,12 +170,7 @@ class CallbackGrpcServer final : public GrpcServer {
     builder.RegisterService(&admin_);
     builder.RegisterService(&health_);
     server_ = builder.BuildAndStart();
-    if (server_ == nullptr) {
-      return absl::UnavailableError(
-          absl::StrCat("cannot listen on ", options.port >= 0 ? TcpAddress(options.host, options.port) : "",
-                       options.unix_socket.empty() ? "" : " and unix:", options.unix_socket,
-                       "; is another server running there? Choose another --port, --host or --unix-socket"));
-    }
+    if (server_ == nullptr) return ListenError(options);
     Describe(options);
     return absl::OkStatus();
   }
@@ -179,6 +199,8 @@ class CallbackGrpcServer final : public GrpcServer {
     }
   }
 
+  const CallEnvironment* const environment_;
+  const ProtobufLog protobuf_log_;
   GenerationService generation_;
   TokenizerService tokenizer_;
   ModelsService models_;

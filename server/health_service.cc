@@ -2,10 +2,23 @@
 
 #include <utility>
 
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+
 namespace statehouse {
 
 using grpc::health::v1::HealthCheckRequest;
 using grpc::health::v1::HealthCheckResponse;
+
+namespace {
+
+// As much of it as tells which it was.
+std::string Quoted(const std::string& text) {
+  constexpr size_t kMost = 128;
+  return absl::StrCat("\"", absl::Utf8SafeCHexEscape(text.substr(0, kMost)), text.size() > kMost ? "…" : "", "\"");
+}
+
+}  // namespace
 
 // One Watch call: writes the latest status whenever it differs from the last one written. Deleted in OnDone() at the
 // earliest.
@@ -103,8 +116,9 @@ grpc::ServerUnaryReactor* HealthService::Check(grpc::CallbackServerContext* cont
   std::lock_guard<std::mutex> lock(mu_);
   const auto status = StatusOf(request->service());
   if (status == HealthCheckResponse::SERVICE_UNKNOWN) {
-    reactor->Finish(
-        grpc::Status(grpc::StatusCode::NOT_FOUND, "service: no service of that name; list them by reflection"));
+    reactor->Finish(grpc::Status(
+        grpc::StatusCode::NOT_FOUND,
+        absl::StrCat("service: ", Quoted(request->service()), ": no service of that name; list them by reflection")));
   } else {
     response->set_status(status);
     reactor->Finish(grpc::Status::OK);

@@ -149,13 +149,8 @@ absl::StatusOr<std::unique_ptr<HostedModel>> HostedModel::Load(const HostedModel
   if (options.sessions.has_value()) {
     if (absl::Status status = hosted->OpenSessions(*options.sessions); !status.ok()) return status;
   }
-  if (options.enable_prefix_caching) {
-    PrefixCacheOptions prefixes = options.prefix_cache;
-    if (prefixes.memory_bytes == 0) prefixes.memory_bytes = DefaultPrefixMemory(*hosted->engine_);
-    prefixes.vault = hosted->served_.vault;
-    hosted->prefix_cache_ = std::make_unique<PrefixCache>(prefixes, *hosted->checkpoint_.model);
-    hosted->served_.prefix_cache = hosted->prefix_cache_.get();
-  }
+  if (absl::Status status = hosted->OpenPrefixCache(options); !status.ok()) return status;
+  hosted->WarnOfMemory(options);
   hosted->engine_->Start();
   if (absl::Status status = hosted->WarmUp(); !status.ok()) return status;
   return hosted;
@@ -175,6 +170,48 @@ absl::Status HostedModel::OpenSessions(const SessionSettings& settings) {
   served_.sessions = &sessions_->store();
   served_.vault = &sessions_->vault();
   return absl::OkStatus();
+}
+
+absl::Status HostedModel::OpenPrefixCache(const HostedModelOptions& options) {
+  if (!options.enable_prefix_caching) return absl::OkStatus();
+  PrefixCacheOptions prefixes = options.prefix_cache;
+  const int64_t least = PrefixCache::LeastMemory(*checkpoint_.model);
+  if (prefixes.memory_bytes > 0 && prefixes.memory_bytes < least) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--prefix-cache-memory: ", prefixes.memory_bytes, " bytes; expected 0 or at least ", least,
+                     ", in which the shortest prefix can be kept; --no-enable-prefix-caching turns it off"));
+  }
+  if (prefixes.memory_bytes == 0) prefixes.memory_bytes = DefaultPrefixMemory(*engine_);
+  // Host memory below the cache's own would be memory beyond what was said; only a disk is another place.
+  if (sessions_ != nullptr && sessions_->has_disk()) prefixes.vault = served_.vault;
+  if (options.sessions.has_value() && options.sessions->disk_bytes > 0) {
+    const int64_t share = prefixes.memory_bytes > INT64_MAX / PrefixCacheOptions::kDiskShare
+                              ? INT64_MAX
+                              : prefixes.memory_bytes * PrefixCacheOptions::kDiskShare;
+    prefixes.disk_bytes = std::min(share, options.sessions->disk_bytes);
+  }
+  prefix_cache_ = std::make_unique<PrefixCache>(prefixes, *checkpoint_.model);
+  served_.prefix_cache = prefix_cache_.get();
+  return absl::OkStatus();
+}
+
+void HostedModel::WarnOfMemory(const HostedModelOptions& options) {
+  const EngineOptions& now = engine_->options();
+  const int64_t fitting = options.engine.state_memory_bytes / engine_->GetStatus().slot_bytes;
+  if (options.engine.max_num_seqs == 0 && fitting > now.max_num_seqs) {
+    warnings_.push_back(absl::StrCat(
+        "--state-memory: there is room for ", fitting, " sequences, and ", now.max_num_seqs,
+        ", one for each row of a step (--max-num-batched-tokens), are served, in ", now.state_memory_bytes, " bytes"));
+  }
+  const std::optional<int64_t> available = AvailableHostBytes();
+  if (!available.has_value()) return;
+  const auto compare = [&](const char* flag, int64_t bytes) {
+    if (bytes <= *available) return;
+    warnings_.push_back(
+        absl::StrCat(flag, ": ", bytes, " bytes are more than the ", *available, " that this host has left"));
+  };
+  compare("--prefix-cache-memory", options.enable_prefix_caching ? options.prefix_cache.memory_bytes : 0);
+  compare("--snapshot-host-memory", options.sessions.has_value() ? options.sessions->host_bytes : 0);
 }
 
 absl::Status HostedModel::WarmUp() {

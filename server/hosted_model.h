@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "engine/engine.h"
@@ -40,11 +41,15 @@ class HostedModel {
   // Null: none are kept.
   HostedSessions* sessions() const { return sessions_.get(); }
   int threads() const { return pool_->num_threads(); }
+  // What was asked for and comes out otherwise, or is more than this host has.
+  const std::vector<std::string>& warnings() const { return warnings_; }
 
  private:
   HostedModel() = default;
   absl::Status WarmUp();
   absl::Status OpenSessions(const SessionSettings& settings);
+  absl::Status OpenPrefixCache(const HostedModelOptions& options);
+  void WarnOfMemory(const HostedModelOptions& options);
 
   std::unique_ptr<kernels::ThreadPool> pool_;  // outlives the model, which outlives the engine
   LoadedCheckpoint checkpoint_;
@@ -52,6 +57,7 @@ class HostedModel {
   std::unique_ptr<HostedSessions> sessions_;
   std::unique_ptr<PrefixCache> prefix_cache_;  // may be null
   ServedModel served_;
+  std::vector<std::string> warnings_;
 };
 
 // What Models.GetModel answers.

@@ -42,6 +42,27 @@ absl::Status CheckSessionSettings(const SessionSettings& settings) {
   return absl::OkStatus();
 }
 
+absl::Status CheckSessionRoom(const SessionSettings& settings, const SlotShape& shape) {
+  const int64_t least = shape.layout.UsedHeadFloats(1) * shape.num_regions() * static_cast<int64_t>(sizeof(float));
+  const struct {
+    const char* flag;
+    int64_t bytes;
+    int64_t least;
+    const char* what;
+  } rooms[] = {
+      {"--snapshot-host-memory", settings.host_bytes, least, "which the shortest snapshot of this model takes"},
+      {"--snapshot-disk-space", settings.disk_bytes, least, "which the shortest snapshot of this model takes"},
+      {"--max-session-bytes-per-principal", settings.max_bytes_per_principal, shape.bytes(),
+       "for which a turn must find room: a snapshot of this model takes up to as many"},
+  };
+  for (const auto& room : rooms) {
+    if (room.bytes == 0 || room.bytes >= room.least) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat(room.flag, ": ", room.bytes, " bytes; expected 0 or at least ", room.least, ", ", room.what));
+  }
+  return absl::OkStatus();
+}
+
 HostedSessions::~HostedSessions() = default;
 
 absl::Status HostedSessions::OpenTiers(const SessionSettings& settings, const Fingerprint& here,
@@ -70,7 +91,7 @@ absl::Status HostedSessions::OpenTiers(const SessionSettings& settings, const Fi
     disk_ = *std::move(disk);
   }
   SnapshotVaultOptions options;
-  options.host_bytes = settings.host_bytes;
+  options.host_bytes = host_bytes_ = settings.host_bytes;
   options.disk_bytes = settings.disk_bytes;
   auto vault = SnapshotVault::Create(options, here, shape, disk_.get(), shared_blobs_.get());
   if (!vault.ok()) return vault.status();
@@ -82,6 +103,7 @@ absl::StatusOr<std::unique_ptr<HostedSessions>> HostedSessions::Open(const Sessi
                                                                      const Fingerprint& here, const SlotShape& shape,
                                                                      int64_t chunk) {
   if (absl::Status status = CheckSessionSettings(settings); !status.ok()) return status;
+  if (absl::Status status = CheckSessionRoom(settings, shape); !status.ok()) return status;
   std::unique_ptr<HostedSessions> sessions(new HostedSessions);
   if (absl::Status status = sessions->OpenTiers(settings, here, shape); !status.ok()) return status;
   SessionStoreOptions options;

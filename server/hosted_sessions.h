@@ -38,6 +38,8 @@ struct SessionSettings {
 
 // INVALID_ARGUMENT names the flag. Before anything is opened.
 absl::Status CheckSessionSettings(const SessionSettings& settings);
+// The same for a model with slots of this shape: room in which no snapshot, or no turn, would find any.
+absl::Status CheckSessionRoom(const SessionSettings& settings, const SlotShape& shape);
 
 class HostedSessions {
  public:
@@ -49,6 +51,10 @@ class HostedSessions {
 
   SessionStore& store() const { return *store_; }
   SnapshotVault& vault() const { return *vault_; }
+  // Is there a disk for snapshots?
+  bool has_disk() const { return disk_ != nullptr; }
+  // The most that snapshots take in host memory, beside those that wait to be moved.
+  int64_t host_bytes() const { return host_bytes_; }
   // What was found damaged at start, and what was done about it.
   const std::vector<std::string>& warnings() const { return warnings_; }
   // For people: "in /var/lib/statehouse, sync", "in memory".
@@ -66,6 +72,7 @@ class HostedSessions {
   std::unique_ptr<SessionStore> store_;
   std::vector<std::string> warnings_;
   std::string place_;
+  int64_t host_bytes_ = 0;
   Durability durability_ = Durability::kMemory;
 };
 

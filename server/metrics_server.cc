@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/listen_error.h"
 
 namespace statehouse {
 namespace {
@@ -46,8 +47,9 @@ class HttplibMetricsServer final : public MetricsServer {
     });
     port_ = port == 0 ? server_.bind_to_any_port(host) : server_.bind_to_port(host, port) ? port : -1;
     if (port_ <= 0) {
-      return absl::UnavailableError(
-          absl::StrCat("--metrics-port: cannot listen on ", host, ":", port, "; choose another port, or 0 for none"));
+      const std::string why = WhyNotListening(host, port);
+      return absl::UnavailableError(absl::StrCat("--metrics-port: cannot listen on ", TcpAddress(host, port),
+                                                 why.empty() ? "" : ": ", why, "; choose another port, or 0 for none"));
     }
     thread_ = std::thread([this] {
       server_.listen_after_bind();
@@ -56,7 +58,7 @@ class HttplibMetricsServer final : public MetricsServer {
     // stop() before the loop has begun would be lost.
     while (!server_.is_running() && !ended_) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     if (!ended_) return absl::OkStatus();
-    return absl::UnavailableError(absl::StrCat("--metrics-port: cannot serve on ", host, ":", port_));
+    return absl::UnavailableError(absl::StrCat("--metrics-port: cannot serve on ", TcpAddress(host, port_)));
   }
 
  private:
@@ -71,6 +73,9 @@ class HttplibMetricsServer final : public MetricsServer {
 absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(const std::string& host, int port,
                                                                     std::function<std::string()> metrics,
                                                                     std::function<bool()> healthy) {
+  if (host.empty()) {
+    return absl::InvalidArgumentError("--metrics-host: it is empty; expected an address, as 127.0.0.1 or 0.0.0.0");
+  }
   auto server = std::make_unique<HttplibMetricsServer>();
   if (absl::Status status = server->Listen(host, port, std::move(metrics), std::move(healthy)); !status.ok())
     return status;

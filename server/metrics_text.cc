@@ -151,22 +151,30 @@ void AddPrefixes(const PrefixCache& cache, MetricsWriter* out) {
              static_cast<double>(totals.taking_bytes));
   out->Gauge("statehouse_prefix_cache_limit_bytes", "--prefix-cache-memory.",
              static_cast<double>(cache.memory_bytes()));
+  out->Gauge("statehouse_prefix_cache_spilled_snapshots", "Snapshots that left memory for the disk.",
+             static_cast<double>(totals.kept.spilled));
+  out->Gauge("statehouse_prefix_cache_spilled_bytes", "Their size, as in memory; on disk they take less.",
+             static_cast<double>(totals.kept.spilled_bytes));
+  out->Gauge("statehouse_prefix_cache_spilled_limit_bytes", "The most that it may be.",
+             static_cast<double>(cache.disk_bytes()));
 }
 
 }  // namespace
 
 std::string MetricsText(const ServerMetrics& metrics, const ServedModel* model) {
-  MetricsWriter out(
-      model == nullptr ? "" : absl::StrCat("model_name=\"", MetricsWriter::Escape(model->name), "\",engine=\"0\""));
-  out.Gauge("statehouse_ready", "1 once the model is loaded.", model == nullptr ? 0 : 1);
-  out.Gauge("statehouse_live_calls", "Generate and GenerateOnce calls in progress.", Load(metrics.live_calls));
-  out.Gauge("process_resident_memory_bytes", "Resident memory of the process.", static_cast<double>(ResidentBytes()));
-  out.Family("statehouse_calls_total", "Calls that ended, by method and status.", "counter");
+  // Of the process, which is there before the model: the same labels all the time.
+  MetricsWriter process("");
+  process.Gauge("statehouse_ready", "1 once the model is loaded.", model == nullptr ? 0 : 1);
+  process.Gauge("statehouse_live_calls", "Generate and GenerateOnce calls in progress.", Load(metrics.live_calls));
+  process.Gauge("process_resident_memory_bytes", "Resident memory of the process.",
+                static_cast<double>(ResidentBytes()));
+  process.Family("statehouse_calls_total", "Calls that ended, by method and status.", "counter");
   for (const auto& [key, count] : metrics.calls()) {
-    out.Sample("statehouse_calls_total", absl::StrCat("method=\"", key.first, "\",status=\"", key.second, "\""),
-               static_cast<double>(count));
+    process.Sample("statehouse_calls_total", absl::StrCat("method=\"", key.first, "\",status=\"", key.second, "\""),
+                   static_cast<double>(count));
   }
-  if (model == nullptr) return out.text();
+  if (model == nullptr) return process.text();
+  MetricsWriter out(absl::StrCat("model_name=\"", MetricsWriter::Escape(model->name), "\",engine=\"0\""));
   const EngineStatus now = model->engine->GetStatus();
   AddVllmNow(now, &out);
   AddVllmCounters(metrics, *model, &out);
@@ -174,7 +182,7 @@ std::string MetricsText(const ServerMetrics& metrics, const ServedModel* model) 
   AddEngine(now, model->engine->stats(), &out);
   if (model->sessions != nullptr) AddSessions(metrics, *model, &out);
   if (model->prefix_cache != nullptr) AddPrefixes(*model->prefix_cache, &out);
-  return out.text();
+  return absl::StrCat(process.text(), out.text());
 }
 
 }  // namespace statehouse

@@ -87,7 +87,10 @@ absl::StatusOr<std::unique_ptr<SessionTurn>> SessionTurn::Begin(const v1::Genera
   request->prompt = turn->turn_->prompt();
   request->from = turn->turn_->from();
   request->sampling.seed = turn->turn_->seed();
-  if (absl::Status status = turn->OrderSnapshots(model, request); !status.ok()) return status;
+  if (absl::Status status = turn->OrderSnapshots(model, request); !status.ok()) {
+    turn->Refuse();
+    return status;
+  }
   return turn;
 }
 
@@ -184,6 +187,12 @@ absl::StatusOr<std::shared_ptr<EventStream>> SessionTurn::Replay(const Request& 
   usage.completion_tokens = static_cast<int64_t>(num_tokens);
   stream->Finish(absl::OkStatus(), usage, Timings());
   return stream;
+}
+
+void SessionTurn::Refuse() {
+  turn_->Refuse();
+  turn_.reset();
+  ticket_.reset();
 }
 
 void SessionTurn::Running(const std::shared_ptr<EventStream>& stream) {

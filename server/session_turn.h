@@ -44,6 +44,8 @@ class SessionTurn {
   absl::StatusOr<std::shared_ptr<EventStream>> Replay(const Request& request, const ServedModel& model) const;
   // The engine runs it: from now on a call that takes over can cancel it.
   void Running(const std::shared_ptr<EventStream>& stream);
+  // The engine does not take it: the session is as before, or gone if this turn made it.
+  void Refuse();
   // A later call with the same key wants its place.
   bool is_superseded() const { return ticket_ != nullptr && ticket_->superseded(); }
 

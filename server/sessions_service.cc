@@ -277,6 +277,7 @@ grpc::ServerUnaryReactor* SessionsService::CollectGarbage(grpc::CallbackServerCo
     if (!report.ok()) return report.status();
     response->set_expired_sessions(report->expired_sessions);
     ToProto(report->removed, response->mutable_removed());
+    ToProto(report->too_young, response->mutable_too_young());
     return absl::OkStatus();
   };
   return Ask(context, "CollectGarbage", 0, collect, Lasts::kLong);

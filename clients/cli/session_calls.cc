@@ -328,9 +328,17 @@ absl::Status CollectGarbage(const Connection& connection, const Printing& printi
   absl::Status status =
       Ask(connection, [&](grpc::ClientContext* context) { return stub->CollectGarbage(context, {}, &response); });
   if (!status.ok()) return status;
-  Print(printing, {{"expired_sessions", response.expired_sessions()}, {"removed", RemovedJson(response.removed())}},
-        absl::StrCat(response.expired_sessions(), " sessions had outlived their time\n",
-                     RemovedText(response.removed())));
+  int64_t num_young = 0;
+  for (const v1::TierCount& count : response.too_young()) num_young += count.snapshots();
+  Print(
+      printing,
+      {{"expired_sessions", response.expired_sessions()},
+       {"removed", RemovedJson(response.removed())},
+       {"too_young", RemovedJson(response.too_young())}},
+      absl::StrCat(response.expired_sessions(), " sessions had outlived their time\n", RemovedText(response.removed()),
+                   num_young == 0 ? ""
+                                  : absl::StrCat(num_young, " more that nothing refers to are younger than an hour: ",
+                                                 "a record may be about to name them\n")));
   return absl::OkStatus();
 }
 

@@ -137,6 +137,7 @@ struct SessionReport {
 struct GarbageReport {
   int64_t expired_sessions = 0;
   SnapshotVault::Removed removed;
+  SnapshotVault::Removed too_young;  // would have been, but may be about to be named by a record
 };
 
 }  // namespace statehouse

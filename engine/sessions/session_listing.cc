@@ -1,9 +1,10 @@
-// Lists of sessions: what their entries say, without reading their records.
+// Lists of sessions: what their entries say. Records are read only of those whose entries say nothing.
 #include <algorithm>
 #include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/errors.h"
 #include "engine/sessions/open_session.h"
 #include "engine/sessions/session_store.h"
 
@@ -67,8 +68,9 @@ absl::StatusOr<std::optional<SessionInfo>> SessionStore::InfoOfEntry(const Sessi
   }
   if (!HasAll(meta->labels, labels)) return std::nullopt;
   if (std::optional<SessionInfo> info = InfoIfOpen(entry, *meta); info.has_value()) return info;
-  if (meta->has_base && meta->num_records == 0) {
-    // Perhaps it never came to be: only its records tell.
+  if (meta->num_records == 0) {
+    // Nobody wrote down what is in it, if a crash came soon after its first turns, and perhaps it never came to be:
+    // only its records tell.
     const auto held = Hold(entry.principal, entry.id, Access::kRead);
     if (held.ok()) return InfoOf(held->session.get(), /*with_checkpoints=*/false);
     if (absl::IsNotFound(held.status())) return std::nullopt;
@@ -85,6 +87,10 @@ absl::StatusOr<SessionPage> SessionStore::List(std::string_view principal, const
   const std::string owner(principal);
   SessionPage result;
   std::string after(page);
+  if (!page.empty() && !IsSessionId(page)) {
+    return InvalidField("page_token", absl::StrCat("a token of ", page.size(), " bytes"),
+                        "next_page_token of the page before, or none");
+  }
   for (bool more = true; more && static_cast<int64_t>(result.sessions.size()) < limit;) {
     std::vector<SessionEntry> entries;
     for (SessionArchive* const archive : archives()) {

@@ -110,7 +110,8 @@ class SessionStore {
   absl::StatusOr<std::string> BreakLease(std::string_view principal, std::string_view ref, bool of_anyone = false);
   // Reads everything that is stored of one session (empty ref: of all of the principal's). Changes nothing.
   absl::StatusOr<SessionReport> Check(std::string_view principal, std::string_view ref);
-  // Expire(), and removes snapshots that no session of any principal refers to and that are older than an hour.
+  // Expire(), and removes snapshots that no session of any principal refers to and that are older than an hour, or on
+  // this server's own disk than the store itself.
   absl::StatusOr<GarbageReport> CollectGarbage();
   // Deletes sessions that outlived their ttl. Returns their number.
   absl::StatusOr<int64_t> Expire();
@@ -221,6 +222,8 @@ class SessionStore {
   absl::StatusOr<TurnOutcome> Commit(Turn* turn, TurnOutcome outcome,
                                      std::span<const std::shared_ptr<const Snapshot>> snapshots);
   void EndTurn(OpenSession* session);
+  // Nothing happens to one that holds anything or is in use.
+  void RemoveIfUnused(const std::string& principal, const std::string& id);
 
   // --- upkeep (session_upkeep.cc) ---
   void RunUpkeep();

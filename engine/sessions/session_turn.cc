@@ -73,6 +73,20 @@ absl::StatusOr<TurnOutcome> Turn::Commit(TurnOutcome outcome,
   return committed;
 }
 
+void Turn::Refuse() {
+  if (std::exchange(is_open_, false)) store_->EndTurn(session_.get());
+  if (std::exchange(made_session_, false)) store_->RemoveIfUnused(session_->entry.principal, session_id_);
+}
+
+void SessionStore::RemoveIfUnused(const std::string& principal, const std::string& id) {
+  auto held = HoldToAppend(principal, id);
+  if (!held.ok()) return;  // in use by somebody else, or gone
+  OpenSession* const session = held->session.get();
+  const bool is_unused = session->content.tokens.empty() && session->content.turns.empty();
+  // One that stays is as good as one that was created.
+  if (!is_unused || !Remove(session).ok()) ReleaseLease(session);
+}
+
 void SessionStore::EndTurn(OpenSession* session) {
   {
     std::lock_guard<std::mutex> lock(session->mu);
@@ -130,6 +144,7 @@ absl::StatusOr<bool> SessionStore::FindEarlier(const TurnRequest& request, const
 absl::StatusOr<std::unique_ptr<Turn>> SessionStore::Begin(const TurnRequest& request, bool is_rebuild) {
   if (absl::Status status = CheckRequest(request); !status.ok()) return status;
   auto found = FindEntry(request.principal, request.ref, Access::kAppend);
+  bool made_session = false;
   if (absl::IsNotFound(found.status()) && request.create_if_missing) {
     SessionSpec spec;
     spec.principal = request.principal;
@@ -137,20 +152,20 @@ absl::StatusOr<std::unique_ptr<Turn>> SessionStore::Begin(const TurnRequest& req
     const auto created = Create(spec);
     // Somebody else may have been quicker.
     if (!created.ok() && !absl::IsAlreadyExists(created.status())) return created.status();
+    made_session = created.ok();
     found = FindEntry(request.principal, request.ref, Access::kAppend);
   }
   if (!found.ok()) return found.status();
   std::unique_ptr<Turn> turn(new Turn(this, Opened(*found)));
   turn->is_rebuild_ = is_rebuild;
+  turn->made_session_ = made_session;
   turn->deadline_ = request.deadline;
   absl::Status status = PrepareTurn(request, turn->session_.get(), turn.get());
-  if (absl::IsNotFound(status)) {
-    return NoneOfYours(request.ref);
+  if (!status.ok()) {
+    turn->Refuse();
+    return absl::IsNotFound(status) ? NoneOfYours(request.ref) : status;
   }
-  if (!status.ok() || turn->repeated_.has_value()) {
-    if (!status.ok()) return status;
-    return turn;
-  }
+  if (turn->repeated_.has_value()) return turn;
   std::vector<Checkpoint> usable;
   if (!is_rebuild) {
     std::lock_guard<std::mutex> lock(turn->session_->mu);

@@ -72,6 +72,9 @@ class Turn {
   // Where snapshots are worth ordering on the way, beside the end: ascending, beyond from(), within the prompt.
   std::vector<int64_t> SnapshotPositions() const;
 
+  // It will not run: what was asked for is refused. Its beginning is forgotten, and a session that it made goes again.
+  void Refuse();
+
   // Appends input and outcome, and returns once that is as durable as the session asks. `snapshots` are of the prompt
   // and outcome.tokens, in any order; null ones are skipped. The turn is over, whatever comes out. ABORTED: another
   // server has had the session since. RESOURCE_EXHAUSTED: full; the session is as before. UNAVAILABLE: whether it
@@ -98,6 +101,7 @@ class Turn {
   bool is_recorded_ = false;  // begun_ is the session's last record of a beginning
   bool is_retry_ = false;     // of a turn that began before and never ended
   bool is_rebuild_ = false;
+  bool made_session_ = false;
   bool is_open_ = false;
   absl::Time deadline_ = absl::InfiniteFuture();
 };

@@ -18,8 +18,10 @@ constexpr int64_t kSummariesAtATime = 64;
 constexpr absl::Duration kExpirePeriod = absl::Minutes(1);
 constexpr absl::Duration kSharedExpirePeriod = absl::Minutes(10);  // all entries cross a network
 constexpr absl::Duration kWarningPeriod = absl::Minutes(1);
-// What is younger may be about to be named by a record.
+// What is younger may be about to be named by a record, unless it was written before this process began, on a disk that
+// is its own; a file's time may be that much behind.
 constexpr absl::Duration kGarbageAge = absl::Hours(1);
+constexpr absl::Duration kFileTimeSlack = absl::Seconds(1);
 
 }  // namespace
 
@@ -227,9 +229,15 @@ absl::StatusOr<GarbageReport> SessionStore::CollectGarbage() {
       more = !blobs->empty();
       for (const BlobInfo& blob : *blobs) {
         after = blob.key;
-        if (named.contains(blob.key) || clock_->Now() - blob.modified < kGarbageAge) continue;
+        if (named.contains(blob.key)) continue;
         // Those of the prefix cache are in use as long as it lives; a process that died left its own behind.
         if (SnapshotVault::IsPrefixKey(blob.key) && blob.modified >= opened_) continue;
+        const bool is_earlier = tier == Tier::kDisk && blob.modified < opened_ - kFileTimeSlack;
+        if (!is_earlier && clock_->Now() - blob.modified < kGarbageAge) {
+          ++report.too_young.snapshots[static_cast<size_t>(tier)];
+          report.too_young.bytes[static_cast<size_t>(tier)] += blob.bytes;
+          continue;
+        }
         if (absl::Status status = options_.vault->Drop(blob.key, &report.removed); !status.ok()) return status;
       }
     }

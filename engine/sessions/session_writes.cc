@@ -25,6 +25,12 @@ absl::Status SessionStore::CheckSpec(const SessionSpec& spec) const {
     return InvalidField("session.name", absl::StrCat("a name of ", spec.name.size(), " bytes"),
                         absl::StrCat("at most ", kMaxNameBytes, " bytes, and not 32 hexadecimal digits"));
   }
+  // Names stand in lists and logs, a line each.
+  const auto is_control = [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; };
+  if (std::any_of(spec.name.begin(), spec.name.end(), is_control)) {
+    return InvalidField("session.name", absl::StrCat("a name of ", spec.name.size(), " bytes with a control character"),
+                        "no line ends, tabs or other control characters");
+  }
   if (spec.labels.size() > kMaxLabels) {
     return InvalidField("session.labels", absl::StrCat(spec.labels.size(), " labels"),
                         absl::StrCat("at most ", kMaxLabels));

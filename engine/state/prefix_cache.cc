@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <limits>
 #include <optional>
 #include <utility>
 
@@ -71,6 +72,16 @@ std::string WhyNotMore(const PrefixReport& report) {
   return "";
 }
 
+PrefixCacheOptions Resolved(PrefixCacheOptions options) {
+  const int64_t most = std::numeric_limits<int64_t>::max() / PrefixCacheOptions::kDiskShare;
+  if (options.vault == nullptr) {
+    options.disk_bytes = 0;
+  } else if (options.disk_bytes < 0) {
+    options.disk_bytes = PrefixCacheOptions::kDiskShare * std::min(options.memory_bytes, most);
+  }
+  return options;
+}
+
 }  // namespace
 
 std::string PrefixReport::Explanation() const {
@@ -84,16 +95,23 @@ std::string PrefixReport::Explanation() const {
 }
 
 PrefixCache::PrefixCache(const PrefixCacheOptions& options, const Model& model)
-    : options_(options),
+    : options_(Resolved(options)),
       shape_{model.retention(), model.config().num_layers},
       vocab_size_(model.config().vocab_size),
       is_batch_invariant_(model.is_batch_invariant()),
       index_({.budget_bytes = options.memory_bytes - options.memory_bytes / 3,
               .efficiency_weight = options.efficiency_weight,
               .flops = FlopsOf(model),
+              .lower_budget_bytes = options_.disk_bytes,
               .spill = options.vault == nullptr
                            ? std::function<std::string(const std::shared_ptr<const Snapshot>&)>()
                            : [this](const std::shared_ptr<const Snapshot>& snapshot) { return Spill(snapshot); }}) {}
+
+int64_t PrefixCache::LeastMemory(const Model& model) {
+  const SlotShape shape{model.retention(), model.config().num_layers};
+  const int64_t floats = shape.layout.UsedHeadFloats(1) * shape.num_regions() + model.config().vocab_size;
+  return (4 * (floats + 1) * 3 + 1) / 2;  // two thirds of it are for what is kept
+}
 
 PrefixCache::~PrefixCache() {
   for (const std::string& key : index_.AbandonAll()) {
@@ -110,8 +128,7 @@ std::string PrefixCache::Spill(const std::shared_ptr<const Snapshot>& snapshot) 
 
 void PrefixCache::DropAbandoned() {
   for (const std::string& key : index_.TakeAbandoned()) {
-    SnapshotVault::Removed removed;
-    options_.vault->Drop(key, &removed).IgnoreError();
+    options_.vault->DropLater(key);
   }
 }
 
@@ -267,6 +284,7 @@ void PrefixCache::Use::Keep(std::span<const int32_t> answer) {
   }
   drafts_.clear();
   cache_->taking_bytes_.fetch_sub(std::exchange(reserved_bytes_, 0), std::memory_order_relaxed);
+  cache_->DropAbandoned();
 }
 
 }  // namespace statehouse

@@ -9,8 +9,9 @@
 // Only requests of one principal and one salt share anything; whoever asks with another finds what an unknown prompt
 // finds. Results are the same bits as without it, if the model is batch-invariant; if not, the report says so. Memory:
 // what is kept takes two thirds of the budget at most, snapshots that are being taken a third (one that is alone as
-// much as could be kept); where those do not fit they are not ordered, and counted. Thread-safety: every method may be
-// called from any thread, a Use's by one at a time. Never call one from the engine thread.
+// much as could be kept); where those do not fit they are not ordered, and counted. What leaves memory goes to disk, if
+// there is one, within a bound of its own. Thread-safety: every method may be called from any thread, a Use's by one at
+// a time. Never call one from the engine thread.
 #pragma once
 
 #include <array>
@@ -32,9 +33,12 @@ namespace statehouse {
 
 struct PrefixCacheOptions {
   int64_t memory_bytes = 0;        // --prefix-cache-memory: snapshots that are kept and that are being taken
+  int64_t disk_bytes = -1;         // of those that left memory, counted as there; -1: kDiskShare times memory_bytes
   std::string salt = {};           // --cache-salt: part of every request's salt
   double efficiency_weight = 1.0;  // as in PrefixIndexOptions
   SnapshotVault* vault = nullptr;  // takes what has to leave memory; null: it is gone. Must outlive the cache
+
+  static constexpr int64_t kDiskShare = 8;
 };
 
 // What a request says about sharing.
@@ -72,6 +76,8 @@ class PrefixCache {
     int64_t not_taken = 0;                          // snapshots that were not ordered for want of memory
   };
 
+  // With less memory nothing could be kept: the shortest prefix must fit the part that is kept.
+  static int64_t LeastMemory(const Model& model);
   // For an engine on `model`, which must outlive the cache.
   PrefixCache(const PrefixCacheOptions& options, const Model& model);
   // Takes what it put into the vault out again: nobody would find it. REQUIRES: no Use is left.
@@ -87,6 +93,8 @@ class PrefixCache {
   void CountBypass();
 
   int64_t memory_bytes() const { return options_.memory_bytes; }
+  // The most that snapshots which left memory take on disk; 0: there is none.
+  int64_t disk_bytes() const { return options_.disk_bytes; }
   Totals totals() const;
 
  private:

@@ -11,6 +11,8 @@ constexpr int64_t kNothing = std::numeric_limits<int64_t>::max();
 // What a node takes beside the tokens of its edge, in tokens' 4 bytes: without it, many short prompts or salts would
 // take memory that nobody counts.
 constexpr int64_t kNodeTokens = 48;
+// More than needed goes from the tier below at a time, since finding out what may go looks at everything there.
+constexpr int64_t kRoomShare = 20;
 
 }  // namespace
 
@@ -22,6 +24,7 @@ struct PrefixIndex::Node {
   std::map<int32_t, std::unique_ptr<Node>> children;  // by the first token of their edge
   std::shared_ptr<const Snapshot> snapshot;
   std::string lower;                  // key of a copy in a tier below; empty: none
+  int64_t lower_bytes = 0;            // of it
   bool has_logits = false;            // of snapshot, else of the copy
   int64_t own_exact_from = kNothing;  // Snapshot::exact_from() of either
   int64_t exact_from = kNothing;      // the least of this node and all below
@@ -277,11 +280,7 @@ void PrefixIndex::EvictTo(int64_t bytes) {
 void PrefixIndex::Drop(Node* node) {
   totals_.bytes -= node->snapshot->bytes();
   --totals_.snapshots;
-  if (node->lower.empty() && options_.spill) {
-    node->lower = options_.spill(node->snapshot);
-    if (!node->lower.empty()) lower_[node->lower] = node;
-    totals_.spilled = static_cast<int64_t>(lower_.size());
-  }
+  if (node->lower.empty() && options_.spill) Spill(node);
   node->snapshot = nullptr;
   if (!node->lower.empty()) return;
   ++totals_.evictions;
@@ -290,19 +289,41 @@ void PrefixIndex::Drop(Node* node) {
   UpdateExactFrom(node);
 }
 
+void PrefixIndex::Spill(Node* node) {
+  const int64_t bytes = node->snapshot->bytes();
+  const int64_t most = options_.lower_budget_bytes;
+  if (bytes > most) return;
+  if (totals_.spilled_bytes + bytes > most) {
+    std::vector<Node*> leaving;
+    for (const auto& [key, lower] : lower_) leaving.push_back(lower);
+    std::sort(leaving.begin(), leaving.end(), [](const Node* a, const Node* b) { return a->last_use < b->last_use; });
+    const int64_t enough = std::max<int64_t>(0, std::min(most - bytes, most - most / kRoomShare));
+    for (size_t idx = 0; idx < leaving.size() && totals_.spilled_bytes > enough; ++idx) LoseLower(leaving[idx]);
+  }
+  node->lower = options_.spill(node->snapshot);
+  if (node->lower.empty()) return;
+  lower_[node->lower] = node;
+  node->lower_bytes = bytes;
+  totals_.spilled_bytes += bytes;
+  totals_.spilled = static_cast<int64_t>(lower_.size());
+}
+
 // Its copy in a tier below is no longer of use.
 void PrefixIndex::Abandon(Node* node) {
   abandoned_.push_back(node->lower);
   lower_.erase(node->lower);
   node->lower.clear();
+  totals_.spilled_bytes -= node->lower_bytes;
   totals_.spilled = static_cast<int64_t>(lower_.size());
 }
 
 void PrefixIndex::Forget(const std::string& key) {
   std::lock_guard<std::mutex> lock(mu_);
-  const auto found = lower_.find(key);
-  if (found == lower_.end()) return;
-  Node* const node = found->second;
+  if (const auto found = lower_.find(key); found != lower_.end()) LoseLower(found->second);
+}
+
+// Its copy in a tier below is gone; what is in memory stays.
+void PrefixIndex::LoseLower(Node* node) {
   Abandon(node);
   if (node->snapshot != nullptr) return;
   ++totals_.evictions;
@@ -327,7 +348,7 @@ std::vector<std::string> PrefixIndex::AbandonAll() {
     UpdateExactFrom(node);
   }
   lower_.clear();
-  totals_.spilled = 0;
+  totals_.spilled = totals_.spilled_bytes = 0;
   return keys;
 }
 
@@ -351,11 +372,7 @@ void PrefixIndex::ForgetPaths() {
     progress = !leaves.empty();
     for (Node* leaf : leaves) {
       if (totals_.tokens <= enough) break;
-      if (!leaf->lower.empty()) {
-        Abandon(leaf);
-        leaf->own_exact_from = kNothing;
-        UpdateExactFrom(leaf);
-      }
+      if (!leaf->lower.empty()) LoseLower(leaf);
       totals_.tokens -= kNodeTokens + static_cast<int64_t>(leaf->edge.size());
       leaf->parent->children.erase(leaf->edge.front());
     }

@@ -31,6 +31,7 @@ struct PrefixIndexOptions {
   double efficiency_weight = 1.0;  // 0: least recently used
   // Arithmetic of computing the first `position` tokens; null: one per token.
   std::function<double(int64_t position)> flops = nullptr;
+  int64_t lower_budget_bytes = 0;  // of those in a tier below, counted as in memory; the longest unused go first
   // Puts a snapshot that has to go into a tier below, and returns its key there; empty: it is gone. Called with the
   // index locked, so it must be quick. Null: there is no tier below.
   std::function<std::string(const std::shared_ptr<const Snapshot>&)> spill = nullptr;
@@ -85,7 +86,8 @@ class PrefixIndex {
     int64_t bytes = 0;
     int64_t evictions = 0;  // that went nowhere
     int64_t spilled = 0;    // that are in a tier below
-    int64_t tokens = 0;     // remembered, as max_tokens counts them
+    int64_t spilled_bytes = 0;
+    int64_t tokens = 0;  // remembered, as max_tokens counts them
   };
   Totals totals() const;
 
@@ -104,7 +106,9 @@ class PrefixIndex {
   void EvictTo(int64_t bytes);
   void ForgetPaths();
   void Drop(Node* node);
+  void Spill(Node* node);
   void Abandon(Node* node);
+  void LoseLower(Node* node);
   // A snapshot of a longer path through `below` that is exact at `position`; null: none.
   static Node* Beyond(Node* below, int64_t position);
   static void UpdateExactFrom(Node* node);

@@ -63,6 +63,8 @@ std::shared_ptr<const Snapshot> SnapshotDraft::Seal(std::vector<int32_t> tokens)
   tokens.shrink_to_fit();
   if (!has_logits_) logits_.clear();
   logits_.shrink_to_fit();
+  // The draft had room for any position, and in huge pages at that: what is counted is what stays.
+  regions_.Shrink(static_cast<int64_t>(sizeof(float)) * point_.used_floats * shape_.num_regions());
   return std::make_shared<const Snapshot>(shape_, point_, std::move(regions_), std::move(logits_), std::move(tokens));
 }
 

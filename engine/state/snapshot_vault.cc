@@ -68,6 +68,7 @@ class TieredVault final : public SnapshotVault, public VaultTier::Source {
 
   absl::Status Keep(const std::string& key, std::shared_ptr<const Snapshot> snapshot, bool durable) override {
     if (absl::Status status = CheckKey(key); !status.ok()) return status;
+    if (durable && IsPrefixKey(key)) return KeepPrefix(key, std::move(snapshot));
     const int64_t bytes = snapshot->bytes();
     VaultTier* const store = StoreFor(key);
     const bool moves = durable && (disk_ != nullptr || store != nullptr);
@@ -161,6 +162,13 @@ class TieredVault final : public SnapshotVault, public VaultTier::Source {
     return worst;
   }
 
+  void DropLater(const std::string& key) override {
+    if (!IsKey(key)) return;
+    Leave(key);
+    if (disk_ != nullptr) disk_->RemoveLater(key);
+    if (VaultTier* const store = StoreFor(key); store != nullptr) store->RemoveLater(key);
+  }
+
   absl::Status Verify(const std::string& key, Tier tier) override {
     if (absl::Status status = CheckKey(key); !status.ok()) return status;
     if (tier == Tier::kHost) return InPool(key).snapshot != nullptr ? absl::OkStatus() : NowhereError(key);
@@ -201,6 +209,15 @@ class TieredVault final : public SnapshotVault, public VaultTier::Source {
     return tier == Tier::kDisk ? disk_.get() : tier == Tier::kStore ? store_.get() : nullptr;
   }
 
+  absl::Status KeepPrefix(const std::string& key, std::shared_ptr<const Snapshot> snapshot) {
+    if (disk_ == nullptr) return absl::FailedPreconditionError("there is no disk to keep snapshots of prefixes on");
+    const int64_t bytes = snapshot->bytes();
+    Add(key, {.snapshot = std::move(snapshot), .exactness = Exactness::kExact, .numeric_difference = ""}, true);
+    if (disk_->Enqueue(key, bytes)) return absl::OkStatus();
+    Leave(key);
+    return absl::ResourceExhaustedError("the disk takes no snapshots of prefixes now");
+  }
+
   void Add(const std::string& key, HostPool::Item item, bool held) {
     HostPool::Freed freed;
     const std::lock_guard lock(mutex_);
@@ -210,6 +227,11 @@ class TieredVault final : public SnapshotVault, public VaultTier::Source {
     HostPool::Freed freed;
     const std::lock_guard lock(mutex_);
     pool_.LetGo(key, &freed);
+  }
+  void Leave(const std::string& key) {
+    HostPool::Freed freed;
+    const std::lock_guard lock(mutex_);
+    pool_.Remove(key, &freed);
   }
   HostPool::Item InPool(const std::string& key) const {
     const std::lock_guard lock(mutex_);
@@ -237,7 +259,8 @@ class TieredVault final : public SnapshotVault, public VaultTier::Source {
     }
     if (!loaded.ok()) return loaded.status();
     below->CountHit();
-    Add(key, {loaded->snapshot, loaded->exactness, loaded->numeric_difference}, false);
+    // The prefix cache holds its own, within its own memory.
+    if (!IsPrefixKey(key)) Add(key, {loaded->snapshot, loaded->exactness, loaded->numeric_difference}, false);
     return Fetched{loaded->snapshot, tier, loaded->exactness, loaded->numeric_difference};
   }
 
@@ -258,7 +281,13 @@ class TieredVault final : public SnapshotVault, public VaultTier::Source {
       return CopyTo(*file, sink);
     });
   }
-  void MoveEnded(const std::string& key, Tier) override { LetGo(key); }
+  void MoveEnded(const std::string& key, Tier) override {
+    if (IsPrefixKey(key)) {
+      Leave(key);
+    } else {
+      LetGo(key);
+    }
+  }
 
   const Fingerprint here_;
   const SlotShape shape_;
@@ -270,6 +299,11 @@ class TieredVault final : public SnapshotVault, public VaultTier::Source {
 };
 
 }  // namespace
+
+void SnapshotVault::DropLater(const std::string& key) {
+  Removed removed;
+  Drop(key, &removed).IgnoreError();
+}
 
 bool SnapshotVault::IsKey(const std::string& text) {
   return IsPrefixKey(text) ? IsHex(std::string_view(text).substr(1), kKeyDigits - 1) : IsHex(text, kKeyDigits);

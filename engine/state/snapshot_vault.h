@@ -64,7 +64,8 @@ class SnapshotVault {
   virtual ~SnapshotVault() = default;  // waits for moves under way; those that wait are dropped
 
   // Returns at once. `key` names it in every tier: NewKey() or NewPrefixKey(). With `durable` it goes to the tiers
-  // below (under a NewPrefixKey() to disk only); without it leaves with host memory.
+  // below; without it leaves with host memory. Durable under a NewPrefixKey(), it goes to disk only, and is in host
+  // memory only until it is there; RESOURCE_EXHAUSTED or FAILED_PRECONDITION (there is no disk): it is not kept.
   virtual absl::Status Keep(const std::string& key, std::shared_ptr<const Snapshot> snapshot, bool durable) = 0;
   // Blocks until it survives this process (on disk or in the store; `shared`: in the store), or the deadline.
   // NOT_FOUND: in no tier. RESOURCE_EXHAUSTED: full. DATA_LOSS: the only copy is damaged. UNAVAILABLE: not in time.
@@ -84,6 +85,8 @@ class SnapshotVault {
     std::array<int64_t, kNumTiers> bytes{};
   };
   virtual absl::Status Drop(const std::string& key, Removed* removed) = 0;
+  // The same, in the background where that takes a disk or a network: does not block. What fails is left behind.
+  virtual void DropLater(const std::string& key);
   // Checks what a tier holds under the key, without loading it anywhere.
   virtual absl::Status Verify(const std::string& key, Tier tier) = 0;
   // Keys in disk and store, for garbage collection.
@@ -93,7 +96,8 @@ class SnapshotVault {
   static bool IsKey(const std::string& text);
   // Random: 32 hexadecimal digits.
   static std::string NewKey();
-  // "p" and 31 digits: of a cache that ends with its process. Such a snapshot makes room on disk for others.
+  // "p" and 31 digits: of a cache that ends with its process, and what is left of an earlier one is removed from disk.
+  // Such a snapshot makes room on disk for others, be it that --snapshot-disk-space or the disk itself is full.
   static std::string NewPrefixKey();
   static bool IsPrefixKey(const std::string& key) { return !key.empty() && key[0] == 'p'; }
 };

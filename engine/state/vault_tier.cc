@@ -11,15 +11,9 @@
 namespace statehouse {
 namespace {
 
-constexpr char kFolder[] = "snapshots/";
 constexpr int kNumTimedCalls = 4;
-constexpr int64_t kSurveyPage = 4096;
-
-// Empty: something else lies there.
-std::string KeyOf(const std::string& blob) {
-  std::string key = blob.substr(blob.rfind('/') + 1);
-  return SnapshotVault::IsKey(key) && VaultTier::BlobKeyOf(key) == blob ? key : "";
-}
+// Snapshots of the prefix cache wait in this part of the room for those that wait.
+constexpr int64_t kPrefixShare = 4;
 
 // Does the status tell of the store rather than of the value?
 bool IsStoreFailure(const absl::Status& status) {
@@ -35,7 +29,8 @@ VaultTier::VaultTier(const Options& options, BlobStore* blobs, Source* source, c
       source_(source),
       below_(below),
       health_(options.first_pause, options.longest_pause),
-      room_(options.first_pause, options.longest_pause) {
+      room_(options.first_pause, options.longest_pause),
+      prefix_room_(options.first_pause, options.longest_pause) {
   if (options.timeout != absl::InfiniteDuration()) calls_ = std::make_unique<TimedCalls>(kNumTimedCalls);
   for (int mover = 0; mover < std::max(1, options.num_movers); ++mover) {
     const bool surveys = mover == 0 && options.survey;
@@ -50,6 +45,11 @@ VaultTier::~VaultTier() { Stop(); }
 
 // Two digits make a folder, so that none grows too long.
 std::string VaultTier::BlobKeyOf(const std::string& key) { return absl::StrCat(kFolder, key.substr(0, 2), "/", key); }
+
+std::string VaultTier::KeyOf(const std::string& blob) {
+  std::string key = blob.substr(blob.rfind('/') + 1);
+  return SnapshotVault::IsKey(key) && BlobKeyOf(key) == blob ? key : "";
+}
 
 void VaultTier::Stop() {
   {
@@ -67,13 +67,21 @@ bool VaultTier::Enqueue(const std::string& key, int64_t bytes) {
   return PutInLine(key, bytes, /*urgent=*/false);
 }
 
+bool VaultTier::HasRoomInLine(const std::string& key, int64_t bytes) const {
+  const bool is_prefix = SnapshotVault::IsPrefixKey(key);
+  const absl::Time now = absl::Now();
+  if (is_prefix && std::max(NextTry(), prefix_room_.until()) > now) return false;
+  const int64_t most = is_prefix ? options_.max_queued_bytes / kPrefixShare : options_.max_queued_bytes;
+  return queued_bytes_ == 0 || queued_bytes_ + bytes <= most;
+}
+
 bool VaultTier::PutInLine(const std::string& key, int64_t bytes, bool urgent) {
   if (known_.contains(key) || under_way_.contains(key)) return true;
   const auto waits = std::find_if(queue_.begin(), queue_.end(), [&key](const Move& move) { return move.key == key; });
   if (waits != queue_.end()) {
     if (urgent) std::rotate(queue_.begin(), waits, waits + 1);
   } else {
-    if (!urgent && queued_bytes_ > 0 && queued_bytes_ + bytes > options_.max_queued_bytes) {
+    if (!urgent && !HasRoomInLine(key, bytes)) {
       ++skipped_;
       return false;
     }
@@ -197,16 +205,20 @@ absl::StatusOr<BlobInfo> VaultTier::Stat(const std::string& key) {
   return *info;
 }
 
+void VaultTier::TakeBackMove(const std::string& key) {
+  std::erase_if(queue_, [this, &key](const Move& move) {
+    if (move.key == key) queued_bytes_ -= move.bytes;
+    return move.key == key;
+  });
+  if (const auto move = under_way_.find(key); move != under_way_.end()) move->second = false;
+  progress_.notify_all();
+}
+
 absl::Status VaultTier::Remove(const std::string& key, int64_t* bytes) {
   *bytes = -1;
   {
     const std::lock_guard lock(mutex_);
-    std::erase_if(queue_, [this, &key](const Move& move) {
-      if (move.key == key) queued_bytes_ -= move.bytes;
-      return move.key == key;
-    });
-    if (const auto move = under_way_.find(key); move != under_way_.end()) move->second = false;
-    progress_.notify_all();
+    TakeBackMove(key);
   }
   const auto info = Stat(key);
   if (absl::IsNotFound(info.status())) return absl::OkStatus();
@@ -298,31 +310,6 @@ void VaultTier::Note(const absl::Status& status) {
     health_.Failed(absl::Now(), status);
   } else {
     health_.Succeeded();
-  }
-}
-
-void VaultTier::Survey() {
-  std::string after;
-  while (true) {
-    {
-      const std::lock_guard lock(mutex_);
-      if (stopping_) return;
-    }
-    auto page = blobs_->List(kFolder, after, kSurveyPage);
-    const std::lock_guard lock(mutex_);
-    if (!page.ok()) {
-      // Not knowing costs a look-up per fetch; the next operation finds out whether the tier works.
-      Note(page.status());
-      return;
-    }
-    for (const BlobInfo& info : *page) {
-      if (const std::string key = KeyOf(info.key); !key.empty()) Learn(key, info.bytes);
-    }
-    if (static_cast<int64_t>(page->size()) < kSurveyPage) {
-      surveyed_ = true;
-      return;
-    }
-    after = page->back().key;
   }
 }
 

@@ -58,7 +58,8 @@ class VaultTier {
   // Where a snapshot lies in the store.
   static std::string BlobKeyOf(const std::string& key);
 
-  // False if too many bytes wait already.
+  // False if too many bytes wait already; for a snapshot of the prefix cache, of which but a part of the room is, also
+  // while the tier is full or does not answer.
   bool Enqueue(const std::string& key, int64_t bytes);
   // Puts it first in line, however many wait, and blocks until it is here. NOT_FOUND (nothing to move),
   // RESOURCE_EXHAUSTED, DATA_LOSS (what it is read from), UNAVAILABLE (deadline, or a back-off that outlasts it).
@@ -75,6 +76,8 @@ class VaultTier {
   absl::StatusOr<BlobInfo> Stat(const std::string& key);
   // Also takes back a move. `*bytes`: what it was; -1 if it was not there.
   absl::Status Remove(const std::string& key, int64_t* bytes);
+  // The same by the movers, as soon as the store answers; does not block. Dropped with the tier.
+  void RemoveLater(const std::string& key);
   absl::Status Quarantine(const std::string& key);
   // Keys as the vault has them; what else lies there is left out.
   absl::StatusOr<std::vector<BlobInfo>> List(const std::string& after, int64_t limit);
@@ -101,6 +104,8 @@ class VaultTier {
   };
 
   class NotedSource;
+  static constexpr char kFolder[] = "snapshots/";     // of the store
+  static std::string KeyOf(const std::string& blob);  // empty: something else lies there
 
   // Runs a call on the store with the time-out, unless there is a back-off, and notes how it went. Without `is_all` its
   // success does not tell that the tier works.
@@ -108,10 +113,18 @@ class VaultTier {
   void Note(const absl::Status& status);  // mutex_ held
   void Survey();
   void RunMovers();
+  bool HasRoomInLine(const std::string& key, int64_t bytes) const;  // mutex_ held
+  void TakeBackMove(const std::string& key);                        // mutex_ held
+  void RemoveOne(std::unique_lock<std::mutex>* lock);
   bool PutInLine(const std::string& key, int64_t bytes, bool urgent);  // mutex_ held
   // Writes a file and returns its size.
   absl::StatusOr<int64_t> WriteOne(const Move& move, const Writer& writer);
-  absl::Status MakeRoom(int64_t bytes);
+  // Of max_bytes, for a file of this key.
+  absl::Status MakeRoom(const std::string& key, int64_t bytes);
+  // In a store that is full, by snapshots of the prefix cache. False: there are none.
+  absl::StatusOr<bool> DropPrefixes(int64_t bytes);
+  // Removes keys in this order until `bytes` are free. Returns what was freed.
+  absl::StatusOr<int64_t> RemoveUntil(const std::vector<std::string>& keys, int64_t bytes);
   struct Ending {
     bool ended = false;  // it will not be tried again
     bool undo = false;   // it is there, and was dropped meanwhile
@@ -139,8 +152,10 @@ class VaultTier {
   std::unordered_map<std::string, Known> known_;
   int64_t known_bytes_ = 0;
   uint64_t tick_ = 0;
-  BackOff health_;  // the tier does not answer
-  BackOff room_;    // it is full: only writes wait
+  BackOff health_;                    // the tier does not answer
+  BackOff room_;                      // it is full: only writes wait
+  BackOff prefix_room_;               // it is full for snapshots of the prefix cache
+  std::deque<std::string> removals_;  // keys
   bool surveyed_ = false;
   bool stopping_ = false;
   int64_t hits_ = 0;

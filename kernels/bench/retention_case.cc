@@ -10,6 +10,19 @@ namespace {
 double Width(Number number) { return number == Number::kFloat32 ? 4 : number == Number::kInt8 ? 1 : 2; }
 double Expanded(const RetentionCase& it) { return it.head_dim * (it.head_dim + 1) / 2.0; }
 
+// A sequence in chunks: rows beyond the first query a state, all but the last chunk's are folded into one, and pairs
+// count up to the diagonal of their chunk (two products of d each, forward).
+double ChunkedFlops(const RetentionCase& it, int64_t chunk) {
+  const double D = Expanded(it), d = it.head_dim, length = static_cast<double>(it.length);
+  const double querying = static_cast<double>(std::max<int64_t>(0, it.length - chunk));
+  const double folded = static_cast<double>((it.length - 1) / chunk * chunk);
+  const double states = 2 * D * (d + 1) * (querying * it.heads_q + folded * it.heads_kv);
+  const double pairs = length * 2 * static_cast<double>(std::min(chunk, it.length)) / 2 * d * it.heads_q;
+  const double times_states = it.pass == Pass::kForward ? 1 : it.pass == Pass::kBackward ? 2 : 3;
+  const double times_pairs = it.pass == Pass::kForward ? 2 : it.pass == Pass::kBackward ? 5 : 7;
+  return times_states * states + times_pairs * pairs;
+}
+
 }  // namespace
 
 const char* PassName(Pass pass) {
@@ -80,19 +93,21 @@ std::string ShapeName(const RetentionCase& it) {
 }
 
 double NeededFlops(const RetentionCase& it, int64_t chunk) {
-  const double D = Expanded(it), d = it.head_dim, batch = static_cast<double>(it.batch);
+  const double batch = static_cast<double>(it.batch);
   if (it.pass == Pass::kDecode) {
+    const double D = Expanded(it), d = it.head_dim;
     const int64_t tail = TailRows(it.length, chunk);
-    const double state = tail < it.length ? 2 * D * (d + 1) : 0;
-    return batch * it.heads_q * (state + 4 * static_cast<double>(tail) * d);
+    const double in_rows = 4 * static_cast<double>(it.length) * d;
+    const double with_state = 2 * D * (d + 1) + 4 * static_cast<double>(tail) * d;
+    return batch * it.heads_q * (tail < it.length ? std::min(in_rows, with_state) : in_rows);
   }
-  // Per row: a state's products (query and fold), and pairs up to the diagonal (two products of d each, forward).
-  const bool has_states = chunk < it.length;
-  const double states = has_states ? 2 * D * (d + 1) * (it.heads_q + it.heads_kv) : 0;
-  const double pairs = 2 * static_cast<double>(std::min(chunk, it.length)) / 2 * d * it.heads_q;
-  const double times_states = it.pass == Pass::kForward ? 1 : it.pass == Pass::kBackward ? 2 : 3;
-  const double times_pairs = it.pass == Pass::kForward ? 2 : it.pass == Pass::kBackward ? 5 : 7;
-  return batch * static_cast<double>(it.length) * (times_states * states + times_pairs * pairs);
+  // Longer chunks give the same sums, up to one that needs no state at all; what is needed is the least of them.
+  double least = ChunkedFlops(it, chunk);
+  for (int64_t longer = chunk; longer < it.length;) {
+    longer *= 2;
+    least = std::min(least, ChunkedFlops(it, longer));
+  }
+  return batch * least;
 }
 
 double NeededBytes(const RetentionCase& it, int64_t chunk) {

@@ -47,8 +47,9 @@ constexpr int64_t TailRows(int64_t length, int64_t chunk) {
   return length < 2 * chunk ? length : chunk + length % chunk;
 }
 
-// What the task needs, not what kernels do: nothing is computed or read twice, pairs up to the diagonal, D = d(d+1)/2.
-// `chunk` as resolved; a sequence of one chunk needs no state.
+// What the task needs, not what kernels do: nothing is computed or read twice, pairs up to the diagonal, D = d(d+1)/2,
+// and of the forms that the definition allows (chunks of `chunk` as resolved or longer, up to one that needs no state)
+// the cheapest.
 double NeededFlops(const RetentionCase& it, int64_t chunk);
 double NeededBytes(const RetentionCase& it, int64_t chunk);
 

@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <utility>
@@ -10,10 +11,22 @@ namespace statehouse::kernels {
 namespace {
 
 constexpr int64_t kAlignment = 128;
-// From this size on memory comes straight from the system, at a huge-page boundary.
+// From this size on memory comes straight from the system, and goes back there: an allocator would keep it.
+constexpr int64_t kLeastMapped = int64_t{512} << 10;
+// From this size on at a huge-page boundary.
 constexpr int64_t kHugePage = int64_t{2} << 20;
+// Of a huge page that is cut in two the kernel keeps both parts for a while. Up to this size all is copied instead;
+// beyond, that is little beside the rest, as it is where most of the buffer stays.
+constexpr int64_t kMostCopied = 16 * kHugePage;
+constexpr int64_t kMostStays = 8;  // all but an eighth
+constexpr int64_t kPage = 4096;
 
 int64_t RoundUp(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+std::byte* Map(int64_t mapped_bytes) {
+  void* raw = mmap(nullptr, mapped_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  return raw == MAP_FAILED ? nullptr : static_cast<std::byte*>(raw);
+}
 
 std::byte* MapHuge(int64_t mapped_bytes) {
   void* raw = mmap(nullptr, mapped_bytes + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -25,7 +38,8 @@ std::byte* MapHuge(int64_t mapped_bytes) {
   if (aligned > begin) munmap(raw, aligned - begin);
   const uintptr_t behind = begin + kHugePage - aligned;
   if (behind > 0) munmap(data + mapped_bytes, behind);
-  madvise(data, mapped_bytes, MADV_HUGEPAGE);  // a wish: without huge pages everything still works
+  // A wish: without huge pages everything still works. The end, which would take a whole one, has small pages.
+  madvise(data, mapped_bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
   return data;
 }
 
@@ -51,7 +65,9 @@ bool AlignedBuffer::Allocate(int64_t num_bytes) {
   if (num_bytes < 0 || num_bytes > (int64_t{1} << 48)) return false;
   if (num_bytes == 0) return true;
   if (num_bytes >= kHugePage) {
-    data_ = MapHuge(RoundUp(num_bytes, kHugePage));
+    data_ = MapHuge(RoundUp(num_bytes, kPage));
+  } else if (num_bytes >= kLeastMapped) {
+    data_ = Map(RoundUp(num_bytes, kPage));
   } else {
     const int64_t rounded = RoundUp(num_bytes, kAlignment);
     data_ = static_cast<std::byte*>(std::aligned_alloc(kAlignment, rounded));
@@ -61,9 +77,25 @@ bool AlignedBuffer::Allocate(int64_t num_bytes) {
   return data_ != nullptr;
 }
 
+void AlignedBuffer::Shrink(int64_t num_bytes) {
+  num_bytes = std::clamp<int64_t>(num_bytes, 0, size_);
+  if (num_bytes == size_) return;
+  const bool stays = num_bytes > kMostCopied || (num_bytes >= kLeastMapped && num_bytes >= size_ - size_ / kMostStays);
+  if (stays) {
+    const int64_t kept = RoundUp(num_bytes, kPage), mapped = RoundUp(size_, kPage);
+    if (mapped > kept) munmap(data_ + kept, static_cast<size_t>(mapped - kept));
+    size_ = num_bytes;
+    return;
+  }
+  AlignedBuffer smaller;
+  if (!smaller.Allocate(num_bytes)) return;
+  if (num_bytes > 0) std::memcpy(smaller.data_, data_, static_cast<size_t>(num_bytes));
+  *this = std::move(smaller);
+}
+
 void AlignedBuffer::Free() {
-  if (size_ >= kHugePage) {
-    munmap(data_, RoundUp(size_, kHugePage));
+  if (size_ >= kLeastMapped) {
+    munmap(data_, RoundUp(size_, kPage));
   } else {
     std::free(data_);
   }

@@ -1,4 +1,6 @@
-// Zero-filled memory aligned to 128 bytes (a cache-line pair), backed by huge pages where the kernel gives them.
+// Zero-filled memory aligned to 128 bytes (a cache-line pair). Large ones come from the system, from 2 MiB in huge pages
+// where the kernel gives them: only its whole huge pages are asked for as such, so that what is written to takes the
+// memory that size() says, and pages that are never written to take none.
 #pragma once
 
 #include <cstddef>
@@ -15,6 +17,9 @@ class AlignedBuffer {
 
   // Returns false, leaving the buffer empty, if the memory cannot be had. Contents are zero.
   [[nodiscard]] bool Allocate(int64_t num_bytes);
+  // Keeps the first `num_bytes` (at most size()) and gives back what the others took. Small ones are copied, for which
+  // there may be too little memory: then all stays as it is.
+  void Shrink(int64_t num_bytes);
 
   std::byte* data() { return data_; }
   const std::byte* data() const { return data_; }

@@ -1,7 +1,5 @@
 #include "server/commands/bench_sessions_command.h"
 
-#include <unistd.h>
-
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <filesystem>
@@ -9,13 +7,13 @@
 #include <string>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "engine/state/folder_blobs.h"
 #include "flags/number_flags.h"
 #include "server/commands/bench_sessions.h"
 #include "server/commands/command_error.h"
 #include "server/commands/model_flags.h"
 #include "server/commands/report.h"
+#include "server/commands/run_folders.h"
 
 namespace statehouse {
 namespace {
@@ -27,24 +25,6 @@ struct SessionsBenchFlags {
   SessionsBenchOptions options;
   bool quick = false;
   std::string disk_folder, store_folder, json_file, plot_file;
-};
-
-// A folder of this run, gone afterwards.
-class RunFolder {
- public:
-  explicit RunFolder(const std::string& parent)
-      : path_(fs::path(parent.empty() ? fs::temp_directory_path() : fs::path(parent)) /
-              absl::StrCat("statehouse-bench-", getpid())) {}
-  ~RunFolder() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  RunFolder(const RunFolder&) = delete;
-  RunFolder& operator=(const RunFolder&) = delete;
-  std::string path() const { return path_.string(); }
-
- private:
-  const fs::path path_;
 };
 
 absl::Status Run(SessionsBenchFlags& flags, const ShowProgress& show_progress) {
@@ -59,14 +39,18 @@ absl::Status Run(SessionsBenchFlags& flags, const ShowProgress& show_progress) {
   if (absl::Status status = Validate(flags.options); !status.ok()) return status;
   if (absl::Status status = CheckReportFile("--json", flags.json_file); !status.ok()) return status;
   if (absl::Status status = CheckReportFile("--plot", flags.plot_file); !status.ok()) return status;
-  const RunFolder disk_folder(flags.disk_folder);
-  auto disk = FolderBlobs::Open(FileLayer::Posix(), disk_folder.path(), "disk", /*shared=*/false);
+  RunFolders folders;  // before any thread is started
+  const auto disk_folder = folders.Make("--disk", flags.disk_folder);
+  if (!disk_folder.ok()) return disk_folder.status();
+  auto disk = FolderBlobs::Open(FileLayer::Posix(), *disk_folder, "disk", /*shared=*/false);
   if (!disk.ok()) return disk.status();
-  std::unique_ptr<RunFolder> store_folder;
+  std::string store_folder;
   std::unique_ptr<FolderBlobs> store;
   if (!flags.store_folder.empty()) {
-    store_folder = std::make_unique<RunFolder>(flags.store_folder);
-    auto opened = FolderBlobs::Open(FileLayer::Posix(), store_folder->path(), "store", /*shared=*/true);
+    auto made = folders.Make("--store-folder", flags.store_folder);
+    if (!made.ok()) return made.status();
+    store_folder = *std::move(made);
+    auto opened = FolderBlobs::Open(FileLayer::Posix(), store_folder, "store", /*shared=*/true);
     if (!opened.ok()) return opened.status();
     store = *std::move(opened);
   }
@@ -77,12 +61,10 @@ absl::Status Run(SessionsBenchFlags& flags, const ShowProgress& show_progress) {
   auto model = LoadModel(flags.model.model, checkpoint->load, &pool);
   show_progress(nullptr, 0, 0);
   if (!model.ok()) return model.status();
-  auto report = RunSessionsBench(model->get(), /*tokenizer_fingerprint=*/0, flags.options,
-                                 {.disk = disk->get(),
-                                  .store = store.get(),
-                                  .disk_folder = disk_folder.path(),
-                                  .store_folder = store == nullptr ? "" : store_folder->path()},
-                                 {.on_progress = show_progress});
+  auto report = RunSessionsBench(
+      model->get(), /*tokenizer_fingerprint=*/0, flags.options,
+      {.disk = disk->get(), .store = store.get(), .disk_folder = *disk_folder, .store_folder = store_folder},
+      {.on_progress = show_progress});
   show_progress(nullptr, 0, 0);
   if (!report.ok()) return report.status();
   report->model = fs::weakly_canonical(flags.model.model).filename().string();

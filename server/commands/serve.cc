@@ -52,6 +52,7 @@ absl::StatusOr<std::unique_ptr<HostedModel>> LoadModelToServe(const ServeOptions
   if (model.ok()) {
     for (const std::string& warning : (*model)->checkpoint().warnings) log->Warning(warning);
     for (const std::string& warning : (*model)->sessions()->warnings()) log->Warning(warning);
+    for (const std::string& warning : (*model)->warnings()) log->Warning(warning);
     if (!(*model)->checkpoint().model->is_batch_invariant()) {
       log->Warning("what sessions and the prefix cache restore goes on, but not provably bit for bit",
                    {{"why", kNotBatchInvariant}});

@@ -87,8 +87,10 @@ void AddPrefixFlags(CLI::App& command, ServeOptions* options) {
                 "Keep states of prompts, and start from one where a prompt begins as an earlier one of the same caller "
                 "did. Same answers, less work. On by default")
       ->group(kGroup);
-  AddBytesFlag(command, "--prefix-cache-memory", &options->prefix_cache.memory_bytes,
-               "Host memory for those states. 0: as much as all sequences', at most a quarter of what is free")
+  AddBytesFlag(
+      command, "--prefix-cache-memory", &options->prefix_cache.memory_bytes,
+      "Host memory for those states; with --session-dir up to eight times as much of that disk takes what has to "
+      "leave. 0: as much as all sequences', at most a quarter of what is free")
       ->group(kGroup);
   command
       .add_option("--cache-salt", options->prefix_cache.salt,
@@ -101,7 +103,7 @@ void AddOperationFlags(CLI::App& command, ServeOptions* options) {
   constexpr char kGroup[] = "Operation";
   command
       .add_option("--auth-tokens-file", options->auth_tokens_file,
-                  "Ask for bearer tokens: one `<principal> <token>` per line; read again on SIGHUP")
+                  "Ask for bearer tokens: one `<principal> <token>` per line, none twice; read again on SIGHUP")
       ->type_name("FILE")
       ->group(kGroup);
   command

@@ -308,6 +308,22 @@ TEST_F(PrefixTierTest, TierThatFails_IsAMissThatSaysSo) {
   }
 }
 
+TEST_F(PrefixTierTest, WhatIsBelowIsBounded_AndWhatLeavesItIsCountedAndRemoved) {
+  MakeEngine(2, 16);
+  MakeCache();
+  Serve(MakePrompt(100, 1));
+  const int64_t one = cache_->totals().kept.bytes;
+  cache_ = std::make_unique<PrefixCache>(PrefixCacheOptions{.memory_bytes = 4 * one, .vault = &vault_}, *model_);
+  EXPECT_EQ(cache_->disk_bytes(), PrefixCacheOptions::kDiskShare * 4 * one) << "by default";
+  cache_ = std::make_unique<PrefixCache>(
+      PrefixCacheOptions{.memory_bytes = 4 * one, .disk_bytes = 5 * one, .vault = &vault_}, *model_);
+  ServeAll(40);
+  EXPECT_LE(cache_->totals().kept.spilled_bytes, 5 * one);
+  EXPECT_GT(cache_->totals().kept.evictions, 20);
+  EXPECT_EQ(static_cast<int64_t>(vault_.kept.size()), cache_->totals().kept.spilled);
+  EXPECT_EQ(Serve(MakePrompt(100, 0)).report.miss, MissReason::kEvicted);
+}
+
 TEST_F(PrefixTierTest, TierThatTakesNoMore_MeansEvicted) {
   MakeSmallCache();
   vault_.full = true;

@@ -108,6 +108,28 @@ TEST_F(PrefixIndexTest, Evicted_IsSaid_AndTheBudgetHolds) {
   EXPECT_EQ(match.reason, MissReason::kEvicted);
 }
 
+TEST_F(PrefixIndexTest, TierBelow_HasItsOwnBudgetAndWhatLeavesItIsCounted) {
+  const Tokens first = Range(0, 10);
+  const int64_t one = SnapshotOf(first, 10)->bytes();
+  int64_t next_key = 0;
+  PrefixIndex index({.budget_bytes = one, .lower_budget_bytes = 3 * one, .spill = [&next_key](const auto&) {
+                       return "p" + std::to_string(next_key++);
+                     }});
+  for (int32_t idx = 0; idx < 40; ++idx) {
+    const Tokens tokens = Range(1000 * idx, 10);
+    index.Plan("", tokens, 0);
+    index.Insert("", SnapshotOf(tokens, 10));
+    EXPECT_LE(index.totals().spilled_bytes, 3 * one);
+    EXPECT_LE(index.totals().bytes, one);
+  }
+  const PrefixIndex::Totals totals = index.totals();
+  EXPECT_EQ(totals.spilled, 3);
+  EXPECT_EQ(totals.evictions, 40 - 3 - 1);
+  EXPECT_EQ(index.TakeAbandoned().size(), 36u) << "their files are to be removed";
+  EXPECT_EQ(index.Find("", first).reason, MissReason::kEvicted);
+  EXPECT_FALSE(index.Find("", Range(38000, 10)).lower.empty()) << "the newest are there";
+}
+
 TEST_F(PrefixIndexTest, RememberedTokens_StayBelowTheirBound) {
   PrefixIndex index({.budget_bytes = 64 << 20, .max_tokens = 10000});
   index.Insert("", SnapshotOf(Range(0, 500), 500));

@@ -1,6 +1,10 @@
 #include "kernels/math/aligned_buffer.h"
 
+#include <unistd.h>
+
+#include <fstream>
 #include <utility>
+#include <vector>
 
 #include "gtest/gtest.h"
 
@@ -33,6 +37,51 @@ TEST(AlignedBuffer, MoreThanAnyMachineHas_FailsAndLeavesItEmpty) {
   EXPECT_EQ(buffer.size(), 0);
   EXPECT_FALSE(buffer.Allocate(-1));
   EXPECT_FALSE(buffer.Allocate(int64_t{1} << 47));
+}
+
+int64_t ResidentBytes() {
+  std::ifstream statm("/proc/self/statm");
+  int64_t total = 0, resident = 0;
+  statm >> total >> resident;
+  return resident * sysconf(_SC_PAGESIZE);
+}
+
+void Fill(AlignedBuffer* buffer, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; ++i) buffer->data()[i] = static_cast<std::byte>(i % 251);
+}
+
+TEST(AlignedBuffer, Shrunk_KeepsWhatIsLeft) {
+  for (const int64_t size : {int64_t{1000}, int64_t{5'000'000}, int64_t{80'000'001}}) {
+    for (const int64_t left : {int64_t{0}, int64_t{1}, size / 7, size / 2, size - 1, size}) {
+      AlignedBuffer buffer;
+      ASSERT_TRUE(buffer.Allocate(size));
+      Fill(&buffer, left);
+      buffer.Shrink(left);
+      ASSERT_EQ(buffer.size(), left);
+      for (int64_t i = 0; i < left; i += 101) ASSERT_EQ(buffer.data()[i], static_cast<std::byte>(i % 251)) << i;
+      Fill(&buffer, left);
+    }
+  }
+}
+
+TEST(AlignedBuffer, ManyOfWhichLittleIsWritten_TakeWhatTheirSizesSay) {
+  constexpr int64_t kRoom = int64_t{5} << 20, kUsed = 700'000;
+  constexpr int kCount = 200;
+  const int64_t before = ResidentBytes();
+  std::vector<AlignedBuffer> shrunk(kCount), whole(kCount / 10);
+  for (AlignedBuffer& buffer : shrunk) {
+    ASSERT_TRUE(buffer.Allocate(kRoom));
+    Fill(&buffer, kUsed);
+    buffer.Shrink(kUsed);
+  }
+  EXPECT_LT(ResidentBytes() - before, kCount * kUsed * 5 / 4);
+  // A little more than a huge page does not take two.
+  const int64_t between = ResidentBytes();
+  for (AlignedBuffer& buffer : whole) {
+    ASSERT_TRUE(buffer.Allocate((int64_t{2} << 20) + 5000));
+    Fill(&buffer, buffer.size());
+  }
+  EXPECT_LT(ResidentBytes() - between, static_cast<int64_t>(whole.size()) * (int64_t{5} << 19));
 }
 
 TEST(AlignedBuffer, Moved_LeavesTheSourceEmpty) {

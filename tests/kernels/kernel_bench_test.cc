@@ -112,8 +112,15 @@ TEST(KernelBench, WhatTheCpuLacks_IsNamed) {
 
 TEST(KernelBench, NeededWork_IsThatOfTheFormulas) {
   RetentionCase it;  // t 4096, 8 heads, d 64: D = 2080
-  EXPECT_EQ(NeededFlops(it, 1024), 4096.0 * (2 * 2080 * 65 * 16 + 2 * 1024 * 64 * 8));
-  EXPECT_EQ(NeededFlops(it, 4096), 4096.0 * (2.0 * 4096 * 64 * 8));  // one chunk needs no state
+  const double in_rows = 4096.0 * (2.0 * 4096 * 64 * 8);
+  EXPECT_EQ(NeededFlops(it, 4096), in_rows);  // one chunk needs no state
+  EXPECT_EQ(NeededFlops(it, 1024), in_rows) << "and is cheaper still than chunks with states";
+  it.length = 65536;
+  // The first chunk reads no state, and the last one is folded into none.
+  EXPECT_EQ(NeededFlops(it, 1024), (65536.0 - 1024) * 2 * 2080 * 65 * 16 + 65536.0 * (2 * 1024 * 64 * 8));
+  it.length = 256;
+  EXPECT_EQ(NeededFlops(it, 128), 256.0 * (2 * 256 * 64 * 8)) << "not what states would cost, which nobody pays";
+  it.length = 4096;
   EXPECT_EQ(NeededBytes(it, 1024), 4096.0 * (2 * 64 * 32 + 4 * 8));
   it.pass = Pass::kDecode;
   EXPECT_EQ(TailRows(100, 128), 100);

@@ -56,6 +56,17 @@ TEST_F(Auth, ReadAgain_ChangesTokensAndKeepsThemAfterAMistake) {
   EXPECT_TRUE(auth_.Check(std::string("Bearer ") + kBob).ok());
 }
 
+TEST_F(Auth, OneTokenOfTwoPrincipals_IsRefusedNamingBothLines) {
+  const std::string file = Write(std::string("alice ") + kAlice + "\n# same\nbob " + kAlice + "\n");
+  const absl::Status status = Authenticator::Load(file, &auth_);
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("tokens:3: "));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("line 1"));
+  EXPECT_THAT(std::string(status.message()), Not(HasSubstr(kAlice)));
+  // As it is for one principal: a copied line is a mistake as well.
+  EXPECT_FALSE(Authenticator::Load(Write(std::string("a ") + kAlice + "\na " + kAlice + "\n"), &auth_).ok());
+}
+
 TEST_F(Auth, AMalformedFile_IsNamedWithItsLineButNotItsSecrets) {
   const std::string file = Write(std::string("alice ") + kAlice + "\nbob " + kBob + " third-word\n");
   const absl::Status status = Authenticator::Load(file, &auth_);

@@ -3,10 +3,16 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <memory>
+#include <random>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "engine/state/host_memory.h"
 #include "server/convert_event.h"
 #include "server/hosted_model.h"
 #include "tests/support/server_fixture.h"
@@ -137,6 +143,111 @@ TEST_F(EndToEnd, AModelsCard_SaysWhatASequenceCosts) {
   EXPECT_EQ(card.tokenizer(), "sentencepiece");
   EXPECT_GT(card.state_bytes_per_sequence(), 0);
   EXPECT_EQ(card.fingerprint().size(), 16u);
+}
+
+// Of the demo checkpoint, which loads in an instant.
+absl::StatusOr<std::unique_ptr<HostedModel>> LoadWith(const std::function<void(HostedModelOptions*)>& change) {
+  HostedModelOptions options;
+  options.directory = STATEHOUSE_SOURCE_DIR "/models/demo/checkpoint";
+  options.engine.max_num_seqs = 2;
+  options.sessions.emplace();
+  options.enable_prefix_caching = true;
+  change(&options);
+  return HostedModel::Load(options);
+}
+
+TEST(HostedModel, RoomInWhichNothingFits_IsRefusedNamingTheLeast) {
+  const struct {
+    const char* flag;
+    std::function<void(HostedModelOptions*)> change;
+  } cases[] = {
+      {"--prefix-cache-memory: 1 bytes", [](auto* options) { options->prefix_cache.memory_bytes = 1; }},
+      {"--snapshot-host-memory: 1000 bytes", [](auto* options) { options->sessions->host_bytes = 1000; }},
+      {"--snapshot-disk-space: 1000 bytes", [](auto* options) { options->sessions->disk_bytes = 1000; }},
+      {"--max-session-bytes-per-principal: 20000 bytes",
+       [](auto* options) { options->sessions->max_bytes_per_principal = 20000; }},
+  };
+  for (const auto& refused : cases) {
+    const absl::Status status = LoadWith(refused.change).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << refused.flag;
+    EXPECT_THAT(std::string(status.message()), ::testing::StartsWith(refused.flag));
+    EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr("0 or at least "));
+  }
+}
+
+TEST(HostedModel, MoreThanIsUsedOrThere_IsSaid) {
+  const auto model = LoadWith([](HostedModelOptions* options) {
+    options->engine.max_num_seqs = 0;
+    options->engine.max_num_batched_tokens = 4;
+    options->engine.state_memory_bytes = int64_t{1} << 30;
+    options->prefix_cache.memory_bytes = int64_t{1} << 50;
+  });
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_THAT((*model)->warnings(),
+              ::testing::ElementsAre(::testing::AllOf(::testing::StartsWith("--state-memory: "),
+                                                      ::testing::HasSubstr("and 4, one for each")),
+                                     ::testing::StartsWith("--prefix-cache-memory: ")));
+  EXPECT_EQ((*model)->served().prefix_cache->disk_bytes(), 0) << "there is no disk, and host memory is not another";
+  const auto usual = LoadWith([](HostedModelOptions*) {});
+  ASSERT_TRUE(usual.ok()) << usual.status();
+  EXPECT_THAT((*usual)->warnings(), ::testing::IsEmpty());
+}
+
+TEST(HostedModel, SpilledPrefixes_AreBoundedByTheDiskSpaceToo) {
+  testing::TempDir dir;
+  const auto load = [&dir](int64_t disk_bytes) {
+    return LoadWith([&](HostedModelOptions* options) {
+      options->sessions->dir = dir.File("sessions");
+      options->sessions->disk_bytes = disk_bytes;
+      options->prefix_cache.memory_bytes = int64_t{32} << 20;
+    });
+  };
+  EXPECT_EQ(load(0).value()->served().prefix_cache->disk_bytes(), int64_t{256} << 20);
+  EXPECT_EQ(load(int64_t{100} << 20).value()->served().prefix_cache->disk_bytes(), int64_t{100} << 20);
+}
+
+TEST(HostedModel, PromptsThatNeverComeAgain_TakeTheMemoryAndTheDiskThatIsSaid) {
+  testing::TempDir dir;
+  const auto model = LoadWith([&dir](HostedModelOptions* options) {
+    options->sessions->dir = dir.File("sessions");
+    options->prefix_cache.memory_bytes = int64_t{8} << 20;
+    options->prefix_cache.disk_bytes = int64_t{16} << 20;
+  });
+  ASSERT_TRUE(model.ok()) << model.status();
+  testing::TestServer server;
+  server.server().Serve(&(*model)->served());
+  const auto stub = server.Generation();
+  // STATEHOUSE_PROMPTS: to look at it for longer.
+  const char* const asked = std::getenv("STATEHOUSE_PROMPTS");
+  const int prompts = asked == nullptr ? 150 : std::atoi(asked);
+  std::mt19937 random(1);
+  int64_t resident = 0;
+  for (int idx = 0; idx < prompts; ++idx) {
+    if (idx == 20) resident = ResidentBytes();  // what is taken once has been taken
+    grpc::ClientContext context;
+    v1::GenerateRequest request;
+    v1::GenerateResponse response;
+    for (int token = 0; token < 40; ++token) request.mutable_token_ids()->add_ids(static_cast<int>(3 + random() % 400));
+    request.mutable_stop()->set_max_tokens(2);
+    ASSERT_TRUE(stub->GenerateOnce(&context, request, &response).ok());
+  }
+  const PrefixCache& cache = *(*model)->served().prefix_cache;
+  const SnapshotVault& vault = *(*model)->served().vault;
+  const auto on = [&vault](Tier tier) { return vault.totals()[static_cast<size_t>(tier)]; };
+  EXPECT_TRUE(testing::Eventually([&] { return on(Tier::kHost).snapshots == 0; }))
+      << "they are in the cache's own memory";
+  EXPECT_TRUE(testing::Eventually([&] { return on(Tier::kDisk).snapshots == cache.totals().kept.spilled; }));
+  EXPECT_LE(cache.totals().kept.bytes, cache.memory_bytes());
+  EXPECT_LE(cache.totals().kept.spilled_bytes, cache.disk_bytes());
+  EXPECT_LE(on(Tier::kDisk).bytes, cache.disk_bytes());
+  EXPECT_GT(cache.totals().kept.evictions, 0);
+  const int64_t more = ResidentBytes() - resident;
+  std::printf("%d prompts: %ld snapshots kept in %ld bytes, %ld on disk in %ld, %ld evicted; resident %ld, %ld more\n",
+              prompts, static_cast<long>(cache.totals().kept.snapshots), static_cast<long>(cache.totals().kept.bytes),
+              static_cast<long>(on(Tier::kDisk).snapshots), static_cast<long>(on(Tier::kDisk).bytes),
+              static_cast<long>(cache.totals().kept.evictions), static_cast<long>(ResidentBytes()),
+              static_cast<long>(more));
+  EXPECT_LT(more, int64_t{64} << 20);
 }
 
 }  // namespace

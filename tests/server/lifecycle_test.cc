@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "grpc/health/v1/health.grpc.pb.h"
+#include "grpcpp/generic/generic_stub.h"
 #include "tests/support/fake_engine.h"
 #include "tests/support/server_fixture.h"
 
@@ -70,6 +71,49 @@ class Lifecycle : public ::testing::Test {
   ServedModel model_ = testing::FakeServedModel(&engine_, &tokenizer_);
   testing::TestServer server_;
 };
+
+TEST_F(Lifecycle, HealthOfAnUnknownService_NamesIt) {
+  HealthCheckResponse response;
+  const grpc::Status status = Check("foo", &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_THAT(status.error_message(), HasSubstr("service: \"foo\""));
+}
+
+// A message of a method whose bytes are the test's.
+grpc::Status SendBytes(const std::shared_ptr<grpc::Channel>& channel, const std::string& method,
+                       const std::string& bytes) {
+  grpc::GenericStub stub(channel);
+  grpc::ClientContext context;
+  grpc::CompletionQueue queue;
+  const grpc::Slice slice(bytes);
+  const auto call = stub.PrepareUnaryCall(&context, method, grpc::ByteBuffer(&slice, 1), &queue);
+  call->StartCall();
+  grpc::ByteBuffer response;
+  grpc::Status status;
+  call->Finish(&response, &status, nullptr);
+  void* tag = nullptr;
+  bool ok = false;
+  queue.Next(&tag, &ok);
+  return status;
+}
+
+TEST_F(Lifecycle, RequestThatCannotBeRead_IsInvalidCountedAndNotWrittenRawToStandardError) {
+  server_.server().Serve(&model_);
+  // The field `model` of a byte that is no UTF-8; bytes that are no message at all.
+  for (const char* method : {"/statehouse.v1.Generation/GenerateOnce", "/statehouse.v1.Generation/Generate"}) {
+    for (const std::string& bytes : {std::string("\x0a\x01\xff"), std::string("\xff\xff\xff")}) {
+      ::testing::internal::CaptureStderr();
+      const grpc::Status status = SendBytes(server_.Channel(), method, bytes);
+      EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << status.error_message();
+      EXPECT_THAT(status.error_message(), HasSubstr("UTF-8"));
+      EXPECT_EQ(::testing::internal::GetCapturedStderr(), "");
+    }
+  }
+  EXPECT_THAT(Get("/metrics"), HasSubstr("statehouse_calls_total{method=\"Generate\",status=\"INVALID_ARGUMENT\"} 2"));
+  EXPECT_THAT(server_.Logged(), HasSubstr("invalid UTF-8"));
+  HealthCheckResponse response;
+  EXPECT_TRUE(Check("", &response).ok()) << "others are read";
+}
 
 TEST_F(Lifecycle, BeforeTheModelIsLoaded_HealthSaysSoAndCallsAreUnavailable) {
   HealthCheckResponse response;

@@ -13,6 +13,7 @@
 #include <sstream>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "tests/support/fake_engine.h"
 #include "tests/support/server_fixture.h"
 
@@ -152,7 +153,32 @@ TEST_F(Security, APortThatIsTaken_IsAnError) {
   testing::TestServer first(options);
   ASSERT_TRUE(first.status().ok());
   options.listen.port = first.server().port();
-  EXPECT_EQ(testing::TestServer(options).status().code(), absl::StatusCode::kUnavailable);
+  const absl::Status status = testing::TestServer(options).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr(absl::StrCat(":", options.listen.port, ": Address already in use")));
+}
+
+TEST_F(Security, AddressThatCannotBeListenedOn_IsNamedWithItsCause) {
+  testing::TempDir dir;
+  ServerOptions options;
+  options.listen.port = -1;
+  options.listen.unix_socket = dir.File("no/such/folder");
+  absl::Status status = testing::TestServer(options).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(std::string(status.message()), absl::StrCat("cannot listen on unix:", options.listen.unix_socket,
+                                                        ": No such file or directory; choose another --unix-socket"));
+  options = {};
+  options.listen.port = 0;
+  options.metrics_port = -1;
+  options.metrics_host = "";
+  status = testing::TestServer(options).status();
+  EXPECT_THAT(std::string(status.message()), HasSubstr("--metrics-host"));
+  testing::TestServer first;
+  ASSERT_TRUE(first.status().ok());
+  options.metrics_host = "192.0.2.1";  // of nobody's
+  status = testing::TestServer(options).status();
+  EXPECT_THAT(std::string(status.message()), HasSubstr("192.0.2.1:0: Cannot assign requested address"));
 }
 
 TEST_F(Security, ASocketFileLeftBehind_IsReplacedAndOtherFilesAreNot) {

@@ -38,6 +38,26 @@ v1::SessionOutcome OutcomeOf(const grpc::ClientContext& context) {
   return outcome;
 }
 
+TEST_F(SessionGenerate, RefusedFirstTurn_LeavesNoSessionBehind) {
+  v1::GenerateRequest unknown_token = TurnOf("new", "");
+  unknown_token.mutable_token_ids()->add_ids(99999);
+  v1::GenerateRequest no_input = TurnOf("new", "");
+  no_input.clear_text();
+  v1::GenerateRequest bad_sampling = TurnOf("new", "one");
+  bad_sampling.mutable_sampling()->set_top_p(7);
+  for (v1::GenerateRequest request : {unknown_token, no_input, bad_sampling}) {
+    for (const char* key : {"", "a key"}) {
+      request.mutable_session()->set_idempotency_key(key);
+      EXPECT_EQ(StatusOf(request).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+      EXPECT_EQ(server_.store().Get("", "new").status().code(), absl::StatusCode::kNotFound) << key;
+    }
+  }
+  Once(TurnOf("new", "one"));
+  unknown_token.mutable_session()->set_idempotency_key("another");
+  EXPECT_FALSE(StatusOf(unknown_token).ok());
+  EXPECT_EQ(TokensOf("new").size(), 16u) << "one that was there stays";
+}
+
 TEST_F(SessionGenerate, SecondTurn_SendsOnlyWhatIsNewAndGivesWhatTheWholePromptDoes) {
   const v1::GenerateResponse first = Once(TurnOf("ada", "one"));
   EXPECT_EQ(first.session().position_before(), 0);

@@ -145,12 +145,17 @@ TEST_F(SessionStoreTest, List_GoesPageByPageAndFiltersByLabel) {
     } while (!page.empty() && ++pages < 10);
     EXPECT_EQ(ids.size(), labels.empty() ? 10u : 5u);
   }
+  EXPECT_EQ(FieldOf(store->List("ann", {}, "garbage", 3).status()), "page_token");
 }
 
 TEST_F(SessionStoreTest, BadSpecs_NameTheField) {
   const auto store = OpenStore();
   EXPECT_EQ(FieldOf(store->Create(Named("ann", std::string(129, 'x').c_str())).status()), "session.name");
   EXPECT_EQ(FieldOf(store->Create(Named("ann", std::string(32, 'a').c_str())).status()), "session.name");
+  for (const char* name : {"two\nlines", "\t", "a\x7f", "\x1b[31mred"}) {
+    EXPECT_EQ(FieldOf(store->Create(Named("ann", name)).status()), "session.name") << name;
+  }
+  EXPECT_TRUE(store->Create(Named("ann", "grüße, 世界")).ok());
   SessionSpec spec = Named("ann", "a");
   spec.ttl = absl::ZeroDuration();
   EXPECT_EQ(FieldOf(store->Create(spec).status()), "session.ttl");
@@ -297,6 +302,30 @@ TEST_F(SessionStoreTest, Garbage_IsWhatNoSessionRefersTo) {
   EXPECT_EQ(vault_->size(), 1);
 }
 
+TEST_F(SessionStoreTest, YoungGarbage_StaysOnlyWhereARecordMayBeAboutToNameIt) {
+  const std::string earlier(32, 'e'), later(32, 'f');
+  vault_->modified[earlier] = clock_.Now();
+  clock_.Advance(absl::Minutes(1));  // a crash, and the next start
+  const auto store = OpenStore();
+  vault_->modified[later] = clock_.Now();
+  for (const std::string& key : {earlier, later}) ASSERT_TRUE(vault_->Keep(key, FakeSnapshot({1}), true).ok());
+  vault_->Settle();
+  vault_->Crash();
+  const size_t disk = static_cast<size_t>(Tier::kDisk);
+  auto report = store->CollectGarbage();
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_EQ(report->removed.snapshots[disk], 1);
+  EXPECT_EQ(vault_->Where(earlier), Tier::kNone);
+  EXPECT_EQ(report->too_young.snapshots[disk], 1);
+  EXPECT_GT(report->too_young.bytes[disk], 0);
+  EXPECT_EQ(vault_->Where(later), Tier::kDisk);
+  clock_.Advance(absl::Hours(1));
+  report = store->CollectGarbage();
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_EQ(report->too_young.snapshots[disk], 0);
+  EXPECT_EQ(vault_->size(), 0);
+}
+
 TEST_F(SessionStoreTest, SessionThatCannotBeReadNow_KeepsItsSnapshots) {
   StuckArchive stuck;
   options_.archive = &stuck;
@@ -386,6 +415,22 @@ TEST_F(SessionStoreTest, ListAfterARestart_ReadsNoHistoryAndSaysWhatGetSays) {
     EXPECT_EQ(info.created, exact->created);
     EXPECT_EQ(info.last_turn, exact->last_turn);
     EXPECT_TRUE(info.checkpoints.empty());
+  }
+}
+
+TEST_F(SessionStoreTest, ListAfterACrash_SaysWhatSessionsHoldThatNobodyWroteDown) {
+  const auto crashed = OpenStore();
+  ASSERT_TRUE(crashed->Create(Named("ann", "a")).ok());
+  ASSERT_TRUE(crashed->Create(Named("ann", "empty")).ok());
+  ASSERT_TRUE(RunTurn(crashed.get(), "ann", "a", {1, 2}, {3}, {3}).ok());
+  const auto store = OpenStore();
+  const auto page = store->List("ann", {}, "", 100);
+  ASSERT_TRUE(page.ok()) << page.status();
+  ASSERT_EQ(page->sessions.size(), 2u);
+  for (const SessionInfo& info : page->sessions) {
+    EXPECT_EQ(info.num_tokens, info.spec.name == "a" ? 3 : 0);
+    EXPECT_EQ(info.turns, info.spec.name == "a" ? 1 : 0);
+    EXPECT_EQ(info.snapshot_bytes > 0, info.spec.name == "a");
   }
 }
 

@@ -179,12 +179,58 @@ TEST_F(SnapshotVaultTest, SnapshotOfThePrefixCache_StaysOnThisMachine) {
     ASSERT_TRUE(vault->Flush(key, false, Soon()).ok());
     ASSERT_TRUE(vault->Flush(key_, true, Soon()).ok());
     EXPECT_EQ(store_.num_values(), 1) << "the other's";
+    Await([&] { return vault->Where(key) == Tier::kDisk; });
+    ExpectIs(vault->Fetch(key, false), Tier::kDisk, 1);
+    EXPECT_EQ(vault->Where(key), Tier::kDisk) << "host memory is the prefix cache's own affair";
+    EXPECT_EQ(Totals(*vault, Tier::kHost).snapshots, 1) << "the other's";
+    vault->DropLater(key);
+    Await([&] { return !disk_.Holds(key); });
+    EXPECT_EQ(vault->Fetch(key, false).status().code(), absl::StatusCode::kNotFound);
+    EXPECT_TRUE(disk_.Holds(key_));
   }
-  const auto vault = Open(&disk_, &store_);
-  ExpectIs(vault->Fetch(key, false), Tier::kDisk, 1);
-  SnapshotVault::Removed removed;
-  ASSERT_TRUE(vault->Drop(key, &removed).ok());
-  EXPECT_EQ(vault->Fetch(key, false).status().code(), absl::StatusCode::kNotFound);
+  const auto vault = Open(nullptr, &store_);
+  EXPECT_FALSE(vault->Keep(key, Make(1), true).ok()) << "without a disk there is nowhere to put it";
+  EXPECT_EQ(vault->Where(key), Tier::kNone);
+}
+
+TEST_F(SnapshotVaultTest, SnapshotsThatAPrefixCacheLeftBehind_AreRemovedByTheNext) {
+  const std::string key = SnapshotVault::NewPrefixKey();
+  {
+    const auto vault = Open(&disk_, nullptr);
+    ASSERT_TRUE(vault->Keep(key, Make(1), true).ok());
+    ASSERT_TRUE(vault->Keep(key_, Make(2), true).ok());
+    ASSERT_TRUE(vault->Flush(key, false, Soon()).ok());
+    ASSERT_TRUE(vault->Flush(key_, false, Soon()).ok());
+  }
+  const auto vault = Open(&disk_, nullptr);
+  Await([&] { return !disk_.Holds(key); });
+  ExpectIs(vault->Fetch(key_, false), Tier::kDisk, 2);
+}
+
+TEST_F(SnapshotVaultTest, FullDisk_HasRoomForSessionsWherePrefixesAre) {
+  const auto vault = Open(&disk_, nullptr);
+  std::vector<std::string> prefixes;
+  for (int seed = 0; seed < 10; ++seed) {
+    prefixes.push_back(SnapshotVault::NewPrefixKey());
+    ASSERT_TRUE(vault->Keep(prefixes.back(), Make(1), true).ok());
+    ASSERT_TRUE(vault->Flush(prefixes.back(), false, Soon()).ok());
+  }
+  disk_.SetRoom(Totals(*vault, Tier::kDisk).bytes);
+  std::vector<std::string> sessions;
+  for (int seed = 0; seed < 8; ++seed) {
+    sessions.push_back(SnapshotVault::NewKey());
+    ASSERT_TRUE(vault->Keep(sessions.back(), Make(1), true).ok());
+    EXPECT_TRUE(vault->Flush(sessions.back(), false, Soon()).ok()) << seed;
+    EXPECT_TRUE(disk_.Holds(sessions.back()));
+  }
+  EXPECT_FALSE(disk_.Holds(prefixes[0]));
+  // Another prefix does not hold sessions up, nor push any of them out.
+  disk_.SetRoom(1);
+  (void)vault->Keep(SnapshotVault::NewPrefixKey(), Make(1), true);
+  Await([&] { return Totals(*vault, Tier::kDisk).waiting == 0; });
+  for (const std::string& key : sessions) EXPECT_TRUE(disk_.Holds(key));
+  EXPECT_EQ(Totals(*vault, Tier::kDisk).why_not, "");
+  EXPECT_FALSE(vault->Keep(SnapshotVault::NewPrefixKey(), Make(1), true).ok()) << "it is not tried again at once";
 }
 
 TEST_F(SnapshotVaultTest, SnapshotThatIsNotDurable_LeavesWithHostMemory) {
