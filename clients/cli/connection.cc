@@ -86,6 +86,13 @@ void Connection::Prepare(grpc::ClientContext* context, const std::string& reques
   if (!request_id.empty()) context->AddMetadata("x-request-id", request_id);
 }
 
+void Connection::AwaitLostServer() const {
+  constexpr std::chrono::seconds kMostWait{1};
+  // Whatever the pauses, a channel looks for its server only while somebody waits for it, or every five seconds.
+  if (channel_->GetState(/*try_to_connect=*/false) != GRPC_CHANNEL_TRANSIENT_FAILURE) return;
+  channel_->WaitForConnected(std::chrono::system_clock::now() + kMostWait);
+}
+
 absl::Status Connection::Explain(const grpc::Status& status) const {
   if (status.ok()) return absl::OkStatus();
   std::string message = status.error_message();

@@ -39,6 +39,9 @@ class Connection {
   const ConnectionOptions& options() const { return options_; }
   // Sets deadline, token and, unless empty, `x-request-id` on a fresh context. IsMetadata(request_id).
   void Prepare(grpc::ClientContext* context, const std::string& request_id = "") const;
+  // For calls that are repeated until a server answers: where it was lost, waits up to a second for it to come back.
+  // Returns at once on a channel that has not been used yet.
+  void AwaitLostServer() const;
   // The same status as absl::Status, its message completed by what the user can do about it.
   absl::Status Explain(const grpc::Status& status) const;
 

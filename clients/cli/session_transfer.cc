@@ -33,11 +33,12 @@ uint64_t Checksum(const std::string& data) { return XXH3_64bits(data.data(), dat
 
 // Runs `attempt` until it neither fails as UNAVAILABLE nor has been tried often enough, with growing pauses.
 template <typename Attempt>
-absl::Status WithRetries(const Attempt& attempt) {
+absl::Status WithRetries(const Connection& connection, const Attempt& attempt) {
   absl::Status status;
   absl::Duration pause = kFirstPause;
   for (int i = 0; i < kMostAttempts; ++i, pause *= 2) {
     if (i > 0) absl::SleepFor(pause);
+    connection.AwaitLostServer();
     status = attempt();
     if (!absl::IsUnavailable(status)) return status;
   }
@@ -116,7 +117,7 @@ absl::Status ExportSession(const Connection& connection, const ExportOptions& op
   {
     Progress progress(stderr);
     const auto read = [&] {
-      return WithRetries([&] { return ReadExport(connection, options.request, &target, &progress); });
+      return WithRetries(connection, [&] { return ReadExport(connection, options.request, &target, &progress); });
     };
     absl::Status status = read();
     // What an earlier transfer left belongs to a session that has moved on since.
@@ -145,7 +146,7 @@ absl::Status ImportSession(const Connection& connection, const ImportOptions& op
   {
     Progress progress(stderr);
     int attempts = 0;
-    absl::Status status = WithRetries([&] {
+    absl::Status status = WithRetries(connection, [&] {
       ++attempts;
       return SendImport(connection, header, *contents, &progress, &response);
     });

@@ -36,6 +36,7 @@ absl::Status WireBackend::Generate(const v1::GenerateRequest& request, const OnE
         absl::StrCat("--request-id: \"", request_id_, "\" is not allowed; expected printable ASCII"));
   }
   if (absl::Status status = CheckText(request); !status.ok()) return status;
+  connection_->AwaitLostServer();
   grpc::ClientContext context;
   // A turn needs a name that Cancel() knows before the server tells one.
   const bool is_turn = request.has_session();

@@ -128,6 +128,27 @@ TEST(Connection, AServerThatComesBack_IsSeenWithinASecondOrTwo) {
   EXPECT_LT(std::chrono::steady_clock::now() - back, std::chrono::seconds(2));
 }
 
+TEST(Connection, ALostServerThatComesBack_IsSeenByCallsThatAreRarelyRepeated) {
+  const std::string path = ::testing::TempDir() + "/connection_test_lost_" + std::to_string(getpid());
+  const auto connection = Connection::Open({.address = "unix:" + path});
+  WireBackend backend(connection->get());
+  v1::GenerateRequest request;
+  request.set_text("x");
+  const auto ask = [&] { return backend.Generate(request, [](const v1::GenerateEvent&) {}); };
+  {
+    FakeServer server("unix:" + path);
+    ASSERT_TRUE(ask().ok());
+  }
+  constexpr std::chrono::milliseconds kPause{600};
+  for (int i = 0; i < 2; ++i, std::this_thread::sleep_for(kPause)) EXPECT_FALSE(ask().ok());
+  FakeServer server("unix:" + path);
+  const auto back = std::chrono::steady_clock::now();
+  while (!ask().ok() && std::chrono::steady_clock::now() - back < std::chrono::seconds(20)) {
+    std::this_thread::sleep_for(kPause);
+  }
+  EXPECT_LT(std::chrono::steady_clock::now() - back, std::chrono::milliseconds(1500));
+}
+
 class ConnectionTls : public ::testing::Test {
  protected:
   static void SetUpTestSuite() {
