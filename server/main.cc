@@ -1,8 +1,16 @@
 // The composition root: the one place that sees both the commands that speak the wire (clients/cli) and those that run
 // an engine in this process (server/commands), and joins them into one program.
+#include <fcntl.h>
+#include <google/protobuf/stubs/logging.h>
+#include <grpc/support/log.h>
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <memory>
 #include <string>
@@ -83,7 +91,33 @@ std::string DrawLoadPlot(const std::vector<cli::PlotArea>& areas) {
   return DrawSvg(panels);
 }
 
+// A descriptor 0, 1 or 2 that the caller closed would become the next file or socket that somebody opens, and be read
+// as standard input, or written a log to. Reads then find the end, and writing to standard output still fails. Runs
+// before the initialisation of the libraries' own objects: gRPC's opens descriptors.
+__attribute__((constructor(101))) void ReserveStandardStreams() {
+  constexpr int kModes[] = {O_RDONLY, O_RDONLY, O_WRONLY};
+  for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; ++fd) {
+    if (fcntl(fd, F_GETFD) >= 0 || errno != EBADF) continue;
+    if (open("/dev/null", kModes[fd]) == fd) continue;  // the lowest that is free is this one
+    std::perror("statehouse: /dev/null, in place of a standard stream that is closed");
+    _exit(1);
+  }
+}
+
+// Of gRPC's own lines only those that end the program.
+void LogOnlyTheLastWords(gpr_log_func_args* line) {
+  if (std::strstr(line->message, "assertion failed") == nullptr) return;
+  std::fprintf(stderr, "statehouse: %s:%d: %s\n", line->file, line->line, line->message);
+}
+
+// Libraries write lines of their own to standard error, about what each command says in its own words.
+void SilenceLibraries() {
+  if (std::getenv("GRPC_VERBOSITY") == nullptr) gpr_set_log_function(LogOnlyTheLastWords);  // else gRPC is looked into
+  google::protobuf::SetLogHandler(nullptr);
+}
+
 int Main(int argc, char** argv) {
+  SilenceLibraries();
   std::signal(SIGPIPE, SIG_IGN);  // a reader that went away is an error of a write, not the end of the program
   CLI::App root(
       "Statehouse: an inference server for power-retention language models, whose memory per sequence never grows.",
@@ -94,7 +128,7 @@ int Main(int argc, char** argv) {
   cli::AddClientCommands(root, MakeOfflineGeneration(), &actions);
   AddInfoCommand(root, &actions);
   CLI::App* const bench = AddBenchCommand(root, MakeShowProgress(), &actions);
-  cli::AddLoadBenchmark(*bench, DrawLoadPlot, WriteReport, &actions);
+  cli::AddLoadBenchmark(*bench, DrawLoadPlot, {.check = CheckReportFile, .write = WriteReport}, &actions);
   AddSessionsBenchCommand(*bench, MakeShowProgress(), &actions);
   AddKernelsBenchCommand(*bench, MakeShowProgress(), &actions);
   cli::FinishTree(root, VersionText(), &actions);

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "clients/cli/generate.h"
+#include "clients/cli/printing.h"
 #include "clients/cli/response.h"
 
 namespace statehouse::cli {
@@ -39,10 +40,7 @@ Chat::Chat(GenerateBackend& backend, Interrupts& interrupts, ChatOptions options
   Begin();
 }
 
-void Chat::Put(std::string_view text) {
-  std::fwrite(text.data(), 1, text.size(), options_.out);
-  std::fflush(options_.out);
-}
+void Chat::Put(std::string_view text) { Write(options_.out, text); }
 
 void Chat::Note(std::string_view text) {
   if (!options_.terminal.is_terminal()) return;

@@ -49,7 +49,8 @@ absl::Status WireChatSession::Rewind(int64_t position) {
   v1::RewindSessionResponse response;
   const auto stub = v1::Sessions::NewStub(connection_->channel());
   const absl::Status status = Ask(
-      *connection_, [&](grpc::ClientContext* context) { return stub->Rewind(context, request, &response); }, name_);
+      *connection_, request, [&](grpc::ClientContext* context) { return stub->Rewind(context, request, &response); },
+      name_);
   return absl::IsNotFound(status) ? absl::OkStatus() : status;
 }
 

@@ -26,9 +26,13 @@ struct OfflineGeneration {
 
 // `offline` may hold empty functions: then there is no --offline.
 void AddClientCommands(CLI::App& root, const OfflineGeneration& offline, Actions* actions);
-// Writes a report to the file that `flag` names; nothing if `path` is empty.
-using WriteReport = std::function<absl::Status(const char* flag, const std::string& path, const std::string& contents)>;
+// How a report gets into the file that `flag` names; both do nothing if `path` is empty.
+struct ReportFiles {
+  // Before the measurement: whether `write` will be able to.
+  std::function<absl::Status(const char* flag, const std::string& path)> check;
+  std::function<absl::Status(const char* flag, const std::string& path, const std::string& contents)> write;
+};
 // `load`, under the `bench` command that somebody else made. `draw` may be empty: then there is no --plot.
-void AddLoadBenchmark(CLI::App& bench, DrawPlot draw, WriteReport write, Actions* actions);
+void AddLoadBenchmark(CLI::App& bench, DrawPlot draw, ReportFiles files, Actions* actions);
 
 }  // namespace statehouse::cli

@@ -16,6 +16,7 @@
 #include "absl/strings/str_join.h"
 #include "clients/cli/config_file.h"
 #include "clients/cli/generate.h"
+#include "clients/cli/printing.h"
 #include "clients/cli/terminal.h"
 
 namespace statehouse::cli {
@@ -204,12 +205,20 @@ class ConfigReader : public CLI::Config {
   const Actions& actions_;
 };
 
+// Behind "--", where nothing is a flag.
+bool IsText(const std::string& word, int argc, const char* const* argv) {
+  const char* const* const end = argv + argc;
+  const char* const* const dashes = std::find(argv, end, std::string_view("--"));
+  return std::find(argv, dashes, word) == dashes && std::find(dashes, end, word) != end;
+}
+
 // What is wrong with a word that nothing on the chosen path takes.
-std::string ExplainExtra(const CommandSpec& root, const std::vector<std::string>& path, const std::string& word) {
+std::string ExplainExtra(const CommandSpec& root, const std::vector<std::string>& path, const std::string& word,
+                         bool is_text) {
   const CommandSpec* command = &root;
   for (const std::string& name : path) command = command->Find(name);
   std::vector<std::string> candidates;
-  const bool is_flag = word.size() > 1 && word.front() == '-';
+  const bool is_flag = !is_text && word.size() > 1 && word.front() == '-';
   if (is_flag) {
     for (const CommandSpec* owner : {command, &root}) {
       for (const FlagSpec& flag : owner->flags) {
@@ -262,7 +271,7 @@ void FinishTree(CLI::App& root, const std::string& version, Actions* actions) {
       "  source <(statehouse completion zsh)            # in ~/.zshrc, behind compinit\n"
       "  statehouse completion fish | source            # in ~/.config/fish/config.fish");
   (*actions)[completion] = [&root, actions, shell] {
-    std::fputs(CompletionScript(DescribeTree(root, *actions), *shell).c_str(), stdout);
+    Write(stdout, CompletionScript(DescribeTree(root, *actions), *shell));
     return 0;
   };
   root.set_version_flag("--version", version, "Print version, commit and build type, and leave");
@@ -290,20 +299,25 @@ CommandSpec DescribeTree(const CLI::App& root, const Actions& actions) {
   return spec;
 }
 
-int RunCommandLine(CLI::App& root, const Actions& actions, int argc, const char* const* argv) {
+namespace {
+
+// RunCommandLine() without a look at what became of the output.
+int Run(CLI::App& root, const Actions& actions, int argc, const char* const* argv) {
   const auto spec = [&] { return DescribeTree(root, actions); };
   const auto path = [&] { return PathOf(ChosenCommands(root)); };
   try {
     root.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
-    std::fputs(HelpText(spec(), path()).c_str(), stdout);
+    Write(stdout, HelpText(spec(), path()));
     return 0;
   } catch (const CLI::CallForVersion& version) {
-    std::printf("%s\n", version.what());
+    Write(stdout, absl::StrCat(version.what(), "\n"));
     return 0;
   } catch (const CLI::ParseError& error) {
     const std::vector<std::string> extras = root.remaining(true);
-    return UsageError(root, path(), extras.empty() ? error.what() : ExplainExtra(spec(), path(), extras.front()));
+    if (extras.empty()) return UsageError(root, path(), error.what());
+    const bool is_text = IsText(extras.front(), argc, argv);
+    return UsageError(root, path(), ExplainExtra(spec(), path(), extras.front(), is_text));
   }
   const std::vector<const CLI::App*> chosen = ChosenCommands(root);
   const std::string misplaced = MisplacedFlag(chosen, argc, argv);
@@ -316,6 +330,12 @@ int RunCommandLine(CLI::App& root, const Actions& actions, int argc, const char*
     return kExitUsage;
   }
   return action->second();
+}
+
+}  // namespace
+
+int RunCommandLine(CLI::App& root, const Actions& actions, int argc, const char* const* argv) {
+  return FinishOutput(Run(root, actions, argc, argv));
 }
 
 }  // namespace statehouse::cli

@@ -1,85 +1,73 @@
 #include "clients/cli/connection.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-
 #include <algorithm>
 #include <chrono>
-#include <fstream>
-#include <sstream>
 #include <utility>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "clients/cli/client_credentials.h"
+#include "clients/cli/server_address.h"
 
 namespace statehouse::cli {
 namespace {
 
-absl::Status ReadPem(const char* flag, const std::string& path, std::string* contents) {
-  if (path.empty()) return absl::OkStatus();
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  *contents = text.str();
-  if (!file || contents->find("-----BEGIN") == std::string::npos) {
-    return absl::InvalidArgumentError(absl::StrCat(flag, ": ", path, " is not a readable PEM file"));
+// A server that comes back is to be found about as fast as it does.
+constexpr int kFirstBackoffMs = 200, kLongestBackoffMs = 1000;
+// The time that one attempt to connect has: gRPC's "minimum backoff".
+constexpr int kConnectMs = 5000;
+
+// What a failed handshake is about, and what helps; empty if `message`, the library's own, tells of none.
+std::string ExplainTls(const ConnectionOptions& options, const std::string& message) {
+  const auto says = [&](const char* words) { return message.find(words) != std::string::npos; };
+  const std::string server = absl::StrCat("the server at ", options.address), why = absl::StrCat(" (", message, ")");
+  if (says("certificate verify failed")) {
+    return absl::StrCat(server, " shows a certificate that no authority trusted here signed", why,
+                        "; --tls-ca names the one that did");
   }
-  return absl::OkStatus();
+  if (says("is not in peer certificate")) {
+    return absl::StrCat(server, " shows a certificate for another name", why,
+                        "; --tls-server-name names the one to expect");
+  }
+  if (says("wrong version number")) return absl::StrCat(server, " speaks no TLS", why, "; leave the --tls flags out");
+  if (says("handshake failed")) return absl::StrCat("TLS with ", server, " failed", why);
+  if (says("empty address list")) {
+    return absl::StrCat("TLS cannot be set up", why, "; the system's authorities may be missing: --tls-ca names one");
+  }
+  if (says("failed to connect") && (says("Socket closed") || says("reset"))) {
+    return absl::StrCat(server, " ended the connection while TLS was set up", why,
+                        "; it may ask for a certificate that it trusts: --tls-client-cert and --tls-client-key");
+  }
+  return "";
 }
 
-bool IsUnix(const std::string& address) { return address.rfind("unix:", 0) == 0; }
-
-bool SpeaksTls(const ConnectionOptions& options) {
-  return !IsUnix(options.address) && (options.tls || !options.tls_ca.empty() || !options.tls_cert.empty());
-}
-
-// Whether what is sent to that address stays on this machine. Names but "localhost" may mean anything.
-bool IsLocal(const std::string& address) {
-  if (IsUnix(address)) return true;
-  std::string host = address.substr(0, address.rfind(':'));
-  if (host == "localhost") return true;
-  if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
-  in_addr v4{};
-  if (inet_pton(AF_INET, host.c_str(), &v4) == 1) return ntohl(v4.s_addr) >> 24 == 127;
-  in6_addr v6{};
-  return inet_pton(AF_INET6, host.c_str(), &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
-}
-
-absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeCredentials(const ConnectionOptions& options) {
-  if (options.tls_cert.empty() != options.tls_key.empty()) {
-    return absl::InvalidArgumentError("--tls-client-cert and --tls-client-key belong together: give both or neither");
+// The library's own words for "nobody listens", in ours; a server that answers says something else.
+std::string ExplainUnreachable(const ConnectionOptions& options, const std::string& message) {
+  const bool is_tls = SpeaksTls(options);
+  if (const std::string tls = is_tls ? ExplainTls(options, message) : ""; !tls.empty()) return tls;
+  for (const char* words : {"connect", "resol", "Socket closed", "reset"}) {
+    if (message.find(words) == std::string::npos) continue;
+    return absl::StrFormat(
+        "no server answers at %s (%s). Start one with: statehouse serve --model DIR; or name another with --address%s",
+        options.address, message,
+        is_tls || IsSocketFile(options.address) ? "" : "; a server with TLS needs --tls or --tls-ca");
   }
-  if (!SpeaksTls(options)) {
-    if (options.token.empty() || options.token_in_clear || IsLocal(options.address)) {
-      return grpc::InsecureChannelCredentials();
-    }
-    return absl::InvalidArgumentError(
-        absl::StrCat("--token: it would go to ", options.address,
-                     " unencrypted, for everybody on the way to read; add --tls or --tls-ca, or --token-in-clear if "
-                     "something else encrypts"));
-  }
-  grpc::SslCredentialsOptions ssl;
-  for (const auto& [flag, path, contents] : {std::tuple{"--tls-ca", &options.tls_ca, &ssl.pem_root_certs},
-                                             std::tuple{"--tls-client-cert", &options.tls_cert, &ssl.pem_cert_chain},
-                                             std::tuple{"--tls-client-key", &options.tls_key, &ssl.pem_private_key}}) {
-    if (absl::Status status = ReadPem(flag, *path, contents); !status.ok()) return status;
-  }
-  return grpc::SslCredentials(ssl);
+  return message;
 }
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Connection>> Connection::Open(const ConnectionOptions& options) {
-  if (!IsUnix(options.address) && options.address.find(':') == std::string::npos) {
-    return absl::InvalidArgumentError(absl::StrFormat(
-        "--address: \"%s\" is not an address; expected host:port, [v6]:port or unix:PATH", options.address));
-  }
-  absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> credentials = MakeCredentials(options);
+  if (absl::Status status = CheckAddress(options.address); !status.ok()) return status;
+  absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> credentials = MakeChannelCredentials(options);
   if (!credentials.ok()) return credentials.status();
   grpc::ChannelArguments arguments;
-  arguments.SetMaxReceiveMessageSize(64 << 20);
-  arguments.SetMaxSendMessageSize(64 << 20);
+  arguments.SetMaxReceiveMessageSize(kLargestMessageBytes);
+  arguments.SetMaxSendMessageSize(kLargestMessageBytes);
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, kFirstBackoffMs);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kConnectMs);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kLongestBackoffMs);
   // A proxy of the environment must not stand between two processes of one machine.
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   if (!options.tls_server_name.empty()) arguments.SetSslTargetNameOverride(options.tls_server_name);
@@ -98,24 +86,25 @@ void Connection::Prepare(grpc::ClientContext* context, const std::string& reques
   if (!request_id.empty()) context->AddMetadata("x-request-id", request_id);
 }
 
+void Connection::AwaitLostServer() const {
+  constexpr std::chrono::seconds kMostWait{1};
+  // Whatever the pauses, a channel looks for its server only while somebody waits for it, or every five seconds.
+  if (channel_->GetState(/*try_to_connect=*/false) != GRPC_CHANNEL_TRANSIENT_FAILURE) return;
+  channel_->WaitForConnected(std::chrono::system_clock::now() + kMostWait);
+}
+
 absl::Status Connection::Explain(const grpc::Status& status) const {
   if (status.ok()) return absl::OkStatus();
   std::string message = status.error_message();
   switch (status.error_code()) {
     case grpc::StatusCode::UNAVAILABLE:
-      // The library's own words for "nobody listens"; a server that answers says something else.
-      if (message.find("connect") != std::string::npos || message.find("resol") != std::string::npos ||
-          message.find("Socket closed") != std::string::npos || message.find("reset") != std::string::npos) {
-        message = absl::StrFormat(
-            "no server answers at %s (%s). Start one with: statehouse serve --model DIR; or name another with "
-            "--address%s",
-            options_.address, message,
-            SpeaksTls(options_) || IsUnix(options_.address) ? "" : "; a server with TLS needs --tls or --tls-ca");
-      }
+      message = ExplainUnreachable(options_, message);
       break;
     case grpc::StatusCode::UNAUTHENTICATED:
-      absl::StrAppend(&message, options_.token.empty() ? ". Give a token with --token or STATEHOUSE_TOKEN"
-                                                       : ". The token given is not one that the server knows");
+      // Without a token, the server speaks of metadata.
+      message = options_.token.empty()
+                    ? absl::StrCat(options_.address, " asks for a token: give one with --token or STATEHOUSE_TOKEN")
+                    : absl::StrCat("--token: ", message);
       break;
     case grpc::StatusCode::DEADLINE_EXCEEDED:
       if (options_.timeout_s > 0) {
@@ -129,6 +118,10 @@ absl::Status Connection::Explain(const grpc::Status& status) const {
       break;
   }
   return absl::Status(static_cast<absl::StatusCode>(status.error_code()), message);
+}
+
+bool IsMetadata(std::string_view value) {
+  return std::all_of(value.begin(), value.end(), [](char c) { return c >= ' ' && c <= '~'; });
 }
 
 void NameSession(const std::string& session, grpc::ClientContext* context) {

@@ -3,14 +3,12 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <cerrno>
-#include <cstring>
-#include <fstream>
-#include <iostream>
-#include <sstream>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "clients/cli/connection.h"
+#include "clients/cli/input_file.h"
 #include "clients/cli/printing.h"
 #include "clients/cli/response.h"
 
@@ -19,16 +17,14 @@ namespace {
 
 constexpr int kExitInterrupted = 130;
 
+// What else a request holds beside its prompt.
+constexpr int64_t kOtherBytes = 1 << 16;
+
 absl::Status ReadText(const std::string& file, std::string* text) {
-  std::ostringstream contents;
-  if (file == "-") {
-    contents << std::cin.rdbuf();
-  } else {
-    std::ifstream stream(file, std::ios::binary);
-    if (!stream) return absl::NotFoundError(absl::StrFormat("--file: cannot read %s: %s", file, std::strerror(errno)));
-    contents << stream.rdbuf();
-  }
-  *text = contents.str();
+  absl::StatusOr<std::string> contents =
+      ReadInput(file == "-" ? "the prompt" : "--file", file, kLargestMessageBytes - kOtherBytes);
+  if (!contents.ok()) return contents.status();
+  *text = *std::move(contents);
   if (!text->empty()) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat("the prompt is empty: ", file == "-" ? "standard input" : file, " had no text"));
@@ -60,8 +56,7 @@ class TextPrinter {
  private:
   void Put(const std::string& text) {
     if (text.empty()) return;
-    std::fwrite(text.data(), 1, text.size(), out_);
-    std::fflush(out_);
+    Write(out_, text);
     ends_inside_line_ = text.back() != '\n';
   }
   const bool streams_;
@@ -140,7 +135,7 @@ int Generate(GenerateBackend& backend, const v1::GenerateRequest& request, const
     printer.End(collector.response());
   }
   if (interrupted) return kExitInterrupted;
-  if (std::ferror(out) != 0) return 1;
+  if (std::ferror(out) != 0) return 1;  // FinishOutput() says why
   if (!status.ok()) {
     PrintError(err, status);
     return 1;

@@ -21,8 +21,9 @@ struct PromptSource {
   std::optional<std::vector<int32_t>> prompt_ids;
 };
 
-// Puts the prompt into request.text or request.token_ids. INVALID_ARGUMENT if there are several or none; NOT_FOUND
-// names the file. A prompt of standard input must not come from a terminal unless asked for with "-".
+// Puts the prompt into request.text or request.token_ids. INVALID_ARGUMENT if there are several or none; else
+// ReadInput()'s errors, for what is larger than a message may be, too. A prompt of standard input must not come from a
+// terminal unless asked for with "-".
 absl::Status ReadPrompt(const PromptSource& source, v1::GenerateRequest* request);
 
 struct GenerateOptions {

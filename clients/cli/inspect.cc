@@ -217,8 +217,8 @@ absl::Status ShowTokens(const Connection& connection, const std::string& text, c
   request.set_return_texts(options.show_texts);
   v1::TokenizeResponse response;
   const auto stub = v1::Tokenizer::NewStub(connection.channel());
-  absl::Status status =
-      Ask(connection, [&](grpc::ClientContext* context) { return stub->Tokenize(context, request, &response); });
+  absl::Status status = Ask(connection, request,
+                            [&](grpc::ClientContext* context) { return stub->Tokenize(context, request, &response); });
   if (!status.ok()) return status;
   if (json) {
     Json result = {{"token_ids", Json(std::vector<int32_t>(response.token_ids().begin(), response.token_ids().end()))}};
@@ -246,8 +246,8 @@ absl::Status ShowText(const Connection& connection, const std::string& model, co
   request.set_show_special_tokens(show_special);
   v1::DetokenizeResponse response;
   const auto stub = v1::Tokenizer::NewStub(connection.channel());
-  absl::Status status =
-      Ask(connection, [&](grpc::ClientContext* context) { return stub->Detokenize(context, request, &response); });
+  absl::Status status = Ask(
+      connection, request, [&](grpc::ClientContext* context) { return stub->Detokenize(context, request, &response); });
   if (!status.ok()) return status;
   json ? PrintJson(out, {{"text", response.text()}}) : Print(out, response.text() + "\n");
   return absl::OkStatus();
@@ -259,7 +259,7 @@ absl::Status CancelRequest(const Connection& connection, const std::string& requ
   v1::CancelResponse response;
   const auto stub = v1::Generation::NewStub(connection.channel());
   absl::Status status =
-      Ask(connection, [&](grpc::ClientContext* context) { return stub->Cancel(context, request, &response); });
+      Ask(connection, request, [&](grpc::ClientContext* context) { return stub->Cancel(context, request, &response); });
   if (!status.ok()) return status;
   if (!response.cancelled()) {
     return absl::NotFoundError(absl::StrCat("no request \"", request_id, "\" of yours is queued or running"));
@@ -274,7 +274,7 @@ absl::Status CheckHealth(const Connection& connection, const std::string& servic
   grpc::health::v1::HealthCheckResponse response;
   const auto stub = grpc::health::v1::Health::NewStub(connection.channel());
   absl::Status status =
-      Ask(connection, [&](grpc::ClientContext* context) { return stub->Check(context, request, &response); });
+      Ask(connection, request, [&](grpc::ClientContext* context) { return stub->Check(context, request, &response); });
   if (!status.ok()) return status;
   const std::string& name = grpc::health::v1::HealthCheckResponse_ServingStatus_Name(response.status());
   Print(out, name + "\n");
@@ -289,7 +289,7 @@ absl::StatusOr<v1::Model> GetModel(const Connection& connection, const std::stri
   v1::Model model;
   const auto stub = v1::Models::NewStub(connection.channel());
   absl::Status status =
-      Ask(connection, [&](grpc::ClientContext* context) { return stub->GetModel(context, request, &model); });
+      Ask(connection, request, [&](grpc::ClientContext* context) { return stub->GetModel(context, request, &model); });
   if (!status.ok()) return status;
   return model;
 }

@@ -193,6 +193,7 @@ std::vector<v1::GenerateRequest> MakeRequests(const LoadOptions& options, int64_
 absl::StatusOr<LoadReport> RunLoad(const Connection& connection, const LoadOptions& options,
                                    const std::function<void(int64_t, int64_t)>& on_progress) {
   if (absl::Status status = Validate(options); !status.ok()) return status;
+  if (absl::Status status = CheckText(options.request); !status.ok()) return status;
   absl::StatusOr<v1::Model> model = GetModel(connection, options.request.model());
   if (!model.ok()) return model.status();
   const std::vector<v1::GenerateRequest> requests = MakeRequests(options, model->vocab_size());

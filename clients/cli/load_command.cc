@@ -25,11 +25,15 @@ struct LoadFlags {
   std::string model;
   std::string json_file, plot_file;
   DrawPlot draw;
-  WriteReport write;
+  ReportFiles files;
 };
 
 int RunLoadBenchmark(const Connection& connection, LoadFlags& flags) {
   if (absl::Status status = ParseGoals(flags.goals, &flags.options.goals); !status.ok()) return Fail(status);
+  for (const absl::Status& status :
+       {flags.files.check("--json", flags.json_file), flags.files.check("--plot", flags.plot_file)}) {
+    if (!status.ok()) return Fail(status);
+  }
   flags.options.request.set_model(flags.model);
   Progress progress(stderr);
   absl::StatusOr<LoadReport> report =
@@ -38,8 +42,8 @@ int RunLoadBenchmark(const Connection& connection, LoadFlags& flags) {
   if (!report.ok()) return Fail(report.status());
   Print(stdout, LoadReportText(flags.options, *report));
   for (const absl::Status& status :
-       {flags.write("--json", flags.json_file, LoadReportJson(flags.options, *report)),
-        flags.write("--plot", flags.plot_file, flags.draw ? flags.draw(LoadPlot(*report)) : "")}) {
+       {flags.files.write("--json", flags.json_file, LoadReportJson(flags.options, *report)),
+        flags.files.write("--plot", flags.plot_file, flags.draw ? flags.draw(LoadPlot(*report)) : "")}) {
     if (!status.ok()) return Fail(status);
   }
   return report->failed == 0 ? 0 : 1;
@@ -47,13 +51,13 @@ int RunLoadBenchmark(const Connection& connection, LoadFlags& flags) {
 
 }  // namespace
 
-void AddLoadBenchmark(CLI::App& bench, DrawPlot draw, WriteReport write, Actions* actions) {
+void AddLoadBenchmark(CLI::App& bench, DrawPlot draw, ReportFiles files, Actions* actions) {
   constexpr char kLoad[] = "Load";
   CLI::App* command = bench.add_subcommand(
       "load", "Send requests to a running server and measure it, with the definitions of `vllm bench serve`.");
   auto flags = std::make_shared<LoadFlags>();
   flags->draw = std::move(draw);
-  flags->write = std::move(write);
+  flags->files = std::move(files);
   LoadOptions& options = flags->options;
   const auto add = [&](const char* name, auto& value, const char* help, const char* type) {
     command->add_option(name, value, help)->group(kLoad)->type_name(type)->capture_default_str();

@@ -11,7 +11,7 @@ namespace statehouse::cli {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-constexpr std::chrono::milliseconds kLongestPause{5000};
+constexpr std::chrono::milliseconds kLongestPause{1000};
 
 // What a proxy or a dying connection makes of a lost server, beside UNAVAILABLE.
 bool IsBrokenStream(const absl::Status& status) {

@@ -15,7 +15,7 @@ namespace statehouse::cli {
 class ResumingBackend : public GenerateBackend {
  public:
   struct Options {
-    std::chrono::milliseconds first_pause{200};        // doubles with each attempt that brings nothing, up to 5 s
+    std::chrono::milliseconds first_pause{200};        // doubles with each attempt that brings nothing, up to 1 s
     std::chrono::seconds patience{60};                 // without an event for so long, the last error is the result
     bool waits_for_first = true;                       // also where none has answered yet
     std::function<void(const absl::Status&)> on_loss;  // told of each loss, before it asks again

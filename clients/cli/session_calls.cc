@@ -7,6 +7,7 @@
 #include "absl/time/clock.h"
 #include "clients/cli/inspect.h"
 #include "clients/cli/progress.h"
+#include "clients/cli/request_text.h"
 #include "clients/cli/session_view.h"
 #include "clients/cli/table.h"
 #include "clients/cli/terminal.h"
@@ -81,7 +82,8 @@ absl::StatusOr<v1::Session> GetSession(const Connection& connection, const std::
   v1::GetSessionResponse response;
   const auto stub = Stub(connection);
   absl::Status status = Ask(
-      connection, [&](grpc::ClientContext* context) { return stub->Get(context, request, &response); }, session);
+      connection, request, [&](grpc::ClientContext* context) { return stub->Get(context, request, &response); },
+      session);
   if (!status.ok()) return status;
   return response.session();
 }
@@ -97,7 +99,7 @@ absl::StatusOr<v1::GetSessionResponse> GetTranscript(const Connection& connectio
     request.set_from(from + all.token_ids_size());
     v1::GetSessionResponse page;
     absl::Status status = Ask(
-        connection, [&](grpc::ClientContext* context) { return stub->Get(context, request, &page); }, session);
+        connection, request, [&](grpc::ClientContext* context) { return stub->Get(context, request, &page); }, session);
     if (!status.ok()) return status;
     *all.mutable_session() = page.session();
     all.mutable_token_ids()->MergeFrom(page.token_ids());
@@ -115,7 +117,7 @@ absl::Status CreateSession(const Connection& connection, const v1::CreateSession
   v1::Session session;
   const auto stub = Stub(connection);
   absl::Status status = Ask(
-      connection, [&](grpc::ClientContext* context) { return stub->Create(context, request, &session); },
+      connection, request, [&](grpc::ClientContext* context) { return stub->Create(context, request, &session); },
       request.name());
   if (!status.ok()) return status;
   Print(printing, SessionJson(session), session.id() + "\n");
@@ -132,7 +134,7 @@ absl::Status ListSessions(const Connection& connection, const std::map<std::stri
   do {
     v1::ListSessionsResponse page;
     absl::Status status =
-        Ask(connection, [&](grpc::ClientContext* context) { return stub->List(context, request, &page); });
+        Ask(connection, request, [&](grpc::ClientContext* context) { return stub->List(context, request, &page); });
     if (!status.ok()) return status;
     for (const v1::Session& session : page.sessions()) {
       if (limit == 0 || static_cast<int64_t>(sessions.size()) < limit) sessions.push_back(session);
@@ -171,7 +173,7 @@ absl::Status ForkSession(const Connection& connection, const v1::ForkSessionRequ
   v1::ForkSessionResponse response;
   const auto stub = Stub(connection);
   absl::Status status = Ask(
-      connection, [&](grpc::ClientContext* context) { return stub->Fork(context, request, &response); },
+      connection, request, [&](grpc::ClientContext* context) { return stub->Fork(context, request, &response); },
       request.session());
   if (!status.ok()) return status;
   Json json = SessionJson(response.session());
@@ -197,7 +199,8 @@ absl::Status RewindSession(const Connection& connection, const std::string& sess
   v1::RewindSessionResponse response;
   const auto stub = Stub(connection);
   absl::Status status = Ask(
-      connection, [&](grpc::ClientContext* context) { return stub->Rewind(context, request, &response); }, session);
+      connection, request, [&](grpc::ClientContext* context) { return stub->Rewind(context, request, &response); },
+      session);
   if (!status.ok()) return status;
   Print(printing,
         {{"position", response.position()},
@@ -212,6 +215,7 @@ absl::Status RewindSession(const Connection& connection, const std::string& sess
 absl::Status RebuildSession(const Connection& connection, const std::string& session, const Printing& printing) {
   v1::RebuildSessionRequest request;
   request.set_session(session);
+  if (absl::Status status = CheckText(request); !status.ok()) return status;
   const auto stub = Stub(connection);
   grpc::ClientContext context;
   connection.Prepare(&context);
@@ -243,7 +247,8 @@ absl::Status DeleteSessions(const Connection& connection, const std::vector<std:
     request.set_session(session);
     v1::DeleteSessionResponse response;
     absl::Status status = Ask(
-        connection, [&](grpc::ClientContext* context) { return stub->Delete(context, request, &response); }, session);
+        connection, request, [&](grpc::ClientContext* context) { return stub->Delete(context, request, &response); },
+        session);
     if (!status.ok()) {
       first_error.Update(absl::Status(status.code(), absl::StrCat(session, ": ", std::string(status.message()))));
       continue;
@@ -260,7 +265,7 @@ absl::Status UpdateSession(const Connection& connection, const v1::UpdateSession
   v1::Session session;
   const auto stub = Stub(connection);
   absl::Status status = Ask(
-      connection, [&](grpc::ClientContext* context) { return stub->Update(context, request, &session); },
+      connection, request, [&](grpc::ClientContext* context) { return stub->Update(context, request, &session); },
       request.session());
   if (!status.ok()) return status;
   Print(printing, SessionJson(session), SessionText(session, Now()));
@@ -273,7 +278,8 @@ absl::Status BreakLease(const Connection& connection, const std::string& session
   v1::BreakLeaseResponse response;
   const auto stub = Stub(connection);
   absl::Status status = Ask(
-      connection, [&](grpc::ClientContext* context) { return stub->BreakLease(context, request, &response); }, session);
+      connection, request, [&](grpc::ClientContext* context) { return stub->BreakLease(context, request, &response); },
+      session);
   if (!status.ok()) return status;
   Print(printing, {{"owner", response.owner().empty() ? Json(nullptr) : Json(response.owner())}},
         response.owner().empty() ? "nobody held a lease\n" : absl::StrCat(response.owner(), " can no longer append\n"));
@@ -286,7 +292,8 @@ absl::Status CheckSessions(const Connection& connection, const std::string& sess
   v1::CheckSessionsResponse response;
   const auto stub = Stub(connection);
   absl::Status status = Ask(
-      connection, [&](grpc::ClientContext* context) { return stub->Check(context, request, &response); }, session);
+      connection, request, [&](grpc::ClientContext* context) { return stub->Check(context, request, &response); },
+      session);
   if (!status.ok()) return status;
   Json damages = Json::array();
   for (const v1::Damage& damage : response.damages()) {

@@ -206,7 +206,10 @@ void AddTransfer(CLI::App& sessions, Actions* actions) {
       ->add_option_function<std::string>(
           "SESSION", [out](const std::string& name) { out->request.set_session(name); }, "Its name or id")
       ->required();
-  command->add_option("FILE", out->file, "The file to write")->required();
+  command
+      ->add_option("FILE", out->file,
+                   "The file to write, or - for standard output; a pipe or a device is written in place")
+      ->required();
   command
       ->add_option_function<int32_t>(
           "--compression", [out](const int32_t& level) { out->request.set_compression(level); },
@@ -229,13 +232,13 @@ void AddTransfer(CLI::App& sessions, Actions* actions) {
   command->add_flag("--overwrite", out->overwrite, "Replace a file that is there")->group(kSession);
   command->footer(
       "Examples:\n  statehouse sessions export ada ada.session\n  statehouse sessions export ada ada.session "
-      "--compression 3");
+      "--compression 3\n  statehouse sessions export ada - | ssh host statehouse sessions import - ada");
 
   auto in = std::make_shared<ImportOptions>();
   command = AddCommand<ImportOptions>(
       sessions, actions, "import", "Make a session from a file that export wrote.", in,
       [](const Connection& connection, ImportOptions& f, const auto& p) { return ImportSession(connection, f, p); });
-  command->add_option("FILE", in->file, "The file")->required();
+  command->add_option("FILE", in->file, "The file, or - for standard input")->required();
   command->add_option_function<std::string>(
       "NAME", [in](const std::string& name) { in->header.mutable_as()->set_name(name); }, "The session's name here");
   command

@@ -1,15 +1,8 @@
 #include "clients/cli/session_transfer.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
-#include <filesystem>
-#include <fstream>
+#include <memory>
 #include <nlohmann/json.hpp>
-#include <sstream>
 #include <utility>
 
 #define XXH_INLINE_ALL
@@ -18,7 +11,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
+#include "clients/cli/export_target.h"
+#include "clients/cli/input_file.h"
 #include "clients/cli/progress.h"
+#include "clients/cli/request_text.h"
 #include "clients/cli/session_view.h"
 #include "clients/cli/terminal.h"
 #include "statehouse/v1/sessions.grpc.pb.h"
@@ -35,77 +31,21 @@ constexpr size_t kPartBytes = 1 << 20;
 
 uint64_t Checksum(const std::string& data) { return XXH3_64bits(data.data(), data.size()); }
 
-absl::Status FileError(const std::string& file, const char* what) {
-  return absl::ErrnoToStatus(errno, absl::StrCat(file, ": cannot ", what));
-}
-
 // Runs `attempt` until it neither fails as UNAVAILABLE nor has been tried often enough, with growing pauses.
 template <typename Attempt>
-absl::Status WithRetries(const Attempt& attempt) {
+absl::Status WithRetries(const Connection& connection, const Attempt& attempt) {
   absl::Status status;
   absl::Duration pause = kFirstPause;
   for (int i = 0; i < kMostAttempts; ++i, pause *= 2) {
     if (i > 0) absl::SleepFor(pause);
+    connection.AwaitLostServer();
     status = attempt();
     if (!absl::IsUnavailable(status)) return status;
   }
   return status;
 }
 
-class ExportFile {
- public:
-  explicit ExportFile(const std::string& file) : file_(file), part_(file + ".part"), id_file_(part_ + ".id") {}
-  ~ExportFile() {
-    if (fd_ >= 0) close(fd_);
-  }
-  ExportFile(const ExportFile&) = delete;
-  ExportFile& operator=(const ExportFile&) = delete;
-
-  // Opens what an earlier transfer left, if it is known of which.
-  absl::Status Open() {
-    std::ifstream(id_file_) >> id_;
-    fd_ = open(part_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (fd_ < 0) return FileError(part_, "write");
-    offset_ = id_.empty() ? 0 : lseek(fd_, 0, SEEK_END);
-    return offset_ == 0 ? Restart() : absl::OkStatus();
-  }
-  absl::Status Restart() {
-    id_.clear();
-    offset_ = 0;
-    return ftruncate(fd_, 0) == 0 ? absl::OkStatus() : FileError(part_, "write");
-  }
-  absl::Status Append(const v1::ExportSessionPart& part) {
-    if (id_ != part.export_id()) {
-      id_ = part.export_id();
-      std::ofstream id_out(id_file_, std::ios::trunc);
-      if (!(id_out << id_ << "\n").flush()) return FileError(id_file_, "write");
-    }
-    for (size_t written = 0; written < part.data().size();) {
-      const ssize_t n = pwrite(fd_, part.data().data() + written, part.data().size() - written, offset_);
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) return FileError(part_, "write");
-      written += static_cast<size_t>(n);
-      offset_ += n;
-    }
-    return absl::OkStatus();
-  }
-  absl::Status Finish() {
-    if (fsync(fd_) != 0) return FileError(part_, "sync");
-    if (rename(part_.c_str(), file_.c_str()) != 0) return FileError(file_, "write");
-    unlink(id_file_.c_str());
-    return absl::OkStatus();
-  }
-  int64_t offset() const { return offset_; }
-  const std::string& id() const { return id_; }
-
- private:
-  const std::string file_, part_, id_file_;
-  std::string id_;  // of the export that the bytes belong to
-  int64_t offset_ = 0;
-  int fd_ = -1;
-};
-
-absl::Status ReadExport(const Connection& connection, const v1::ExportSessionRequest& wanted, ExportFile* file,
+absl::Status ReadExport(const Connection& connection, const v1::ExportSessionRequest& wanted, ExportTarget* file,
                         Progress* progress) {
   v1::ExportSessionRequest request = wanted;
   request.set_offset(file->offset());
@@ -122,7 +62,7 @@ absl::Status ReadExport(const Connection& connection, const v1::ExportSessionReq
     if (part.offset() != file->offset() || part.checksum() != Checksum(part.data())) {
       problem = absl::UnavailableError("a part arrived damaged");
     } else {
-      problem = file->Append(part);
+      problem = file->Append(part.export_id(), part.data());
       is_whole = part.last();
       progress->Show("bytes", file->offset(), part.total_bytes());
     }
@@ -134,14 +74,6 @@ absl::Status ReadExport(const Connection& connection, const v1::ExportSessionReq
   return status;
 }
 
-absl::StatusOr<std::string> ReadFile(const std::string& name) {
-  std::ifstream stream(name, std::ios::binary);
-  std::ostringstream contents;
-  if (stream) contents << stream.rdbuf();
-  if (!stream) return absl::NotFoundError(absl::StrFormat("cannot read %s: %s", name, std::strerror(errno)));
-  return contents.str();
-}
-
 absl::Status SendImport(const Connection& connection, const v1::ImportSessionHeader& header,
                         const std::string& contents, Progress* progress, v1::ImportSessionResponse* response) {
   const auto stub = v1::Sessions::NewStub(connection.channel());
@@ -149,7 +81,8 @@ absl::Status SendImport(const Connection& connection, const v1::ImportSessionHea
   question.set_import_id(header.import_id());
   v1::ImportStatusResponse arrived;
   absl::Status status = Ask(
-      connection, [&](grpc::ClientContext* context) { return stub->ImportStatus(context, question, &arrived); },
+      connection, question,
+      [&](grpc::ClientContext* context) { return stub->ImportStatus(context, question, &arrived); },
       header.import_id());
   if (!status.ok()) return status;
   grpc::ClientContext context;
@@ -177,33 +110,34 @@ absl::Status SendImport(const Connection& connection, const v1::ImportSessionHea
 }  // namespace
 
 absl::Status ExportSession(const Connection& connection, const ExportOptions& options, const Printing& printing) {
-  std::error_code error;
-  if (!options.overwrite && std::filesystem::exists(options.file, error)) {
-    return absl::AlreadyExistsError(absl::StrCat(options.file, " exists; --overwrite replaces it"));
-  }
-  ExportFile file(options.file);
-  if (absl::Status status = file.Open(); !status.ok()) return status;
+  if (absl::Status status = CheckText(options.request); !status.ok()) return status;
+  absl::StatusOr<std::unique_ptr<ExportTarget>> file = ExportTarget::Open(options.file, options.overwrite);
+  if (!file.ok()) return file.status();
+  ExportTarget& target = **file;
   {
     Progress progress(stderr);
     const auto read = [&] {
-      return WithRetries([&] { return ReadExport(connection, options.request, &file, &progress); });
+      return WithRetries(connection, [&] { return ReadExport(connection, options.request, &target, &progress); });
     };
     absl::Status status = read();
     // What an earlier transfer left belongs to a session that has moved on since.
-    if (absl::IsFailedPrecondition(status) && !file.id().empty()) {
-      if (absl::Status restarted = file.Restart(); !restarted.ok()) return restarted;
+    if (absl::IsFailedPrecondition(status) && !target.id().empty()) {
+      if (absl::Status restarted = target.Restart(); !restarted.ok()) return restarted;
       status = read();
     }
     if (!status.ok()) return status;
   }
-  if (absl::Status status = file.Finish(); !status.ok()) return status;
-  Print(printing, {{"file", options.file}, {"bytes", file.offset()}},
-        absl::StrFormat("%s: %s\n", options.file, FormatBytes(static_cast<double>(file.offset()))));
+  if (absl::Status status = target.Finish(); !status.ok()) return status;
+  Printing said = printing;
+  if (target.is_stdout()) said.out = stderr;  // the other one is the session's
+  Print(said, {{"file", options.file}, {"bytes", target.offset()}},
+        absl::StrFormat("%s: %s\n", options.file, FormatBytes(static_cast<double>(target.offset()))));
   return absl::OkStatus();
 }
 
 absl::Status ImportSession(const Connection& connection, const ImportOptions& options, const Printing& printing) {
-  absl::StatusOr<std::string> contents = ReadFile(options.file);
+  if (absl::Status status = CheckText(options.header); !status.ok()) return status;
+  absl::StatusOr<std::string> contents = ReadInput("FILE", options.file, kAnySize);
   if (!contents.ok()) return contents.status();
   v1::ImportSessionHeader header = options.header;
   // The same file under the same name is the same transfer.
@@ -212,7 +146,7 @@ absl::Status ImportSession(const Connection& connection, const ImportOptions& op
   {
     Progress progress(stderr);
     int attempts = 0;
-    absl::Status status = WithRetries([&] {
+    absl::Status status = WithRetries(connection, [&] {
       ++attempts;
       return SendImport(connection, header, *contents, &progress, &response);
     });

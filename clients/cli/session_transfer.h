@@ -13,15 +13,15 @@ namespace statehouse::cli {
 
 struct ExportOptions {
   v1::ExportSessionRequest request;  // session, compression, encoding
-  std::string file;                  // made whole or not at all; FILE.part and FILE.part.id hold what has arrived
+  std::string file;  // as ExportTarget::Open() takes it; FILE.part and FILE.part.id hold what has arrived
   bool overwrite = false;
 };
-// Shows progress on standard error. ALREADY_EXISTS: the file is there.
+// Shows progress on standard error; for "-" also what it has to say. Errors: ExportTarget's and the server's.
 absl::Status ExportSession(const Connection& connection, const ExportOptions& options, const Printing& printing);
 
 struct ImportOptions {
   v1::ImportSessionHeader header;  // import_id is filled in
-  std::string file;
+  std::string file;                // "-": standard input
 };
 absl::Status ImportSession(const Connection& connection, const ImportOptions& options, const Printing& printing);
 

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "clients/cli/random_name.h"
+#include "clients/cli/request_text.h"
 
 namespace statehouse::cli {
 namespace {
@@ -30,6 +31,12 @@ WireBackend::WireBackend(const Connection* connection, std::string request_id)
       stub_(v1::Generation::NewStub(connection->channel())) {}
 
 absl::Status WireBackend::Generate(const v1::GenerateRequest& request, const OnEvent& on_event) {
+  if (!IsMetadata(request_id_)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--request-id: \"", request_id_, "\" is not allowed; expected printable ASCII"));
+  }
+  if (absl::Status status = CheckText(request); !status.ok()) return status;
+  connection_->AwaitLostServer();
   grpc::ClientContext context;
   // A turn needs a name that Cancel() knows before the server tells one.
   const bool is_turn = request.has_session();

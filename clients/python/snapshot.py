@@ -7,7 +7,12 @@ import struct
 import sys
 from typing import Any
 
-import numpy as np
+try:
+    import numpy as np
+except ImportError:
+    if __name__ != "__main__":
+        raise
+    sys.exit("snapshot.py needs the Python package numpy: pip install numpy")
 
 try:
     from xxhash import xxh3_64_hexdigest

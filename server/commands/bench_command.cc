@@ -44,6 +44,8 @@ absl::Status Run(BenchFlags& flags, const ShowProgress& show_progress) {
   }
   if (flags.quick) MakeQuick(&flags.options);
   if (absl::Status status = Validate(flags.options); !status.ok()) return status;
+  if (absl::Status status = CheckReportFile("--json", flags.json_file); !status.ok()) return status;
+  if (absl::Status status = CheckReportFile("--plot", flags.plot_file); !status.ok()) return status;
   absl::StatusOr<CheckpointOptions> checkpoint =
       ToCheckpointOptions(flags.model, [&](int64_t done, int64_t total) { show_progress("loading", done, total); });
   if (!checkpoint.ok()) return checkpoint.status();

@@ -24,6 +24,10 @@ void Print(const std::string& text) {
 }
 
 absl::Status Run(const KernelsBenchFlags& flags, const ShowProgress& show_progress) {
+  for (const auto& [flag, file] : {std::pair{"--json", &flags.json_file}, std::pair{"--csv", &flags.csv_file},
+                                   std::pair{"--plot", &flags.plot_file}}) {
+    if (absl::Status status = CheckReportFile(flag, *file); !status.ok()) return status;
+  }
   const auto clear = [&] { show_progress(nullptr, 0, 0); };
   const absl::StatusOr<KernelsBenchReport> report = RunKernelsBench(
       flags.options,

@@ -36,6 +36,8 @@ absl::Status Run(SessionsBenchFlags& flags, const ShowProgress& show_progress) {
     flags.options.max_seconds = std::min(flags.options.max_seconds, 0.2);
   }
   if (absl::Status status = Validate(flags.options); !status.ok()) return status;
+  if (absl::Status status = CheckReportFile("--json", flags.json_file); !status.ok()) return status;
+  if (absl::Status status = CheckReportFile("--plot", flags.plot_file); !status.ok()) return status;
   RunFolders folders;  // before any thread is started
   const auto disk_folder = folders.Make("--disk", flags.disk_folder);
   if (!disk_folder.ok()) return disk_folder.status();

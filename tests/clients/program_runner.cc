@@ -28,7 +28,7 @@ std::string Contents(const std::filesystem::path& file) {
 }  // namespace
 
 ProgramResult RunProgram(const std::vector<std::string>& words, const std::string& input,
-                         const std::vector<std::string>& environment) {
+                         const std::vector<std::string>& environment, const std::string& redirections) {
   char pattern[] = "/tmp/statehouse_program_XXXXXX";
   const std::filesystem::path folder = mkdtemp(pattern);
   std::ofstream(folder / "in", std::ios::binary) << input;
@@ -39,7 +39,8 @@ ProgramResult RunProgram(const std::vector<std::string>& words, const std::strin
   for (const std::string& variable : environment) command += " " + Quoted(variable);
   command += " " STATEHOUSE_BINARY;
   for (const std::string& word : words) command += " " + Quoted(word);
-  command += " <" + (folder / "in").string() + " >" + (folder / "out").string() + " 2>" + (folder / "err").string();
+  command += " <" + (folder / "in").string() + " >" + (folder / "out").string() + " 2>" + (folder / "err").string() +
+             " " + redirections;
   const int status = std::system(command.c_str());
   ProgramResult result = {WIFEXITED(status) ? WEXITSTATUS(status) : -1, Contents(folder / "out"),
                           Contents(folder / "err")};

@@ -12,8 +12,8 @@ struct ProgramResult {
 };
 
 // Runs it with these words and this standard input, in a clean environment of its own (no config file, no STATEHOUSE_*
-// variables but `environment`, "NAME=value").
+// variables but `environment`, "NAME=value"). `redirections` are a shell's, such as ">/dev/full"; they come last.
 ProgramResult RunProgram(const std::vector<std::string>& words, const std::string& input = "",
-                         const std::vector<std::string>& environment = {});
+                         const std::vector<std::string>& environment = {}, const std::string& redirections = "");
 
 }  // namespace statehouse
