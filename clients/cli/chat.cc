@@ -1,5 +1,6 @@
 #include "clients/cli/chat.h"
 
+#include <algorithm>
 #include <atomic>
 #include <utility>
 
@@ -70,6 +71,7 @@ absl::Status Chat::Resume() {
     if (role == "assistant") Note(text);
   }
   held_messages_ = messages_.messages_size();
+  context_ = last->position;
   exchange_ = {.messages = 0, .position = last->begin};
   return absl::OkStatus();
 }
@@ -91,6 +93,7 @@ void Chat::Begin() {
   messages_.clear_messages();
   last_usage_.Clear();
   last_timings_.Clear();
+  context_ = 0;
   held_messages_ = 0;
   exchange_ = Mark();
   if (system_.empty()) return;
@@ -206,14 +209,23 @@ void Chat::Answer(const v1::ChatMessage* previous) {
     });
   }
   const v1::GenerateResponse& response = collector.response();
-  last_usage_ = response.usage();
-  last_timings_ = response.timings();
+  if (status.ok()) {
+    last_usage_ = response.usage();
+    last_timings_ = response.timings();
+  }
   const std::string text = response.outputs().empty() ? "" : response.outputs(0).text();
   Put(status.ok() || !text.empty() ? "\n" : "");
   const std::optional<v1::SessionOutcome> outcome =
       response.has_session() ? std::optional(response.session()) : backend_.FailedOutcome();
   const int held = held_messages_;
   Settle(status, text, interrupted, previous, outcome);
+  if (status.ok()) {
+    context_ = last_usage_.total_tokens();
+  } else if (outcome.has_value()) {
+    context_ = held_messages_ > held ? outcome->position() : outcome->position_before();
+  } else if (options_.session != nullptr || !text.empty()) {
+    context_ = -1;
+  }
   if (held_messages_ == held) {
     // Begun, and its end not told: where the session's last exchange begins is not known. Else nothing of it stays.
     const bool is_unknown = !outcome.has_value() && exchange_.position >= 0;
@@ -263,6 +275,7 @@ void Chat::Settle(const absl::Status& status, const std::string& text, bool inte
     message->set_role("assistant");
     message->set_content(text);
     held_messages_ = messages_.messages_size();
+    cut_off_ += status.ok() ? 0 : 1;
   } else if (previous != nullptr && options_.session == nullptr) {
     *messages_.add_messages() = *previous;
   } else {
@@ -284,17 +297,20 @@ void Chat::Settle(const absl::Status& status, const std::string& text, bool inte
 
 void Chat::PrintStats() {
   const v1::Model& model = options_.model;
-  const int64_t context = last_usage_.total_tokens();
   std::string text = absl::StrFormat("model       %s (%s, %s weights)\n", model.name(), model.family(), model.dtype());
-  absl::StrAppend(&text, absl::StrFormat("answers     %d, %d tokens\n", answers_, tokens_generated_));
-  absl::StrAppend(&text, absl::StrFormat("context     %d tokens in %d messages\n", context, messages_.messages_size()));
+  absl::StrAppend(&text, absl::StrFormat("answers     %d, %d tokens%s\n", answers_, tokens_generated_,
+                                         cut_off_ == 0 ? "" : absl::StrCat("; ", cut_off_, " cut off")));
+  absl::StrAppend(&text, absl::StrFormat("context     %s in %d messages\n",
+                                         context_ < 0 ? "tokens not known until the next answer,"
+                                                      : absl::StrCat(context_, " tokens"),
+                                         messages_.messages_size()));
   if (options_.session != nullptr) absl::StrAppend(&text, "session     ", options_.session->name(), "\n");
   absl::StrAppend(&text, absl::StrFormat("state       %s, constant\n",
                                          FormatBytes(static_cast<double>(model.state_bytes_per_sequence()))));
-  absl::StrAppend(&text,
-                  absl::StrFormat("KV cache    attention of this shape would hold %s now, %s at 1 M tokens (bf16)\n",
-                                  FormatBytes(static_cast<double>(context * KvBytesPerToken(model))),
-                                  FormatBytes(1e6 * static_cast<double>(KvBytesPerToken(model)))));
+  absl::StrAppend(
+      &text, absl::StrFormat("KV cache    attention of this shape would hold %s now, %s at 1 M tokens (bf16)\n",
+                             FormatBytes(static_cast<double>(std::max<int64_t>(context_, 0) * KvBytesPerToken(model))),
+                             FormatBytes(1e6 * static_cast<double>(KvBytesPerToken(model)))));
   if (answers_ > 0) absl::StrAppend(&text, "last answer ", SpeedLine(last_usage_, last_timings_), "\n");
   Put(options_.terminal.Harmless(text));
 }

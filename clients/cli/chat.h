@@ -77,7 +77,9 @@ class Chat {
   v1::Chat messages_;
   v1::Usage last_usage_;
   v1::Timings last_timings_;
+  int64_t context_ = 0;  // tokens that the conversation holds; -1: not known, since the last answer was cut off
   int64_t answers_ = 0;
+  int64_t cut_off_ = 0;  // answers that stay as far as they came
   int64_t tokens_generated_ = 0;
   // Where an exchange begins: messages before it, and the session's position; -1: not known.
   struct Mark {

@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <chrono>
+#include <cstddef>
 #include <cstdio>
 #include <optional>
 #include <string>
@@ -13,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "clients/cli/chat.h"
 #include "clients/cli/connection_flags.h"
+#include "clients/cli/flag_sources.h"
 #include "clients/cli/generate.h"
 #include "clients/cli/inspect.h"
 #include "clients/cli/list_flags.h"
@@ -21,6 +23,7 @@
 #include "clients/cli/scripted_reader.h"
 #include "clients/cli/session_commands.h"
 #include "clients/cli/wire_backend.h"
+#include "flags/number_flags.h"
 
 namespace statehouse::cli {
 namespace {
@@ -91,7 +94,7 @@ void AddChat(CLI::App& root, Actions* actions) {
       ->add_option("--history-file", flags->history,
                    "Where typed lines are kept; \"\" keeps none. Default: ~/.local/state/statehouse/chat_history")
       ->group("Conversation")
-      ->type_name("FILE");
+      ->type_name("[FILE]");
   AddTexts(*command, "Conversation", "--say", "Say this first, as if it were typed; may be given several times", "TEXT",
            [flags](const std::vector<std::string>& lines) { flags->say = lines; });
   AddSamplingFlags(*command, &flags->options.request);
@@ -117,6 +120,7 @@ struct GenerateFlags {
   std::string idempotency_key;
   bool allow_other_numeric = false;
   bool offline = false;
+  std::vector<const CLI::Option*> offline_only;  // flags that nothing but --offline looks at
 };
 
 void AddGenerateSessionFlags(CLI::App& command, GenerateFlags* flags) {
@@ -147,9 +151,27 @@ absl::Status SetSession(const GenerateFlags& flags, v1::GenerateRequest* request
   return absl::OkStatus();
 }
 
-int RunGenerate(GenerateFlags& flags, const OfflineGeneration& offline) {
+// A flag of --offline without it: the answer would come from a server that the user did not mean. Environment and
+// config file may hold such for other commands.
+absl::Status CheckOffline(const CLI::App& command, const GenerateFlags& flags) {
+  if (flags.offline) return absl::OkStatus();
+  for (const CLI::Option* option : flags.offline_only) {
+    if (option->count() == 0 || !SourcesOf(command)->Of(*option).empty()) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat(option->get_name(),
+                     " is about a model in this process: add --offline, or leave it out to ask the "
+                     "server, which has its own model (see --served-model-name)"));
+  }
+  return absl::OkStatus();
+}
+
+int RunGenerate(const CLI::App& command, GenerateFlags& flags, const OfflineGeneration& offline) {
+  if (absl::Status status = CheckOffline(command, flags); !status.ok()) return Fail(status);
   if (absl::Status status = ReadPrompt(flags.prompt, &flags.request); !status.ok()) return Fail(status);
   if (absl::Status status = SetSession(flags, &flags.request); !status.ok()) return Fail(status);
+  if ((flags.request.has_logprobs() || flags.request.has_prompt_logprobs()) && !flags.options.json) {
+    PrintError(stderr, absl::InvalidArgumentError("--logprobs and --prompt-logprobs show with --json only"));
+  }
   flags.request.set_model(flags.model);
   std::unique_ptr<Connection> connection;
   std::unique_ptr<GenerateBackend> backend;
@@ -194,7 +216,10 @@ void AddGenerate(CLI::App& root, const OfflineGeneration& offline, Actions* acti
         ->add_flag("--offline", flags->offline,
                    "Run the engine in this process instead of asking a server; needs --model")
         ->group("In process (--offline)");
+    const size_t first = command->get_options().size();
     offline.add_flags(*command);
+    const std::vector<CLI::Option*> all = command->get_options();
+    flags->offline_only.assign(all.begin() + static_cast<std::ptrdiff_t>(first), all.end());
   }
   AddModelNameFlag(*command, &flags->model);
   AddConnectionFlags(*command, &flags->connection);
@@ -202,7 +227,7 @@ void AddGenerate(CLI::App& root, const OfflineGeneration& offline, Actions* acti
       ->add_option("--request-id", flags->request_id, "Name this request, for `statehouse cancel` and the server's log")
       ->group("Connection")
       ->type_name("ID");
-  (*actions)[command] = [flags, offline] { return RunGenerate(*flags, offline); };
+  (*actions)[command] = [command, flags, offline] { return RunGenerate(*command, *flags, offline); };
   command->footer(
       "Examples:\n"
       "  statehouse generate 'def fibonacci(n):' --max-tokens 64 --temperature 0\n"
@@ -240,7 +265,9 @@ void AddInspectionCommands(CLI::App& root, Actions* actions) {
 
   CLI::App* cancel = root.add_subcommand("cancel", "End a queued or running request.");
   auto id = std::make_shared<std::string>();
-  cancel->add_option("REQUEST_ID", *id, "As the server reported it, or as --request-id named it")->required();
+  cancel->add_option("REQUEST_ID", *id, "As the server reported it, or as --request-id named it")
+      ->required()
+      ->type_name("ID");
   AddServerCommand(*cancel, actions,
                    [id](const Connection& connection) { return ExitStatus(CancelRequest(connection, *id, stdout)); });
   cancel->footer("Examples:\n  statehouse cancel my-request-17");
@@ -281,7 +308,11 @@ void AddTokenizerCommands(CLI::App& root, Actions* actions) {
 
   CLI::App* detokenize = root.add_subcommand("detokenize", "Turn token ids into text.");
   auto back = std::make_shared<TokenizeFlags>();
-  detokenize->add_option("IDS", back->ids, "Token ids, separated by commas")->delimiter(',')->required();
+  AddNumbers<int32_t>(*detokenize, "IDS", [back](const std::vector<int32_t>& ids) { back->ids = ids; },
+                      "Token ids, separated by commas or blanks", {.least = 0})
+      ->required()
+      ->expected(1, CLI::detail::expected_max_vector_size)
+      ->type_name("ID,ID,…");
   detokenize->add_flag("--show-special-tokens", back->options.parse_special_tokens, "Show special tokens in the text")
       ->group("Flags");
   detokenize->add_flag("--json", back->json, "Print one JSON object")->group("Flags");

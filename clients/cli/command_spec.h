@@ -14,6 +14,8 @@ struct FlagSpec {
   std::string short_name = {};            // "-m", or empty
   std::string value = {};                 // what to write for its value, "INT"; empty: it takes none
   std::vector<std::string> choices = {};  // all allowed values, if they are few
+  std::string range = {};                 // which numbers are allowed, "0 to 65535"; empty: all
+  std::string negation = {};              // "--no-…", which turns a switch off; empty: there is none
   std::string help = {};
   std::string group = {};  // heading in the help text
   std::string default_value = {};

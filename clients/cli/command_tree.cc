@@ -11,13 +11,17 @@
 #include <set>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "clients/cli/config_file.h"
+#include "clients/cli/flag_sources.h"
 #include "clients/cli/generate.h"
 #include "clients/cli/printing.h"
 #include "clients/cli/terminal.h"
+#include "flags/choices.h"
+#include "flags/numbers.h"
 
 namespace statehouse::cli {
 namespace {
@@ -25,44 +29,9 @@ namespace {
 constexpr int kExitUsage = 2;
 constexpr char kConfigEnv[] = "STATEHOUSE_CONFIG";
 
-// --help, --version and --config cannot be set from outside.
-bool IsSettable(const CLI::Option& option) {
-  return !option.get_lnames().empty() && option.get_configurable() && option.get_lnames().front() != "help" &&
-         option.get_lnames().front() != "version" && option.get_lnames().front() != "config";
-}
-
-// The name by which environment and config file set an option: its own, or a second one that ends in it ("--bench-json"
-// beside "--json"), where the first means something else in other commands.
-std::string SettingName(const CLI::Option& option) {
-  const std::string& own = option.get_lnames().front();
-  for (const std::string& other : option.get_lnames()) {
-    if (other.size() > own.size() && other.ends_with("-" + own) && other != "no-" + own) return other;
-  }
-  return own;
-}
-
-void AssignEnvNames(CLI::App& app) {
-  for (CLI::Option* option : app.get_options()) {
-    if (IsSettable(*option)) option->envname(EnvNameOf(SettingName(*option)));
-  }
-}
-
 void ForEach(CLI::App& app, const std::function<void(CLI::App&)>& visit) {
   visit(app);
   for (CLI::App* sub : app.get_subcommands([](CLI::App*) { return true; })) ForEach(*sub, visit);
-}
-
-// The commands that the command line chose, from the outermost to the innermost.
-std::vector<const CLI::App*> ChosenCommands(const CLI::App& root) {
-  std::vector<const CLI::App*> chosen = {&root};
-  while (!chosen.back()->get_subcommands().empty()) chosen.push_back(chosen.back()->get_subcommands().front());
-  return chosen;
-}
-
-std::vector<std::string> PathOf(const std::vector<const CLI::App*>& commands) {
-  std::vector<std::string> path;
-  for (size_t i = 1; i < commands.size(); ++i) path.push_back(commands[i]->get_name());
-  return path;
 }
 
 FlagSpec DescribeOption(const CLI::Option& option) {
@@ -80,17 +49,20 @@ FlagSpec DescribeOption(const CLI::Option& option) {
   flag.default_value = option.get_default_str();
   flag.required = option.get_required();
   if (option.get_items_expected_max() > 0) flag.value = option.get_type_name();
-  // CLI11 writes what a value is checked for behind its type: "TEXT:{auto,f32}", "NUMBER:NONNEGATIVE".
+  // CLI11 writes what a value is checked for behind its type: "TEXT:{auto,f32}", "INT:0 to 9".
   if (const size_t colon = flag.value.find(':'); colon != std::string::npos && option.get_type_size() > 0) {
     const std::string checks = flag.value.substr(colon + 1);
     if (checks.size() > 2 && checks.front() == '{' && checks.back() == '}') {
       flag.choices = CLI::detail::split(checks.substr(1, checks.size() - 2), ',');
     }
-    const bool is_checked =
-        !flag.choices.empty() || checks.find_first_not_of("ABCDEFGHIJKLMNOPQRSTUVWXYZ") == std::string::npos;
-    if (is_checked) flag.value.resize(colon);
+    const bool is_kind = checks.find_first_not_of("ABCDEFGHIJKLMNOPQRSTUVWXYZ") == std::string::npos;
+    if (flag.choices.empty() && !is_kind) flag.range = checks;
+    flag.value.resize(colon);
   }
   for (const char* kind : {"FILE", "DIR", "PATH"}) flag.takes_path |= flag.value.find(kind) != std::string::npos;
+  for (const std::string& name : option.get_fnames()) {
+    if (option.get_flag_value(name, "") == "false") flag.negation = "--" + name;
+  }
   if (IsSettable(option)) {
     flag.config_key = SettingName(option);
     flag.env = EnvNameOf(flag.config_key);
@@ -117,93 +89,66 @@ CommandSpec DescribeCommand(const CLI::App& app, const Actions& actions) {
   return command;
 }
 
-// Reads the config file as CLI11 asks for it, and hands over what the chosen command has not been told already by the
-// environment, which counts more (and less than the command line).
-class ConfigReader : public CLI::Config {
- public:
-  ConfigReader(const CLI::App& root, const Actions& actions) : root_(root), actions_(actions) {}
-
-  std::string to_config(const CLI::App*, bool, bool, std::string) const override { return ""; }
-
-  std::vector<CLI::ConfigItem> from_config(std::istream& input) const override {
-    const std::vector<const CLI::App*> chosen = ChosenCommands(root_);
-    const bool wants_help =
-        std::any_of(chosen.begin(), chosen.end(), [](const CLI::App* app) { return app->get_help_ptr()->count() > 0; });
-    if (wants_help) return {};
-    const std::string text{std::istreambuf_iterator<char>(input), std::istreambuf_iterator<char>()};
-    absl::StatusOr<std::vector<ConfigEntry>> entries = ParseConfig(text);
-    if (!entries.ok()) throw CLI::ConfigError(absl::StrCat("config file: ", std::string(entries.status().message())));
-    const CommandSpec spec = DescribeTree(root_, actions_);
-    for (const ConfigEntry& entry : *entries) CheckKnown(spec, entry);
-    std::vector<CLI::ConfigItem> items;
-    const std::vector<std::string> path = PathOf(chosen);
-    for (const CLI::Option* option : chosen.back()->get_options()) {
-      if (!IsSettable(*option)) continue;
-      const std::string name = SettingName(*option);
-      const char* env = std::getenv(EnvNameOf(name).c_str());
-      const ConfigEntry* entry = FindEntry(*entries, absl::StrJoin(path, "."), name);
-      if (entry == nullptr || (env != nullptr && *env != '\0')) continue;
-      CLI::ConfigItem item;
-      item.parents = path;
-      item.name = entry->key;
-      item.inputs = entry->values;
-      items.push_back(std::move(item));
-    }
-    return items;
+// Values that mean something to everybody who writes a switch as a setting; case does not matter.
+std::string CheckSwitch(std::string& text) {
+  for (const char* word : {"true", "false", "on", "off", "yes", "no", "1", "0"}) {
+    if (absl::EqualsIgnoreCase(text, word)) return "";
   }
+  return std::string(NotAllowed(text, "true or false").message());
+}
 
- private:
-  // The entry of the command's own section, else the one at the top.
-  static const ConfigEntry* FindEntry(const std::vector<ConfigEntry>& entries, const std::string& section,
-                                      const std::string& key) {
-    const ConfigEntry* found = nullptr;
-    for (const ConfigEntry& entry : entries) {
-      if (entry.key != key) continue;
-      if (entry.section == section) return &entry;
-      if (entry.section.empty()) found = &entry;
-    }
-    return found;
-  }
-
-  static void CollectKeys(const CommandSpec& command, bool recurse, std::vector<std::string>* keys) {
-    for (const FlagSpec& flag : command.flags) {
-      if (!flag.config_key.empty()) keys->push_back(flag.config_key);
-    }
-    for (const CommandSpec& sub : command.commands) {
-      if (recurse) CollectKeys(sub, true, keys);
+// Adds what is checked of every option alike. Without it, an empty value, as of an unset variable of a shell, would
+// read as "not given", and a session, a token file or a result be dropped without a word. Free text may be empty, and
+// what shows its type in brackets.
+void CheckValues(CLI::App& app) {
+  for (CLI::Option* option : app.get_options()) {
+    const std::string type = option->get_type_name();
+    if (option->get_items_expected_max() == 0) {
+      option->check(CLI::Validator(CheckSwitch, ""));
+    } else if (type.rfind("TEXT", 0) != 0 && type.rfind('[', 0) != 0) {
+      const std::string expected = absl::StrCat(type.substr(0, type.find(':')), "; leave it out for none");
+      option->check(CLI::Validator(
+          [expected](std::string& text) {
+            return text.empty() ? std::string(NotAllowed(text, expected).message()) : "";
+          },
+          ""));
     }
   }
+}
 
-  // A key that no command has is a slip, and would otherwise do nothing.
-  static void CheckKnown(const CommandSpec& root, const ConfigEntry& entry) {
-    const CommandSpec* command = &root;
-    std::vector<std::string> known;
-    if (!entry.section.empty()) {
-      for (const std::string& word : CLI::detail::split(entry.section, '.')) {
-        const CommandSpec* next = command->Find(word);
-        if (next == nullptr) {
-          for (const CommandSpec& sub : command->commands) known.push_back(sub.name);
-          throw CLI::ConfigError(Unknown(entry.line, "command", word, known));
-        }
-        command = next;
-      }
-    }
-    CollectKeys(*command, entry.section.empty(), &known);
-    if (std::find(known.begin(), known.end(), entry.key) == known.end()) {
-      throw CLI::ConfigError(Unknown(entry.line, "flag", entry.key, known));
+// CLI11's words for a wrong number of values, in ours; `what` follows "--flag: ".
+std::string ExplainCount(const CLI::Option& option, const std::string& what) {
+  if (what.rfind("At Most", 0) == 0) {
+    return absl::StrFormat("%d values are not allowed; expected one", option.results().size());
+  }
+  std::string type = option.get_type_name();
+  if (const size_t colon = type.find(':'); colon != std::string::npos) type.replace(colon, 1, ", ");
+  return absl::StrCat("a value is missing; expected ", type);
+}
+
+// What CLI11 says, completed by what it does not know: where the value came from.
+std::string ExplainError(const CLI::App& root, const CLI::ParseError& error) {
+  const std::string what = error.what();
+  if (dynamic_cast<const CLI::FileError*>(&error) != nullptr) {
+    const bool is_of_environment = root.get_config_ptr()->count() == 0 && std::getenv(kConfigEnv) != nullptr;
+    return absl::StrCat("--config: ", what,
+                        is_of_environment ? absl::StrCat(" (set by the environment variable ", kConfigEnv, ")") : "");
+  }
+  std::vector<const CLI::App*> chosen = ChosenCommands(root);
+  std::reverse(chosen.begin(), chosen.end());
+  for (const CLI::App* app : chosen) {
+    for (const CLI::Option* option : app->get_options()) {
+      const std::string begin = option->get_name() + ": ";
+      if (what.rfind(begin, 0) != 0) continue;
+      const bool is_count = dynamic_cast<const CLI::ArgumentMismatch*>(&error) != nullptr;
+      const std::string source = SourcesOf(root)->Of(*option);
+      return absl::StrCat(begin,
+                          is_count ? ExplainCount(*option, what.substr(begin.size())) : what.substr(begin.size()),
+                          source.empty() ? "" : absl::StrCat(" (set by ", source, ")"));
     }
   }
-
-  static std::string Unknown(int line, const char* what, const std::string& word,
-                             const std::vector<std::string>& known) {
-    const std::string nearest = Nearest(word, known);
-    return absl::StrFormat("config file, line %d: there is no %s \"%s\"%s", line, what, word,
-                           nearest.empty() ? "" : "; did you mean \"" + nearest + "\"?");
-  }
-
-  const CLI::App& root_;
-  const Actions& actions_;
-};
+  return what;
+}
 
 // Behind "--", where nothing is a flag.
 bool IsText(const std::string& word, int argc, const char* const* argv) {
@@ -264,7 +209,7 @@ int UsageError(const CLI::App& root, const std::vector<std::string>& path, const
 void FinishTree(CLI::App& root, const std::string& version, Actions* actions) {
   CLI::App* completion = root.add_subcommand("completion", "Print a completion script for a shell.");
   auto shell = std::make_shared<std::string>();
-  completion->add_option("SHELL", *shell, "The shell")->required()->check(CLI::IsMember({"bash", "zsh", "fish"}));
+  completion->add_option("SHELL", *shell, "The shell")->required()->check(OneOf({"bash", "zsh", "fish"}));
   completion->footer(
       "Examples:\n"
       "  source <(statehouse completion bash)           # in ~/.bashrc\n"
@@ -277,16 +222,20 @@ void FinishTree(CLI::App& root, const std::string& version, Actions* actions) {
   root.set_version_flag("--version", version, "Print version, commit and build type, and leave");
   const char* config_env = std::getenv(kConfigEnv);
   const bool is_named = config_env != nullptr && *config_env != '\0';
-  root.set_config(
-          "--config", is_named ? config_env : DefaultConfigFile().string(),
-          "Config file (TOML). Default: $XDG_CONFIG_HOME/statehouse/config.toml, else /etc/statehouse/config.toml",
-          is_named)
+  const std::string file = DefaultConfigFile().string();
+  // Required, so that a file that is there and cannot be read is an error and not left out.
+  root.set_config("--config",
+                  is_named       ? config_env
+                  : file.empty() ? FlagSources::kNoFile
+                                 : file,
+                  "Config file (of TOML what docs/server.md says). Default: $XDG_CONFIG_HOME/statehouse/config.toml, "
+                  "else /etc/statehouse/config.toml",
+                  /*config_required=*/true)
       ->type_name("FILE");
-  root.config_formatter(std::make_shared<ConfigReader>(root, *actions));
+  root.config_formatter(std::make_shared<FlagSources>(root, *actions));
   ForEach(root, [](CLI::App& app) {
     app.fallthrough();  // --config and --version may stand anywhere
-    // Only the chosen command looks at the environment: a variable meant for another must not make this one fail.
-    app.preparse_callback([&app](size_t) { AssignEnvNames(app); });
+    CheckValues(app);
   });
 }
 
@@ -294,7 +243,9 @@ CommandSpec DescribeTree(const CLI::App& root, const Actions& actions) {
   CommandSpec spec = DescribeCommand(root, actions);
   for (FlagSpec& flag : spec.flags) {
     flag.group = "Everywhere";
-    if (flag.name == "--config") flag.default_value.clear();  // the help text names all places
+    if (flag.name != "--config") continue;
+    flag.default_value.clear();  // the help text names all places
+    flag.required = false;       // one of those is always there
   }
   return spec;
 }
@@ -315,7 +266,7 @@ int Run(CLI::App& root, const Actions& actions, int argc, const char* const* arg
     return 0;
   } catch (const CLI::ParseError& error) {
     const std::vector<std::string> extras = root.remaining(true);
-    if (extras.empty()) return UsageError(root, path(), error.what());
+    if (extras.empty()) return UsageError(root, path(), ExplainError(root, error));
     const bool is_text = IsText(extras.front(), argc, argv);
     return UsageError(root, path(), ExplainExtra(spec(), path(), extras.front(), is_text));
   }

@@ -22,9 +22,13 @@ void Walk(const CommandSpec& command, const Path& path,
   }
 }
 
+// A switch's --no-… is one of its own here.
 std::vector<FlagSpec> AllFlags(const CommandSpec& root, const CommandSpec& command) {
   std::vector<FlagSpec> flags = command.flags;
   if (&command != &root) flags.insert(flags.end(), root.flags.begin(), root.flags.end());
+  for (const FlagSpec& flag : command.flags) {
+    if (!flag.negation.empty()) flags.push_back({.name = flag.negation, .help = absl::StrCat("Turn off ", flag.name)});
+  }
   return flags;
 }
 

@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "clients/cli/generate.h"
+#include "flags/number_flags.h"
 
 namespace statehouse::cli {
 namespace {
@@ -52,11 +53,11 @@ void AddConnectionFlags(CLI::App& command, ConnectionOptions* options) {
       .add_flag("--token-in-clear", options->token_in_clear,
                 "Send the token to another machine without TLS, for instance where a tunnel encrypts")
       ->group(kConnection);
-  command.add_option("--timeout", options->timeout_s, "Seconds that a call may take; 0: no limit")
+  constexpr double kYear = 365 * 24 * 3600;  // much longer, and the clock that deadlines are told in overflows
+  AddNumber(command, "--timeout", &options->timeout_s, "Seconds that a call may take; 0: no limit",
+            {.least = 0, .most = kYear})
       ->group(kConnection)
-      ->type_name("SECONDS")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+      ->type_name("SECONDS");
 }
 
 void AddModelNameFlag(CLI::App& command, std::string* name) {

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <utility>
 
@@ -64,6 +65,27 @@ class TextPrinter {
   std::FILE* out_;
   bool ends_inside_line_ = false;
 };
+
+// True if tokens were generated, and none of them can be shown.
+bool LacksText(const v1::GenerateResponse& response) {
+  return response.usage().completion_tokens() > 0 &&
+         std::all_of(response.outputs().begin(), response.outputs().end(),
+                     [](const v1::Output& output) { return output.text().empty(); });
+}
+
+// A turn that did not end: what was shown of it need not be in the session.
+void SayWhatStays(const std::optional<v1::SessionOutcome>& outcome, const v1::SessionUse& use, std::FILE* err) {
+  const std::string session = absl::StrCat("the session ", use.session());
+  if (!outcome.has_value()) {
+    PrintError(err, absl::UnknownError(absl::StrCat("it is not known what ", session, " keeps of this turn")));
+  } else if (outcome->committed()) {
+    PrintError(err, absl::CancelledError(absl::StrFormat("%s keeps what was shown; it holds %d tokens now", session,
+                                                         outcome->position())));
+  } else {
+    PrintError(err, absl::CancelledError(absl::StrFormat("%s keeps nothing of this turn; it holds %d tokens, as before",
+                                                         session, outcome->position_before())));
+  }
+}
 
 }  // namespace
 
@@ -134,11 +156,22 @@ int Generate(GenerateBackend& backend, const v1::GenerateRequest& request, const
   } else {
     printer.End(collector.response());
   }
+  const bool has_begun = interrupted || backend.FailedOutcome().has_value() || !collector.response().outputs().empty();
+  if (!status.ok() && request.has_session() && has_begun) {
+    SayWhatStays(backend.FailedOutcome(), request.session(), err);
+  }
   if (interrupted) return kExitInterrupted;
   if (std::ferror(out) != 0) return 1;  // FinishOutput() says why
   if (!status.ok()) {
     PrintError(err, status);
     return 1;
+  }
+  if (!options.json && LacksText(collector.response())) {
+    PrintError(err, absl::NotFoundError(absl::StrFormat(
+                        "the answer holds %d token%s and no text: the model has no tokenizer, or they are "
+                        "special tokens; --json shows their ids",
+                        collector.response().usage().completion_tokens(),
+                        collector.response().usage().completion_tokens() == 1 ? "" : "s")));
   }
   if (options.verbose) {
     const v1::GenerateResponse& response = collector.response();

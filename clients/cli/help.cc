@@ -60,6 +60,8 @@ void AppendFlag(const FlagSpec& flag, std::string* out) {
   std::string text = flag.help;
   std::vector<std::string> notes;
   if (!flag.choices.empty()) notes.push_back(absl::StrJoin(flag.choices, "|"));
+  if (!flag.range.empty()) notes.push_back(flag.range);
+  if (!flag.negation.empty()) notes.push_back(absl::StrCat("off: ", flag.negation));
   if (!flag.default_value.empty()) notes.push_back("default " + flag.default_value);
   if (flag.required) notes.push_back("required");
   if (!flag.env.empty()) notes.push_back(flag.env);
@@ -115,11 +117,15 @@ std::string HelpText(const CommandSpec& root, const std::vector<std::string>& pa
   if (command == &root) {
     absl::StrAppend(&out, "\n", root.name, " COMMAND --help explains a command and its flags.\n");
   } else {
-    absl::StrAppend(
-        &out,
-        "\nEach flag can be set by the environment variable that stands beside it, or in the config file under\n"
-        "its name without the dashes, at the top or in [",
-        absl::StrJoin(path, "."), "].\n");
+    out += '\n';
+    AppendWrapped(
+        absl::StrCat(
+            "Each flag can be set by the environment variable that stands beside it (an empty one counts as not "
+            "set), or in the config file: in [",
+            absl::StrJoin(path, "."),
+            "] under its name without the dashes, at the top under the variable's: max-tokens for "
+            "STATEHOUSE_MAX_TOKENS."),
+        0, &out);
   }
   return out;
 }

@@ -15,6 +15,7 @@
 #include "clients/cli/printing.h"
 #include "clients/cli/progress.h"
 #include "clients/cli/request_flags.h"
+#include "flags/number_flags.h"
 
 namespace statehouse::cli {
 namespace {
@@ -59,20 +60,25 @@ void AddLoadBenchmark(CLI::App& bench, DrawPlot draw, ReportFiles files, Actions
   flags->draw = std::move(draw);
   flags->files = std::move(files);
   LoadOptions& options = flags->options;
-  const auto add = [&](const char* name, auto& value, const char* help, const char* type) {
-    command->add_option(name, value, help)->group(kLoad)->type_name(type)->capture_default_str();
+  const auto add = [&](const char* name, auto* value, const char* help, const auto& bounds) {
+    AddNumber(*command, name, value, help, bounds)->group(kLoad);
   };
-  add("--num-prompts", options.num_prompts, "Requests to send", "INT");
-  add("--request-rate", options.request_rate, "Requests per second; 0 sends all at once", "NUMBER");
-  add("--burstiness", options.burstiness,
-      "Shape of the gamma-distributed gaps; 1 is a Poisson process, smaller is burstier", "NUMBER");
-  add("--max-concurrency", options.max_concurrency, "Requests under way at once; 0: no limit", "INT");
-  add("--input-len", options.input_len, "Tokens of a prompt, drawn at random", "INT");
-  add("--output-len", options.output_len, "Tokens of an answer; end-of-sequence is ignored", "INT");
-  add("--range-ratio", options.range_ratio, "Lengths vary by this share to both sides, 0 or more and below 1",
-      "NUMBER");
-  add("--num-warmups", options.num_warmups, "Requests before the clock starts", "INT");
-  add("--random-seed", options.random_seed, "Of prompts, lengths and gaps", "INT");
+  using Count = Bounds<int64_t>;
+  using Share = Bounds<double>;
+  add("--num-prompts", &options.num_prompts, "Requests to send", Count{.least = 1, .most = 1'000'000});
+  add("--request-rate", &options.request_rate, "Requests per second; 0 or inf sends all at once",
+      Share{.least = 0, .infinite = true});
+  add("--burstiness", &options.burstiness,
+      "Shape of the gamma-distributed gaps; 1 is a Poisson process, smaller is burstier",
+      Share{.least = 0, .above = true});
+  add("--max-concurrency", &options.max_concurrency, "Requests under way at once; 0: no limit", Count{.least = 0});
+  add("--input-len", &options.input_len, "Tokens of a prompt, drawn at random", Count{.least = 1, .most = 1 << 30});
+  add("--output-len", &options.output_len, "Tokens of an answer; end-of-sequence is ignored",
+      Count{.least = 1, .most = 1 << 30});
+  add("--range-ratio", &options.range_ratio, "Lengths vary by this share to both sides, 0 or more and below 1",
+      Share{});
+  add("--num-warmups", &options.num_warmups, "Requests before the clock starts", Count{.least = 0});
+  add("--random-seed", &options.random_seed, "Of prompts, lengths and gaps", Bounds<uint64_t>());
   AddTexts(*command, kLoad, "--goodput",
            "Count requests that keep ttft:MS, tpot:MS, e2el:MS; may be given several times", "GOAL",
            [flags](const std::vector<std::string>& goals) { flags->goals = goals; });
@@ -86,6 +92,8 @@ void AddLoadBenchmark(CLI::App& bench, DrawPlot draw, ReportFiles files, Actions
         ->type_name("FILE");
   }
   AddSamplingFlags(*command, &options.request);
+  // Both are the load's own: see --output-len.
+  for (const char* name : {"--max-tokens", "--ignore-eos"}) command->remove_option(command->get_option(name));
   AddCacheFlags(*command, &options.request);
   AddModelNameFlag(*command, &flags->model);
   AddServerCommand(*command, actions,

@@ -1,12 +1,14 @@
 #include "clients/cli/request_flags.h"
 
 #include <CLI/CLI.hpp>
-#include <charconv>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "clients/cli/list_flags.h"
+#include "flags/number_flags.h"
 
 namespace statehouse::cli {
 namespace {
@@ -16,29 +18,22 @@ constexpr char kStopping[] = "Stopping";
 constexpr char kOutput[] = "Output";
 constexpr char kPrefixes[] = "Shared prefixes";
 
-// "17=-2.5": a token id and what is added to its logit.
-void SetLogitBias(const std::vector<std::string>& pairs, v1::Sampling* sampling) {
-  for (const std::string& pair : pairs) {
-    const size_t equals = pair.find('=');
-    int32_t id = 0;
-    double bias = 0;
-    const char* end = pair.data() + pair.size();
-    const bool id_read = equals != std::string::npos &&
-                         std::from_chars(pair.data(), pair.data() + equals, id).ptr == pair.data() + equals &&
-                         equals > 0;
-    if (!id_read || std::from_chars(pair.data() + equals + 1, end, bias).ptr != end || pair.back() == '=') {
-      throw CLI::ValidationError("--logit-bias", "\"" + pair + "\" is not ID=BIAS, such as 17=-2.5");
-    }
-    (*sampling->mutable_logit_bias())[id] = static_cast<float>(bias);
-  }
+// "17=-2.5" to a token id and what is added to its logit.
+absl::StatusOr<std::pair<int32_t, float>> ParseBias(const std::string& pair) {
+  constexpr char kExpected[] = "ID=BIAS, a token id and a number, such as 17=-2.5";
+  const size_t equals = pair.find('=');
+  if (equals == std::string::npos) return NotAllowed(pair, kExpected);
+  const std::string_view text = pair;
+  const absl::StatusOr<int32_t> id = ParseNumber<int32_t>(text.substr(0, equals), {.least = 0});
+  const absl::StatusOr<double> bias = ParseNumber<double>(text.substr(equals + 1));
+  if (!id.ok() || !bias.ok()) return NotAllowed(pair, kExpected);
+  return std::pair(*id, static_cast<float>(*bias));
 }
 
 template <typename T>
 CLI::Option* AddNumber(CLI::App& command, const char* group, const char* name, const char* help,
-                       std::function<void(const T&)> set) {
-  return command.add_option_function<T>(name, std::move(set), help)
-      ->group(group)
-      ->type_name(std::is_integral_v<T> ? "INT" : "NUMBER");
+                       std::function<void(T)> set) {
+  return statehouse::AddNumber<T>(command, name, std::move(set), help)->group(group);
 }
 
 void AddStoppingFlags(CLI::App& command, v1::Stop* stop) {
@@ -93,7 +88,13 @@ void AddSamplingFlags(CLI::App& command, v1::GenerateRequest* request) {
                     "-2 … 2, for each time that the output holds a token. Default 0",
                     [sampling](double v) { sampling->set_frequency_penalty(v); });
   AddTexts(command, kSampling, "--logit-bias", "Add BIAS, -100 … 100, to a token's logit; may be given several times",
-           "ID=BIAS", [sampling](const std::vector<std::string>& v) { SetLogitBias(v, sampling); });
+           "ID=BIAS", [sampling](const std::vector<std::string>& pairs) {
+             for (const std::string& pair : pairs) {
+               const auto bias = ParseBias(pair);
+               if (!bias.ok()) throw CLI::ValidationError("--logit-bias", std::string(bias.status().message()));
+               (*sampling->mutable_logit_bias())[bias->first] = bias->second;
+             }
+           });
   AddIds(
       command, kSampling, "--allowed-token-ids", "Choose among these token ids only",
       [sampling](const std::vector<int32_t>& v) { sampling->mutable_allowed_token_ids()->Assign(v.begin(), v.end()); });

@@ -54,6 +54,10 @@ std::string TranscriptText(const v1::GetSessionResponse& response, const std::st
 absl::StatusOr<int64_t> BeginOfTurn(const Connection& connection, const std::string& session, int64_t turns) {
   absl::StatusOr<v1::GetSessionResponse> response = GetTranscript(connection, session, 0);
   if (!response.ok()) return response.status();
+  if (response->turns().empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("--turns: %d is not allowed; %s has no turns yet", turns, session));
+  }
   if (turns > response->turns_size()) {
     return absl::InvalidArgumentError(absl::StrFormat("--turns: %d is not allowed; expected 1 to %d, the turns of %s",
                                                       turns, response->turns_size(), session));
@@ -131,19 +135,23 @@ absl::Status ListSessions(const Connection& connection, const std::map<std::stri
   request.mutable_labels()->insert(labels.begin(), labels.end());
   request.set_page_size(1000);
   std::vector<v1::Session> sessions;
+  bool has_more = false;
   do {
     v1::ListSessionsResponse page;
     absl::Status status =
         Ask(connection, request, [&](grpc::ClientContext* context) { return stub->List(context, request, &page); });
     if (!status.ok()) return status;
     for (const v1::Session& session : page.sessions()) {
-      if (limit == 0 || static_cast<int64_t>(sessions.size()) < limit) sessions.push_back(session);
+      has_more = limit > 0 && static_cast<int64_t>(sessions.size()) >= limit;
+      if (!has_more) sessions.push_back(session);
     }
     request.set_page_token(page.next_page_token());
-  } while (!request.page_token().empty() && (limit == 0 || static_cast<int64_t>(sessions.size()) < limit));
+  } while (!request.page_token().empty() && !has_more);
   Json list = Json::array();
   for (const v1::Session& session : sessions) list.push_back(SessionJson(session));
-  Print(printing, {{"sessions", list}}, sessions.empty() ? "no sessions\n" : SessionTable(sessions, Now()));
+  Print(printing, {{"sessions", list}},
+        sessions.empty() ? "no sessions\n"
+                         : absl::StrCat(SessionTable(sessions, Now()), has_more ? "… there are more\n" : ""));
   return absl::OkStatus();
 }
 

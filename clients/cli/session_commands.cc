@@ -11,6 +11,8 @@
 #include "clients/cli/list_flags.h"
 #include "clients/cli/session_calls.h"
 #include "clients/cli/session_transfer.h"
+#include "flags/choices.h"
+#include "flags/number_flags.h"
 
 namespace statehouse::cli {
 namespace {
@@ -33,7 +35,7 @@ CLI::App* AddCommand(CLI::App& sessions, Actions* actions, const char* name, con
 }
 
 void AddReference(CLI::App& command, std::string* session) {
-  command.add_option("SESSION", *session, "Its name or id")->required();
+  command.add_option("SESSION", *session, "Its name or id")->required()->type_name("NAME");
 }
 
 // "key=value" words to a map.
@@ -42,7 +44,7 @@ std::map<std::string, std::string> ToLabels(const char* flag, const std::vector<
   for (const std::string& word : words) {
     const size_t equals = word.find('=');
     if (equals == std::string::npos || equals == 0) {
-      throw CLI::ValidationError(flag, "\"" + word + "\" is not KEY=VALUE, such as project=atlas");
+      throw CLI::ValidationError(flag, std::string(NotAllowed(word, "KEY=VALUE, such as project=atlas").message()));
     }
     labels[word.substr(0, equals)] = word.substr(equals + 1);
   }
@@ -66,14 +68,12 @@ void AddSpecFlags(CLI::App& command, v1::CreateSessionRequest* spec) {
           "What a crash may cost: memory (everything), async (the last moments), sync (nothing). Default: the server's")
       ->group(kSession)
       ->type_name("KIND")
-      ->check(CLI::IsMember({"memory", "async", "sync"}));
-  command
-      .add_option_function<double>(
-          "--ttl", [spec](const double& seconds) { spec->set_ttl_seconds(seconds); },
-          "Seconds without a turn after which it goes, unless pinned. Default: never")
+      ->check(OneOf({"memory", "async", "sync"}));
+  AddNumber<double>(command, "--ttl", [spec](double seconds) { spec->set_ttl_seconds(seconds); },
+                    "Seconds without a turn after which it goes, unless pinned. Default: never",
+                    {.least = 0, .above = true})
       ->group(kSession)
-      ->type_name("SECONDS")
-      ->check(CLI::PositiveNumber);
+      ->type_name("SECONDS");
   command
       .add_flag_function(
           "--pin", [spec](int64_t n) { spec->set_pinned(n > 0); }, "Keep it whatever its time to live")
@@ -96,11 +96,7 @@ void AddListing(CLI::App& sessions, Actions* actions) {
                                        });
   AddTexts(*ls, kSession, "--label", "Only those with this label; may be given several times", "KEY=VALUE",
            [list](const std::vector<std::string>& words) { list->labels = ToLabels("--label", words); });
-  ls->add_option("--limit", list->limit, "At most so many; 0: all")
-      ->group(kSession)
-      ->type_name("INT")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+  AddNumber(*ls, "--limit", &list->limit, "At most so many; 0: all", {.least = 0})->group(kSession);
   ls->footer("Examples:\n  statehouse sessions ls\n  statehouse sessions ls --label project=atlas --json");
 
   struct ShowFlags {
@@ -116,11 +112,9 @@ void AddListing(CLI::App& sessions, Actions* actions) {
   AddReference(*command, &show->session);
   command->add_flag("--transcript,-t", show->options.transcript, "Bring the text, too; with --json also the token ids")
       ->group(kOutput);
-  command->add_option("--from", show->options.from, "Transcript from this position on")
+  AddNumber(*command, "--from", &show->options.from, "Transcript from this position on", {.least = 0})
       ->group(kOutput)
-      ->type_name("POSITION")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
+      ->type_name("POSITION");
   command->footer("Examples:\n  statehouse sessions show ada\n  statehouse sessions show ada --transcript");
 }
 
@@ -130,8 +124,11 @@ void AddCreation(CLI::App& sessions, Actions* actions) {
       AddCommand<v1::CreateSessionRequest>(sessions, actions, "create", "Make an empty session and print its id.", spec,
                                            [](const Connection& connection, v1::CreateSessionRequest& f,
                                               const auto& p) { return CreateSession(connection, f, p); });
-  create->add_option_function<std::string>(
-      "NAME", [spec](const std::string& name) { spec->set_name(name); }, "Its name; without one only the id names it");
+  create
+      ->add_option_function<std::string>(
+          "NAME", [spec](const std::string& name) { spec->set_name(name); },
+          "Its name; without one only the id names it")
+      ->type_name("NAME");
   AddSpecFlags(*create, spec.get());
   create->footer("Examples:\n  statehouse sessions create ada --durability sync --label project=atlas");
 
@@ -144,16 +141,16 @@ void AddCreation(CLI::App& sessions, Actions* actions) {
   command
       ->add_option_function<std::string>(
           "SESSION", [fork](const std::string& name) { fork->set_session(name); }, "The source's name or id")
-      ->required();
-  command->add_option_function<std::string>(
-      "NAME", [fork](const std::string& name) { fork->mutable_as()->set_name(name); }, "The new session's name");
+      ->required()
+      ->type_name("NAME");
   command
-      ->add_option_function<int64_t>(
-          "--at", [fork](const int64_t& position) { fork->set_position(position); },
-          "Take the first so many tokens. Default: all")
+      ->add_option_function<std::string>(
+          "NAME", [fork](const std::string& name) { fork->mutable_as()->set_name(name); }, "The new session's name")
+      ->type_name("NAME");
+  AddNumber<int64_t>(*command, "--at", [fork](int64_t position) { fork->set_position(position); },
+                     "Take the first so many tokens. Default: all", {.least = 0})
       ->group(kSession)
-      ->type_name("POSITION")
-      ->check(CLI::NonNegativeNumber);
+      ->type_name("POSITION");
   AddSpecFlags(*command, fork->mutable_as());
   command->footer("Examples:\n  statehouse sessions fork ada ada-2\n  statehouse sessions fork ada --at 1024");
 }
@@ -173,17 +170,13 @@ void AddRewinding(CLI::App& sessions, Actions* actions) {
                                 return RewindSession(connection, f.session, f.target, p);
                               });
   AddReference(*command, &rewind->session);
-  command
-      ->add_option_function<int64_t>(
-          "--to", [rewind](const int64_t& position) { rewind->target.position = position; },
-          "Keep the first so many tokens")
+  AddNumber<int64_t>(*command, "--to", [rewind](int64_t position) { rewind->target.position = position; },
+                     "Keep the first so many tokens", {.least = 0})
       ->group(kSession)
-      ->type_name("POSITION")
-      ->check(CLI::NonNegativeNumber);
-  command->add_option("--turns", rewind->target.turns, "Forget the last so many turns")
-      ->group(kSession)
-      ->type_name("INT")
-      ->check(CLI::PositiveNumber);
+      ->type_name("POSITION");
+  AddNumber<int64_t>(*command, "--turns", [rewind](int64_t turns) { rewind->target.turns = turns; },
+                     "Forget the last so many turns", {.least = 1})
+      ->group(kSession);
   command->add_flag("--dry-run", rewind->target.dry_run, "Only say what it would cost")->group(kSession);
   command->footer(
       "Examples:\n  statehouse sessions rewind ada --turns 1\n  statehouse sessions rewind ada --to 512 --dry-run");
@@ -205,18 +198,17 @@ void AddTransfer(CLI::App& sessions, Actions* actions) {
   command
       ->add_option_function<std::string>(
           "SESSION", [out](const std::string& name) { out->request.set_session(name); }, "Its name or id")
-      ->required();
+      ->required()
+      ->type_name("NAME");
   command
       ->add_option("FILE", out->file,
                    "The file to write, or - for standard output; a pipe or a device is written in place")
-      ->required();
-  command
-      ->add_option_function<int32_t>(
-          "--compression", [out](const int32_t& level) { out->request.set_compression(level); },
-          "zstd level, 1 … 19; 0: none. Default 0")
+      ->required()
+      ->type_name("FILE");
+  AddNumber<int32_t>(*command, "--compression", [out](int32_t level) { out->request.set_compression(level); },
+                     "zstd level, 1 … 19; 0: none. Default 0", {.least = 0, .most = 19})
       ->group(kSession)
-      ->type_name("LEVEL")
-      ->check(CLI::Range(0, 19));
+      ->type_name("LEVEL");
   command
       ->add_option_function<std::string>(
           "--encoding",
@@ -228,7 +220,7 @@ void AddTransfer(CLI::App& sessions, Actions* actions) {
           "exact keeps every bit; bf16 and int8 are smaller, and declared lossy. Default exact")
       ->group(kSession)
       ->type_name("KIND")
-      ->check(CLI::IsMember({"exact", "bf16", "int8"}));
+      ->check(OneOf({"exact", "bf16", "int8"}));
   command->add_flag("--overwrite", out->overwrite, "Replace a file that is there")->group(kSession);
   command->footer(
       "Examples:\n  statehouse sessions export ada ada.session\n  statehouse sessions export ada ada.session "
@@ -238,9 +230,11 @@ void AddTransfer(CLI::App& sessions, Actions* actions) {
   command = AddCommand<ImportOptions>(
       sessions, actions, "import", "Make a session from a file that export wrote.", in,
       [](const Connection& connection, ImportOptions& f, const auto& p) { return ImportSession(connection, f, p); });
-  command->add_option("FILE", in->file, "The file, or - for standard input")->required();
-  command->add_option_function<std::string>(
-      "NAME", [in](const std::string& name) { in->header.mutable_as()->set_name(name); }, "The session's name here");
+  command->add_option("FILE", in->file, "The file, or - for standard input")->required()->type_name("FILE");
+  command
+      ->add_option_function<std::string>(
+          "NAME", [in](const std::string& name) { in->header.mutable_as()->set_name(name); }, "The session's name here")
+      ->type_name("NAME");
   command
       ->add_flag_function(
           "--allow-other-numeric", [in](int64_t n) { in->header.set_allow_other_numeric(n > 0); },
@@ -257,7 +251,7 @@ void AddUpkeep(CLI::App& sessions, Actions* actions) {
       [](const Connection& connection, std::vector<std::string>& f, const auto& p) {
         return DeleteSessions(connection, f, p);
       });
-  command->add_option("SESSION", *doomed, "Names or ids")->required();
+  command->add_option("SESSION", *doomed, "Names or ids")->required()->type_name("NAME");
   command->footer("Examples:\n  statehouse sessions rm ada ada-2");
 
   struct PinFlags {
@@ -281,7 +275,7 @@ void AddUpkeep(CLI::App& sessions, Actions* actions) {
       sessions, actions, "check",
       "Read all that is stored of your sessions and say what is damaged. Exit status 1 then.", check,
       [](const Connection& connection, std::string& f, const auto& p) { return CheckSessions(connection, f, p); });
-  command->add_option("SESSION", *check, "Only this one");
+  command->add_option("SESSION", *check, "Only this one")->type_name("NAME");
   command->footer("Examples:\n  statehouse sessions check\n  statehouse sessions check ada --json");
 
   auto nothing = std::make_shared<int>(0);

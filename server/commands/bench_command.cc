@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "flags/number_flags.h"
 #include "server/commands/bench.h"
 #include "server/commands/command_error.h"
 #include "server/commands/model_flags.h"
@@ -78,17 +79,6 @@ absl::Status Run(BenchFlags& flags, const ShowProgress& show_progress) {
   return WriteReport("--plot", flags.plot_file, BenchPlot(*report));
 }
 
-void AddLengths(CLI::App& command, const char* name, std::vector<int64_t>* value, const char* help) {
-  command.add_option(name, *value, help)
-      ->group("Measurement")
-      ->delimiter(',')
-      ->expected(1)
-      ->allow_extra_args(false)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
-      ->type_name("N,N,…")
-      ->capture_default_str();
-}
-
 }  // namespace
 
 CLI::App* AddBenchCommand(CLI::App& root, ShowProgress show_progress, CommandActions* actions) {
@@ -99,21 +89,30 @@ CLI::App* AddBenchCommand(CLI::App& root, ShowProgress show_progress, CommandAct
   AddModelFlags(*command, &flags->model);
   command->get_option("--model")->required(false);  // `bench load` measures a server instead
   BenchOptions& options = flags->options;
-  AddLengths(*command, "--context", &options.contexts, "Tokens that a sequence holds when it is measured, ascending");
-  AddLengths(*command, "--batch", &options.batches, "Sequences that decode together; all but one are copies");
-  const auto add = [&](const char* name, auto& value, const char* help, const char* type) {
-    command->add_option(name, value, help)->group("Measurement")->type_name(type)->capture_default_str();
+  constexpr char kGroup[] = "Measurement";
+  const auto add = [&](const char* name, auto* value, const char* help, const auto& bounds) {
+    return AddNumber(*command, name, value, help, bounds)->group(kGroup);
   };
-  add("--step-tokens", options.step_tokens, "Prompt tokens of one step", "INT");
-  add("--min-runs", options.min_runs, "Runs of each figure, at least", "INT");
-  add("--max-seconds", options.max_seconds, "Time for each figure, once it has its runs", "SECONDS");
-  add("--streams", options.streams,
-      "Streams that run while a long prompt is prefilled, to measure their gaps; 0: leave it out", "INT");
-  add("--long-prompt", options.long_prompt, "Tokens of that prompt", "INT");
+  const auto add_list = [&](const char* name, std::vector<int64_t>* values, const char* help, const auto& bounds) {
+    AddNumbers(*command, name, values, help, bounds)->group(kGroup);
+  };
+  using Count = Bounds<int64_t>;
+  add_list("--context", &options.contexts, "Tokens that a sequence holds when it is measured, ascending",
+           Count{.least = 1});
+  add_list("--batch", &options.batches, "Sequences that decode together; all but one are copies",
+           Count{.least = 1, .most = 4096});
+  add("--step-tokens", &options.step_tokens, "Prompt tokens of one step", Count{.least = 1, .most = 65536});
+  add("--min-runs", &options.min_runs, "Runs of each figure, at least", Count{.least = 1});
+  add("--max-seconds", &options.max_seconds, "Time for each figure, once it has its runs", Bounds<double>{.least = 0})
+      ->type_name("SECONDS");
+  add("--streams", &options.streams,
+      "Streams that run while a long prompt is prefilled, to measure their gaps; 0: leave it out",
+      Count{.least = 0, .most = 1024});
+  add("--long-prompt", &options.long_prompt, "Tokens of that prompt", Count{.least = 1});
   command
       ->add_flag("--quick", flags->quick,
                  "Contexts up to 16 k and a second per figure: about a minute for a small model")
-      ->group("Measurement");
+      ->group(kGroup);
   command
       ->add_option("--json,--bench-json", flags->json_file, "Write every figure, its floor and its share to this file")
       ->group("Output")

@@ -6,6 +6,9 @@
 #include <string>
 #include <utility>
 
+#include "absl/strings/str_join.h"
+#include "flags/choices.h"
+#include "flags/number_flags.h"
 #include "server/commands/bench_kernels.h"
 #include "server/commands/command_error.h"
 #include "server/commands/report.h"
@@ -51,32 +54,40 @@ absl::Status Run(const KernelsBenchFlags& flags, const ShowProgress& show_progre
   return absl::OkStatus();
 }
 
-template <typename T>
-void AddList(CLI::App& command, const char* name, std::vector<T>* values, const char* help, const char* type) {
-  CLI::Option* const option = command.add_option(name, *values, help)
-                                  ->group("Cases")
-                                  ->delimiter(',')
-                                  ->expected(1)
-                                  ->allow_extra_args(false)
-                                  ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
-                                  ->type_name(type);
-  if (!values->empty()) option->capture_default_str();
+constexpr char kCases[] = "Cases";
+
+void AddSizes(CLI::App& command, const char* name, std::vector<int64_t>* values, const char* help, int64_t least = 1) {
+  AddNumbers(command, name, values, help, {.least = least})->group(kCases);
+}
+
+void AddTypes(CLI::App& command, const char* name, std::vector<std::string>* types, const char* help,
+              const std::vector<std::string>& choices) {
+  command.add_option(name, *types, help)
+      ->check(OneOf(choices))
+      ->group(kCases)
+      ->delimiter(',')
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+      ->type_name("TYPE,TYPE,…")
+      ->default_str(absl::StrJoin(*types, ","));
 }
 
 void AddCaseFlags(CLI::App& command, KernelsBenchOptions* options) {
-  constexpr char kNumbers[] = "N,N,…", kTypes[] = "TYPE,TYPE,…";
-  command.add_option("pass", options->pass, "fwd, bwd, fwd+bwd or decode")->required()->type_name("PASS");
-  AddList(command, "--batch", &options->batches, "Sequences", kNumbers);
-  AddList(command, "--length", &options->lengths, "Rows of each sequence; for decode, tokens that it holds", kNumbers);
-  AddList(command, "--heads", &options->heads, "Query heads", kNumbers);
-  AddList(command, "--kv-heads", &options->kv_heads,
-          "Key/value heads; one number, or one for each of --heads. By default as many as query heads", kNumbers);
-  AddList(command, "--head-dim", &options->head_dims, "Head size", kNumbers);
-  AddList(command, "--chunk", &options->chunks, "Rows of a chunk; 0: the device's own choice", kNumbers);
-  AddList(command, "--kernel-dtype", &options->dtypes, "bf16, fp16, float32; auto: bf16 on a GPU, float32 on the CPU",
-          kTypes);
-  AddList(command, "--kernel-state-dtype", &options->state_dtypes,
-          "Of the state that decode reads: float32, bf16, int8", kTypes);
+  command.add_option("pass", options->pass, "What to measure")
+      ->required()
+      ->check(OneOf({"fwd", "bwd", "fwd+bwd", "decode"}));
+  AddSizes(command, "--batch", &options->batches, "Sequences");
+  AddSizes(command, "--length", &options->lengths, "Rows of each sequence; for decode, tokens that it holds");
+  AddSizes(command, "--heads", &options->heads, "Query heads");
+  AddSizes(command, "--kv-heads", &options->kv_heads,
+           "Key/value heads; one number, or one for each of --heads. By default as many as query heads");
+  AddSizes(command, "--head-dim", &options->head_dims, "Head size");
+  AddSizes(command, "--chunk", &options->chunks, "Rows of a chunk; 0: the device's own choice", /*least=*/0);
+  AddTypes(command, "--kernel-dtype", &options->dtypes, "Of the rows; auto: bf16 on a GPU, float32 on the CPU",
+           {"auto", "bf16", "fp16", "float32"});
+  AddTypes(command, "--kernel-state-dtype", &options->state_dtypes, "Of the state that decode reads",
+           {"float32", "bf16", "int8"});
 }
 
 }  // namespace
@@ -87,19 +98,23 @@ void AddKernelsBenchCommand(CLI::App& bench, ShowProgress show_progress, Command
   auto flags = std::make_shared<KernelsBenchFlags>();
   KernelsBenchOptions& options = flags->options;
   AddCaseFlags(*command, &options);
-  const auto add = [&](const char* name, auto& value, const char* help, const char* type) {
-    return command->add_option(name, value, help)->group("Measurement")->type_name(type);
-  };
-  add("--device", options.device, "auto (a GPU if there is one), cpu or cuda", "DEVICE")->capture_default_str();
-  command->add_option("--threads", options.threads, "Threads on the CPU; 0: one per available core")
-      ->group("Measurement")
-      ->check(CLI::Range(0, 1024))  // as every other --threads: one variable, one meaning
+  constexpr char kGroup[] = "Measurement";
+  command->add_option("--device", options.device, "auto (a GPU if there is one), cpu or cuda")
+      ->group(kGroup)
+      ->type_name("DEVICE")
       ->capture_default_str();
-  add("--graph-layers", options.layers, "Decode on a GPU: calls in one CUDA graph, each on states of its own", "INT")
-      ->capture_default_str();
-  add("--runs", options.runs, "Runs of each case, after its result was checked", "INT")->capture_default_str();
-  add("--max-seconds", options.max_seconds, "Time for each case on the CPU, once it has 3 runs", "SECONDS")
-      ->capture_default_str();
+  AddNumber(*command, "--threads", &options.threads, "Threads on the CPU; 0: one per available core",
+            {.least = 0, .most = 1024})  // as every other --threads: one variable, one meaning
+      ->group(kGroup);
+  AddNumber(*command, "--graph-layers", &options.layers,
+            "Decode on a GPU: calls in one CUDA graph, each on states of its own", {.least = 1, .most = 1024})
+      ->group(kGroup);
+  AddNumber(*command, "--runs", &options.runs, "Runs of each case, after its result was checked", {.least = 1})
+      ->group(kGroup);
+  AddNumber(*command, "--max-seconds", &options.max_seconds, "Time for each case on the CPU, once it has 3 runs",
+            {.least = 0})
+      ->group(kGroup)
+      ->type_name("SECONDS");
   const auto add_file = [&](const char* name, std::string& value, const char* help) {
     command->add_option(name, value, help)->group("Output")->type_name("FILE");
   };

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "engine/state/folder_blobs.h"
+#include "flags/number_flags.h"
 #include "server/commands/bench_sessions.h"
 #include "server/commands/command_error.h"
 #include "server/commands/model_flags.h"
@@ -79,22 +80,23 @@ absl::Status Run(SessionsBenchFlags& flags, const ShowProgress& show_progress) {
 void AddMeasurementFlags(CLI::App& command, SessionsBenchFlags* flags) {
   constexpr char kGroup[] = "Measurement";
   SessionsBenchOptions& options = flags->options;
-  command.add_option("--context", options.contexts, "Tokens that the session holds when it is measured, ascending")
-      ->group(kGroup)
-      ->delimiter(',')
-      ->expected(1)
-      ->allow_extra_args(false)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
-      ->type_name("N,N,…")
-      ->capture_default_str();
-  const auto add = [&](const char* name, auto& value, const char* help, const char* type) {
-    command.add_option(name, value, help)->group(kGroup)->type_name(type)->capture_default_str();
+  const auto add = [&](const char* name, auto* value, const char* help, const auto& bounds) {
+    return AddNumber(command, name, value, help, bounds)->group(kGroup);
   };
-  add("--step-tokens", options.step_tokens, "Prompt tokens of one step", "INT");
-  add("--min-runs", options.min_runs, "Runs of each figure, at least", "INT");
-  add("--max-seconds", options.max_seconds, "Time for each figure, once it has its runs", "SECONDS");
-  add("--requests", options.requests, "Requests of each workload; 0: leave the workloads out", "INT");
-  add("--cache-states", options.cache_states, "Memory of the prefix cache, in sequences", "INT");
+  using Count = Bounds<int64_t>;
+  constexpr int64_t kMany = 1'000'000'000;
+  AddNumbers(command, "--context", &options.contexts, "Tokens that the session holds when it is measured, ascending",
+             Count{.least = 1, .most = kMany})
+      ->group(kGroup);
+  add("--step-tokens", &options.step_tokens, "Prompt tokens of one step", Count{.least = 1, .most = 65536});
+  add("--min-runs", &options.min_runs, "Runs of each figure, at least", Count{.least = 1, .most = kMany});
+  add("--max-seconds", &options.max_seconds, "Time for each figure, once it has its runs",
+      Bounds<double>{.least = 0, .most = kMany})
+      ->type_name("SECONDS");
+  add("--requests", &options.requests, "Requests of each workload; 0: leave the workloads out",
+      Count{.least = 0, .most = kMany});
+  add("--cache-states", &options.cache_states, "Memory of the prefix cache, in sequences",
+      Count{.least = 3, .most = 1'000'000});
   command
       .add_flag("--made-up-states", options.made_up_states,
                 "Fill states with numbers instead of computing them: moves only, but at any context in seconds")

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "flags/number_flags.h"
 #include "server/commands/command_error.h"
 #include "server/commands/info.h"
 #include "server/commands/model_flags.h"
@@ -40,12 +41,11 @@ void AddInfoCommand(CLI::App& root, CommandActions* actions) {
                "Memory for weights and sequences, such as 80GB or 64GiB. Default: this machine's")
       ->group("Flags")
       ->default_str("");
-  command
-      ->add_option("--max-tail-tokens", flags->max_tail_tokens,
-                   "Longest sequence of a shape that has no state form, in tokens")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 32))
+  AddNumber(*command, "--max-tail-tokens", &flags->max_tail_tokens,
+            "Longest sequence of a shape that has no state form, in tokens", {.least = 0, .most = int64_t{1} << 32})
       ->group("Flags")
-      ->type_name("TOKENS");
+      ->type_name("TOKENS")
+      ->default_str("");
   command->add_flag("--json", flags->json, "Print one JSON object")->group("Flags");
   command->footer(
       "Examples:\n"

@@ -7,6 +7,9 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "flags/bytes.h"
+#include "flags/choices.h"
+#include "flags/number_flags.h"
 #include "kernels/power_retention/layout.h"
 #include "models/device.h"
 
@@ -24,10 +27,24 @@ std::string TemplateNames() {
 absl::StatusOr<int64_t> ParseSwitchOver(const std::string& text) {
   if (text == "auto") return kernels::kSwitchOverAuto;
   if (text == "never") return kernels::kNeverSwitch;
-  int64_t tokens = 0;
-  if (absl::SimpleAtoi(text, &tokens) && tokens >= 0) return tokens;
-  return absl::InvalidArgumentError(absl::StrCat(
-      "--switch-over: ", text, "; expected auto, never, or tokens (0 or a multiple of the model's chunk)"));
+  if (const absl::StatusOr<int64_t> tokens = ParseNumber<int64_t>(text, {.least = 0}); tokens.ok()) return *tokens;
+  return NotAllowed(text, "auto, never, or tokens (0 or a multiple of the model's chunk)");
+}
+
+absl::Status CheckTemplate(const std::string& name) {
+  const auto names = ChatTemplate::Names();
+  if (std::find(names.begin(), names.end(), name) != names.end()) return absl::OkStatus();
+  return NotAllowed(name, "one of " + TemplateNames());
+}
+
+absl::Status WithFlag(const char* flag, const absl::Status& status) {
+  return absl::Status(status.code(), absl::StrCat(flag, ": ", std::string(status.message())));
+}
+
+// A check that tells what `check` says.
+CLI::Validator Checked(std::function<absl::Status(const std::string&)> check) {
+  return CLI::Validator([check = std::move(check)](std::string& text) { return std::string(check(text).message()); },
+                        "");
 }
 
 // Plain numbers are seconds.
@@ -47,7 +64,8 @@ CLI::Option* AddDurationFlag(CLI::App& command, const std::string& name, absl::D
                              const std::string& help) {
   const auto parse = [name, value](const std::string& text) {
     if (!ParseSeconds(text, value))
-      throw CLI::ValidationError(name, text + "; expected a time such as 30s, 2m or 500ms");
+      throw CLI::ValidationError(
+          name, std::string(NotAllowed(text, "a time up to 8760h (a year), such as 30s, 2m or 500ms").message()));
   };
   return command.add_option_function<std::string>(name, parse, help)
       ->type_name("TIME")
@@ -55,16 +73,14 @@ CLI::Option* AddDurationFlag(CLI::App& command, const std::string& name, absl::D
 }
 
 CLI::Option* AddBytesFlag(CLI::App& command, const std::string& name, int64_t* value, const std::string& help) {
-  const auto parse = [name, value](const std::string& text) {
-    uint64_t bytes = 0;
-    std::string copy = text;
-    const std::string problem = CLI::AsSizeValue(/*kb_is_1000=*/true)(copy);
-    if (!problem.empty() || !absl::SimpleAtoi(copy, &bytes) || bytes > uint64_t{INT64_MAX}) {
-      throw CLI::ValidationError(name, text + "; expected bytes such as 65536, 64MiB or 2GiB");
-    }
-    *value = static_cast<int64_t>(bytes);
-  };
-  return command.add_option_function<std::string>(name, parse, help)
+  return command
+      .add_option_function<std::string>(
+          name,
+          [value](const std::string& text) {
+            if (const absl::StatusOr<int64_t> bytes = ParseBytes(text); bytes.ok()) *value = *bytes;
+          },
+          help)
+      ->check(Checked([](const std::string& text) { return ParseBytes(text).status(); }))
       ->type_name("BYTES")
       ->default_str(absl::StrCat(*value));
 }
@@ -81,13 +97,13 @@ void AddModelFlags(CLI::App& command, ModelFlags* flags) {
   command
       .add_option("--dtype", flags->dtype,
                   "How weights are held: auto (as stored), f32, bf16, or int8 (quantised while loading)")
-      ->check(CLI::IsMember({"auto", "f32", "bf16", "int8"}))
+      ->check(OneOf({"auto", "f32", "bf16", "int8"}))
       ->capture_default_str()
       ->group(kGroup);
   command
       .add_option("--load-format", flags->load_format,
                   "auto reads the weights; dummy makes random ones from config.json alone, for sizing and benchmarks")
-      ->check(CLI::IsMember({"auto", "dummy"}))
+      ->check(OneOf({"auto", "dummy"}))
       ->capture_default_str()
       ->group(kGroup);
   command
@@ -95,20 +111,19 @@ void AddModelFlags(CLI::App& command, ModelFlags* flags) {
           "--switch-over", flags->switch_over,
           "Tokens from which on a sequence is held as a state: auto (the most whose rows fit in the state's memory), "
           "never, 0, or a multiple of the chunk")
+      ->check(Checked([](const std::string& text) { return ParseSwitchOver(text).status(); }))
       ->type_name("TOKENS")
       ->capture_default_str()
       ->group(kGroup);
-  command
-      .add_option(
-          "--max-tail-tokens", flags->max_tail_tokens,
-          "Most tokens of a sequence that has no state form (--switch-over never, or degree 4 with large heads)")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 32))
+  AddNumber(command, "--max-tail-tokens", &flags->max_tail_tokens,
+            "Most tokens of a sequence that has no state form (--switch-over never, or degree 4 with large heads)",
+            {.least = 0, .most = int64_t{1} << 32})
       ->type_name("TOKENS")
-      ->capture_default_str()
       ->group(kGroup);
   command
       .add_option("--chat-template", flags->chat_template,
                   "How messages become a prompt: " + TemplateNames() + "; by default what the checkpoint names")
+      ->check(Checked(CheckTemplate))
       ->type_name("NAME")
       ->group(kGroup);
   command
@@ -116,6 +131,9 @@ void AddModelFlags(CLI::App& command, ModelFlags* flags) {
           "--device", flags->device,
           "Where the model computes: auto (the first GPU, if there is one that can, else the CPU), cpu, cuda, or "
           "cuda:N for GPU number N")
+      ->check(Checked([](const std::string& text) {
+        return CheckDeviceName(text).ok() ? absl::OkStatus() : NotAllowed(text, "auto, cpu, cuda or cuda:N");
+      }))
       ->type_name("DEVICE")
       ->capture_default_str()
       ->group(kGroup);
@@ -123,17 +141,14 @@ void AddModelFlags(CLI::App& command, ModelFlags* flags) {
       .add_flag("--deterministic", flags->deterministic,
                 "On a GPU: a sequence's bits depend on its own tokens alone, as they always do on the CPU; slower")
       ->group(kGroup);
-  command
-      .add_option("--gpu-memory-utilization", flags->gpu_memory_utilization,
-                  "Share of the GPU's memory for weights, working memory and sequences, if nothing else says how many "
-                  "sequences run at once")
-      ->check(CLI::Range(0.01, 1.0))
+  AddNumber(command, "--gpu-memory-utilization", &flags->gpu_memory_utilization,
+            "Share of the GPU's memory for weights, working memory and sequences, if nothing else says how many "
+            "sequences run at once",
+            {.least = 0.01, .most = 1.0})
       ->type_name("SHARE")
-      ->capture_default_str()
       ->group(kGroup);
-  command.add_option("--threads", flags->threads, "Threads of the forward pass; 0: one per available core")
-      ->check(CLI::Range(0, 1024))
-      ->capture_default_str()
+  AddNumber(command, "--threads", &flags->threads, "Threads of the forward pass; 0: one per available core",
+            {.least = 0, .most = 1024})
       ->group(kGroup);
 }
 
@@ -143,20 +158,14 @@ void AddEngineFlags(CLI::App& command, EngineOptions* options) {
       command, "--state-memory", &options->state_memory_bytes,
       "Memory for sequences' states; each running sequence takes the same, whatever its length. 0: from --max-num-seqs")
       ->group(kGroup);
-  command
-      .add_option(
-          "--max-num-seqs", options->max_num_seqs,
-          "Sequences that run at once; 0: as many as --state-memory holds (if that is 0 too: 16, or on a GPU as "
-          "many as its memory holds, at most 256)")
-      ->check(CLI::Range(int64_t{0}, int64_t{65536}))
-      ->capture_default_str()
+  AddNumber(command, "--max-num-seqs", &options->max_num_seqs,
+            "Sequences that run at once; 0: as many as --state-memory holds (if that is 0 too: 16, or on a GPU as "
+            "many as its memory holds, at most 256)",
+            {.least = 0, .most = 65536})
       ->group(kGroup);
-  command
-      .add_option(
-          "--max-num-batched-tokens", options->max_num_batched_tokens,
-          "Rows of one step: decoding sequences first, then prompt chunks. More is faster prefill and longer gaps")
-      ->check(CLI::Range(int64_t{1}, int64_t{65536}))
-      ->capture_default_str()
+  AddNumber(command, "--max-num-batched-tokens", &options->max_num_batched_tokens,
+            "Rows of one step: decoding sequences first, then prompt chunks. More is faster prefill and longer gaps",
+            {.least = 1, .most = 65536})
       ->group(kGroup);
 }
 
@@ -179,18 +188,15 @@ absl::StatusOr<CheckpointOptions> ToCheckpointOptions(const ModelFlags& flags,
   options.load.gpu_memory_utilization = flags.gpu_memory_utilization;
   options.load.dummy = flags.load_format == "dummy";
   const absl::StatusOr<int64_t> switch_over = ParseSwitchOver(flags.switch_over);
-  if (!switch_over.ok()) return switch_over.status();
+  if (!switch_over.ok()) return WithFlag("--switch-over", switch_over.status());
   options.load.switch_over = *switch_over;
   options.load.max_tail_tokens = flags.max_tail_tokens;
   options.load.progress = std::move(progress);
   options.load.on_warning = [](const std::string& warning) {
     std::fprintf(stderr, "statehouse: warning: %s\n", warning.c_str());
   };
-  const auto templates = ChatTemplate::Names();
-  if (!flags.chat_template.empty() &&
-      std::find(templates.begin(), templates.end(), flags.chat_template) == templates.end()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--chat-template: ", flags.chat_template, "; expected one of ", TemplateNames()));
+  if (absl::Status status = CheckTemplate(flags.chat_template); !flags.chat_template.empty() && !status.ok()) {
+    return WithFlag("--chat-template", status);
   }
   options.chat_template = flags.chat_template;
   return options;

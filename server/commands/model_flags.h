@@ -44,7 +44,7 @@ absl::StatusOr<CheckpointOptions> ToCheckpointOptions(const ModelFlags& flags,
 // A flag for a time span: "30", "30s", "1m30s", "500ms".
 CLI::Option* AddDurationFlag(CLI::App& command, const std::string& name, absl::Duration* value,
                              const std::string& help);
-// A flag for bytes: "65536", "64MiB", "80GB" (1 KiB is 1024 bytes, 1 KB is 1000).
+// A flag for bytes, as ParseBytes reads them.
 CLI::Option* AddBytesFlag(CLI::App& command, const std::string& name, int64_t* value, const std::string& help);
 
 }  // namespace statehouse

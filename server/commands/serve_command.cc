@@ -3,6 +3,8 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 
+#include "flags/choices.h"
+#include "flags/number_flags.h"
 #include "server/commands/serve.h"
 #include "server/commands/session_flags.h"
 
@@ -11,10 +13,12 @@ namespace {
 
 void AddListenFlags(CLI::App& command, ListenOptions* listen) {
   constexpr char kGroup[] = "Address and encryption";
-  command.add_option("--host", listen->host, "Address to listen on")->capture_default_str()->group(kGroup);
-  command.add_option("--port", listen->port, "Port; 0: any free one; -1: none, --unix-socket alone")
-      ->check(CLI::Range(-1, 65535))
+  command.add_option("--host", listen->host, "Address to listen on")
+      ->type_name("HOST")
       ->capture_default_str()
+      ->group(kGroup);
+  AddNumber(command, "--port", &listen->port, "Port; 0: any free one; -1: none, --unix-socket alone",
+            {.least = -1, .most = 65535})
       ->group(kGroup);
   command
       .add_option("--unix-socket", listen->unix_socket, "Also listen on this socket file, guarded by its permissions")
@@ -48,21 +52,15 @@ void AddConnectionFlags(CLI::App& command, ListenOptions* listen) {
   AddDurationFlag(command, "--min-client-ping-interval", &listen->min_client_ping_interval,
                   "Clients that ping more often are disconnected")
       ->group(kGroup);
-  command
-      .add_option("--max-concurrent-streams", listen->max_concurrent_streams,
-                  "Calls at once on one connection; more wait")
-      ->check(CLI::Range(1, 1 << 20))
-      ->capture_default_str()
+  AddNumber(command, "--max-concurrent-streams", &listen->max_concurrent_streams,
+            "Calls at once on one connection; more wait", {.least = 1, .most = 1 << 20})
       ->group(kGroup);
 }
 
 void AddLimitFlags(CLI::App& command, EngineOptions* engine) {
   constexpr char kGroup[] = "Limits";
   const auto add = [&](const char* name, int64_t* value, const char* help, int64_t least = 0) {
-    command.add_option(name, *value, help)
-        ->check(CLI::Range(least, int64_t{1} << 53))
-        ->capture_default_str()
-        ->group(kGroup);
+    AddNumber(command, name, value, help, {.least = least, .most = int64_t{1} << 53})->group(kGroup);
   };
   add("--max-num-queued-reqs", &engine->max_num_queued_reqs,
       "Requests that may wait for a slot; then RESOURCE_EXHAUSTED", 1);
@@ -72,11 +70,9 @@ void AddLimitFlags(CLI::App& command, EngineOptions* engine) {
       "Running and waiting requests of one caller; 0: no limit");
   add("--max-prompt-tokens", &engine->max_prompt_tokens, "Longest prompt; 0: no limit");
   add("--max-output-tokens", &engine->max_output_tokens, "Longest output; 0: no limit");
-  command
-      .add_option("--min-priority", engine->min_priority,
-                  "The lowest priority number, hence the most urgent, that a request may ask for")
-      ->check(CLI::Range(kLowestPriority, kHighestPriority))
-      ->capture_default_str()
+  AddNumber(command, "--min-priority", &engine->min_priority,
+            "The lowest priority number, hence the most urgent, that a request may ask for",
+            {.least = kLowestPriority, .most = kHighestPriority})
       ->group(kGroup);
   AddDurationFlag(
       command, "--slow-reader-timeout", &engine->slow_reader_timeout,
@@ -118,18 +114,18 @@ void AddOperationFlags(CLI::App& command, ServeOptions* options) {
       ->delimiter(',')
       ->type_name("NAME,...")
       ->group(kGroup);
-  command.add_option("--metrics-port", options->metrics_port, "Port of /metrics (Prometheus) and /health; 0: none")
-      ->check(CLI::Range(0, 65535))
-      ->capture_default_str()
+  AddNumber(command, "--metrics-port", &options->metrics_port, "Port of /metrics (Prometheus) and /health; 0: none",
+            {.least = 0, .most = 65535})
       ->group(kGroup);
   command.add_option("--metrics-host", options->metrics_host, "Address of that port")
+      ->type_name("HOST")
       ->capture_default_str()
       ->group(kGroup);
   AddDurationFlag(command, "--shutdown-timeout", &options->shutdown_timeout,
                   "After SIGTERM or SIGINT: how long requests in flight may go on; a second signal ends at once")
       ->group(kGroup);
   command.add_option("--log-format", options->log_format, "text, or json: one object per line")
-      ->check(CLI::IsMember({"text", "json"}))
+      ->check(OneOf({"text", "json"}))
       ->capture_default_str()
       ->group(kGroup);
   command

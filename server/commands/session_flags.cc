@@ -1,25 +1,44 @@
 #include "server/commands/session_flags.h"
 
 #include <CLI/CLI.hpp>
+#include <filesystem>
 #include <string>
+#include <system_error>
 
+#include "flags/choices.h"
+#include "flags/number_flags.h"
 #include "server/commands/model_flags.h"
 
 namespace statehouse {
 namespace {
 
+namespace fs = std::filesystem;
+
 constexpr char kGroup[] = "Sessions";
+
+// A file in the folder's place is told with its flag; what else is wrong with a place shows when it is opened.
+CLI::Validator NoFile(const char* expected) {
+  return CLI::Validator(
+      [expected](std::string& path) {
+        std::error_code ignored;
+        const bool is_file = fs::exists(path, ignored) && !fs::is_directory(path, ignored);
+        return is_file ? std::string(NotAllowed(path, expected).message()) : "";
+      },
+      "");
+}
 
 void AddPlaceFlags(CLI::App& command, SessionSettings* settings) {
   command
       .add_option("--session-dir", settings->dir,
                   "Folder of this server's sessions: journals and snapshots. Without it and --session-store, sessions "
                   "live as long as the process")
+      ->check(NoFile("a folder, which is made if it is not there"))
       ->type_name("DIR")
       ->group(kGroup);
   command
       .add_option("--session-store", settings->store,
                   "What replicas share, so that any of them continues any session: a folder, or redis://HOST:PORT")
+      ->check(NoFile("a folder, which is made if it is not there, or redis://HOST:PORT"))
       ->type_name("URL")
       ->group(kGroup);
   command
@@ -45,7 +64,7 @@ void AddDurabilityFlags(CLI::App& command, SessionSettings* settings) {
           "Of sessions that do not say: sync (an acknowledged turn survives a crash), async (the last "
           "--session-async-lag may be lost), memory. Default: sync where there is a place for them, else memory")
       ->type_name("KIND")
-      ->check(CLI::IsMember({"memory", "async", "sync"}))
+      ->check(OneOf({"memory", "async", "sync"}))
       ->group(kGroup);
   AddDurationFlag(command, "--session-async-lag", &settings->async_lag,
                   "With durability async: how much a crash may cost at most")
@@ -54,10 +73,7 @@ void AddDurabilityFlags(CLI::App& command, SessionSettings* settings) {
 
 void AddLimitFlags(CLI::App& command, SessionSettings* settings) {
   const auto add = [&](const char* name, int64_t* value, const char* help, int64_t least) {
-    command.add_option(name, *value, help)
-        ->check(CLI::Range(least, int64_t{1} << 53))
-        ->capture_default_str()
-        ->group(kGroup);
+    AddNumber(command, name, value, help, {.least = least, .most = int64_t{1} << 53})->group(kGroup);
   };
   add("--session-checkpoints", &settings->max_checkpoints,
       "Snapshots kept of a session, its newest included: more make going back cheaper", 1);

@@ -335,6 +335,8 @@ TEST_F(ChatTest, ResumedSession_ShowsTheLastExchangeAndGoesOn) {
   Chat chat(backend_, interrupts_, options_);
   ASSERT_TRUE(chat.Resume().ok());
   EXPECT_THAT(out(), HasSubstr("session ada goes on: 40 tokens in 3 turns\n> I live in Lund.\nNoted.\n"));
+  chat.Handle("/stats");
+  EXPECT_THAT(out(), HasSubstr("context     40 tokens in 2 messages"));
   chat.Handle("/retry");
   EXPECT_THAT(session.rewinds, ElementsAre(25)) << "the session forgets the answer, too";
   EXPECT_THAT(Asked(0), ElementsAre("user: I live in Lund."));
@@ -421,6 +423,8 @@ TEST_F(ChatTest, CtrlCInATurnOfASession_StopsItByNameAndKeepsWhatWasRead) {
   ASSERT_EQ(chat.messages().messages_size(), 2);
   EXPECT_THAT(chat.messages().messages(1).content(), HasSubstr("a"));
   EXPECT_THAT(session.rewinds, IsEmpty());
+  chat.Handle("/stats");
+  EXPECT_THAT(out(), HasSubstr("answers     0, 0 tokens; 1 cut off\ncontext     7 tokens in 2 messages\n"));
 }
 
 TEST_F(ChatTest, WhatAServerSaysOfAFailure_CannotSteerTheTerminal) {

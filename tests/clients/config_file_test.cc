@@ -42,15 +42,48 @@ TEST(ParseConfig, SectionsAndEveryKindOfValue_AreRead) {
   EXPECT_EQ((*entries)[6].line, 11);
 }
 
+TEST(ParseConfig, ArraysOverSeveralLinesDottedKeysAndSeparators_AreRead) {
+  const auto entries = ParseConfig(
+      "bench.load.goodput = [\n  \"ttft:200\",  # first\n\n  'tpot:50',\n]\n"
+      "[bench]\n"
+      "load.num-prompts = 1_000\n"
+      "x = inf\n");
+  ASSERT_TRUE(entries.ok()) << entries.status();
+  ASSERT_EQ(entries->size(), 3u);
+  EXPECT_EQ((*entries)[0].section, "bench.load");
+  EXPECT_EQ((*entries)[0].key, "goodput");
+  EXPECT_EQ((*entries)[0].line, 1);
+  EXPECT_THAT((*entries)[0].values, ElementsAre("ttft:200", "tpot:50"));
+  EXPECT_EQ((*entries)[1].section, "bench.load");
+  EXPECT_EQ((*entries)[1].key, "num-prompts");
+  EXPECT_EQ((*entries)[1].line, 7);
+  EXPECT_THAT((*entries)[1].values, ElementsAre("1000"));
+  EXPECT_THAT((*entries)[2].values, ElementsAre("inf"));
+}
+
+TEST(ParseConfig, KeySetTwiceInASection_IsRefusedWithBothLines) {
+  for (const char* text : {"a = 1\n\na = 2\n", "[x]\na = 1\na = 2\n", "x.a = 1\n[x]\na = 2\n"}) {
+    const auto entries = ParseConfig(text);
+    ASSERT_FALSE(entries.ok()) << text;
+    EXPECT_THAT(std::string(entries.status().message()),
+                testing::MatchesRegex("line 3: a is set in line [12] already"));
+  }
+  EXPECT_TRUE(ParseConfig("a = 1\n[x]\na = 2\n[y]\na = 3\n").ok());
+}
+
 TEST(ParseConfig, WrongLine_IsNamedWithWhatWasExpected) {
   for (const auto& [text, expected] : {std::pair{"a = 1\nb 2\n", "line 2: expected ="},
                                        {"[chat\n", "line 1: expected ]"},
                                        {"a = word\n", "a \"string\", a number, true or false"},
                                        {"a = \"x\n", "a closing \""},
-                                       {"a = [1, 2\n", ", or ]"},
+                                       {"a = [1, 2\n", "line 2: expected , or ]"},
+                                       {"a = [1 2]\n", ", or ]"},
+                                       {"a = [1,, 2]\n", "a \"string\", a number"},
+                                       {"a = 'x\nb = 'y'\n", "line 1: expected a closing '"},
                                        {"a = 1 2\n", "the end of the line"},
                                        {"a = \"\\q\"\n", "one of \\n"},
                                        {"= 1\n", "a key"},
+                                       {"a. = 1\n", "a key"},
                                        {"[]\n", "a section's name"}}) {
     const auto entries = ParseConfig(text);
     ASSERT_FALSE(entries.ok()) << text;

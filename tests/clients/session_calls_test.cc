@@ -8,6 +8,7 @@
 #include <fstream>
 #include <map>
 #include <mutex>
+#include <optional>
 
 #include "clients/cli/chat_session.h"
 #include "clients/cli/session_transfer.h"
@@ -155,6 +156,11 @@ TEST_F(SessionCalls, EachCallOnASession_NamesItForProxies) {
 TEST_F(SessionCalls, NameThatIsNoAscii_IsSentAsDigits) {
   EXPECT_TRUE(ShowSession(*connection_, "z\u00f6", {}, printing_).ok());
   EXPECT_EQ(service_.named()["Get"], "7ac3b6");
+}
+
+TEST_F(SessionCalls, RewindOfTurnsInAnEmptySession_SaysThatThereAreNone) {
+  const absl::Status status = RewindSession(*connection_, "ada", {.position = std::nullopt, .turns = 1}, printing_);
+  EXPECT_EQ(status.message(), "--turns: 1 is not allowed; ada has no turns yet");
 }
 
 TEST_F(SessionCalls, ImportAndItsStatus_GoToOneServer) {

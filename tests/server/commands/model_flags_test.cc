@@ -46,7 +46,7 @@ TEST(ModelFlags, AnUnknownChatTemplate_IsRefusedBeforeAnythingIsLoaded) {
   flags.chat_template = "chatlm";
   const absl::Status status = ToCheckpointOptions(flags).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("--chat-template: chatlm; expected one of "));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("--chat-template: \"chatlm\" is not allowed; expected one of "));
   EXPECT_THAT(std::string(status.message()), HasSubstr("chatml"));
 }
 
