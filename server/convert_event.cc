@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "server/utf8.h"
+#include "proto/utf8.h"
 
 namespace statehouse {
 namespace {

@@ -10,7 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "engine/errors.h"
-#include "server/utf8.h"
+#include "proto/utf8.h"
 
 namespace statehouse {
 

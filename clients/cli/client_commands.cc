@@ -23,7 +23,7 @@
 #include "clients/cli/scripted_reader.h"
 #include "clients/cli/session_commands.h"
 #include "clients/cli/wire_backend.h"
-#include "flags/number_flags.h"
+#include "clients/flags/number_flags.h"
 
 namespace statehouse::cli {
 namespace {

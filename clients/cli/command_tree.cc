@@ -20,8 +20,8 @@
 #include "clients/cli/generate.h"
 #include "clients/cli/printing.h"
 #include "clients/cli/terminal.h"
-#include "flags/choices.h"
-#include "flags/numbers.h"
+#include "clients/flags/choices.h"
+#include "clients/flags/numbers.h"
 
 namespace statehouse::cli {
 namespace {

@@ -7,7 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "clients/cli/generate.h"
-#include "flags/number_flags.h"
+#include "clients/flags/number_flags.h"
 
 namespace statehouse::cli {
 namespace {

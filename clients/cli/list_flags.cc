@@ -3,7 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <utility>
 
-#include "flags/number_flags.h"
+#include "clients/flags/number_flags.h"
 
 namespace statehouse::cli {
 

@@ -15,7 +15,7 @@
 #include "clients/cli/printing.h"
 #include "clients/cli/progress.h"
 #include "clients/cli/request_flags.h"
-#include "flags/number_flags.h"
+#include "clients/flags/number_flags.h"
 
 namespace statehouse::cli {
 namespace {

@@ -8,7 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "clients/cli/list_flags.h"
-#include "flags/number_flags.h"
+#include "clients/flags/number_flags.h"
 
 namespace statehouse::cli {
 namespace {

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "server/utf8.h"
+#include "proto/utf8.h"
 
 namespace statehouse::cli {
 namespace {

@@ -11,8 +11,8 @@
 #include "clients/cli/list_flags.h"
 #include "clients/cli/session_calls.h"
 #include "clients/cli/session_transfer.h"
-#include "flags/choices.h"
-#include "flags/number_flags.h"
+#include "clients/flags/choices.h"
+#include "clients/flags/number_flags.h"
 
 namespace statehouse::cli {
 namespace {

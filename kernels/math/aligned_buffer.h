@@ -1,6 +1,6 @@
-// Zero-filled memory aligned to 128 bytes (a cache-line pair). Large ones come from the system, from 2 MiB in huge pages
-// where the kernel gives them: only its whole huge pages are asked for as such, so that what is written to takes the
-// memory that size() says, and pages that are never written to take none.
+// Zero-filled memory aligned to 128 bytes (a cache-line pair). Large ones come from the system, from 2 MiB in huge
+// pages where the kernel gives them: only its whole huge pages are asked for as such, so that what is written to takes
+// the memory that size() says, and pages that are never written to take none.
 #pragma once
 
 #include <cstddef>

@@ -9,7 +9,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "flags/number_flags.h"
+#include "clients/flags/number_flags.h"
 #include "server/commands/bench.h"
 #include "server/commands/command_error.h"
 #include "server/commands/model_flags.h"

@@ -7,8 +7,8 @@
 #include <utility>
 
 #include "absl/strings/str_join.h"
-#include "flags/choices.h"
-#include "flags/number_flags.h"
+#include "clients/flags/choices.h"
+#include "clients/flags/number_flags.h"
 #include "server/commands/bench_kernels.h"
 #include "server/commands/command_error.h"
 #include "server/commands/report.h"

@@ -7,8 +7,8 @@
 #include <string>
 #include <utility>
 
+#include "clients/flags/number_flags.h"
 #include "engine/state/folder_blobs.h"
-#include "flags/number_flags.h"
 #include "server/commands/bench_sessions.h"
 #include "server/commands/command_error.h"
 #include "server/commands/model_flags.h"

@@ -5,7 +5,7 @@
 #include <memory>
 #include <string>
 
-#include "flags/number_flags.h"
+#include "clients/flags/number_flags.h"
 #include "server/commands/command_error.h"
 #include "server/commands/info.h"
 #include "server/commands/model_flags.h"

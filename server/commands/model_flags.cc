@@ -7,9 +7,9 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "flags/bytes.h"
-#include "flags/choices.h"
-#include "flags/number_flags.h"
+#include "clients/flags/bytes.h"
+#include "clients/flags/choices.h"
+#include "clients/flags/number_flags.h"
 #include "kernels/power_retention/layout.h"
 #include "models/device.h"
 

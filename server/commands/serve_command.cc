@@ -3,8 +3,8 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 
-#include "flags/choices.h"
-#include "flags/number_flags.h"
+#include "clients/flags/choices.h"
+#include "clients/flags/number_flags.h"
 #include "server/commands/serve.h"
 #include "server/commands/session_flags.h"
 

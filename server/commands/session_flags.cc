@@ -5,8 +5,8 @@
 #include <string>
 #include <system_error>
 
-#include "flags/choices.h"
-#include "flags/number_flags.h"
+#include "clients/flags/choices.h"
+#include "clients/flags/number_flags.h"
 #include "server/commands/model_flags.h"
 
 namespace statehouse {

@@ -19,9 +19,9 @@ function(_refuse regex reason)
   set(complaints "${complaints}" PARENT_SCOPE)
 endfunction()
 
-_refuse("\"[^\"]*\\.\\./" "name headers from the root of the repository" kernels models engine flags server clients tests)
-_refuse("[<\"](grpc|grpcpp|google/protobuf|statehouse/v1)/" "gRPC and protobuf stay above the engine" kernels models engine flags)
-_refuse("[<\"]tests/" "nothing includes tests/" kernels models engine flags server clients)
+_refuse("\"[^\"]*\\.\\./" "name headers from the root of the repository" kernels models engine server clients tests)
+_refuse("[<\"](grpc|grpcpp|google/protobuf|statehouse/v1)/" "gRPC and protobuf stay above the engine" kernels models engine)
+_refuse("[<\"]tests/" "nothing includes tests/" kernels models engine server clients)
 
 if(complaints)
   list(JOIN complaints "\n  " text)

@@ -11,7 +11,7 @@
 #include "clients/cli/command_tree.h"
 #include "clients/cli/connection_flags.h"
 #include "clients/cli/request_flags.h"
-#include "flags/number_flags.h"
+#include "clients/flags/number_flags.h"
 
 namespace statehouse::cli {
 namespace {

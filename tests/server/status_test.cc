@@ -8,7 +8,7 @@
 #include "engine/errors.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
-#include "server/utf8.h"
+#include "proto/utf8.h"
 
 namespace statehouse {
 namespace {

@@ -1,4 +1,4 @@
-#include "server/utf8.h"
+#include "proto/utf8.h"
 
 #include <cstdint>
 

@@ -1,4 +1,4 @@
-#include "flags/number_flags.h"
+#include "clients/flags/number_flags.h"
 
 #include <CLI/CLI.hpp>
 #include <type_traits>

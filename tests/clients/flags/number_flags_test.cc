@@ -1,12 +1,12 @@
 // Flags that hold numbers or a few words.
-#include "flags/number_flags.h"
+#include "clients/flags/number_flags.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <CLI/CLI.hpp>
 
-#include "flags/choices.h"
+#include "clients/flags/choices.h"
 
 namespace statehouse {
 namespace {

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "flags/numbers.h"
+#include "clients/flags/numbers.h"
 
 namespace CLI {
 class App;

@@ -1,11 +1,11 @@
-#include "flags/bytes.h"
+#include "clients/flags/bytes.h"
 
 #include <cmath>
 #include <limits>
 #include <string>
 
 #include "absl/strings/ascii.h"
-#include "flags/numbers.h"
+#include "clients/flags/numbers.h"
 
 namespace statehouse {
 namespace {

@@ -1,4 +1,4 @@
-// UTF-8 checks at the edge of the wire. Thread-safety: functions without state.
+// What counts as text on the wire. Thread-safety: functions without state.
 #pragma once
 
 #include <string>

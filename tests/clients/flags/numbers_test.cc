@@ -1,10 +1,10 @@
 // Numbers and amounts of memory as people type them.
-#include "flags/numbers.h"
+#include "clients/flags/numbers.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "flags/bytes.h"
+#include "clients/flags/bytes.h"
 
 namespace statehouse {
 namespace {

@@ -1,10 +1,10 @@
-#include "flags/choices.h"
+#include "clients/flags/choices.h"
 
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "flags/numbers.h"
+#include "clients/flags/numbers.h"
 
 namespace statehouse {
 

@@ -1,4 +1,4 @@
-#include "flags/numbers.h"
+#include "clients/flags/numbers.h"
 
 #include <charconv>
 #include <cmath>
