@@ -46,7 +46,7 @@ absl::Status CheckPair(const std::string& cert_file, const std::string& key_file
   const std::unique_ptr<BIO, CloseBio> cert_bio(BIO_new_file(cert_file.c_str(), "r"));
   const std::unique_ptr<BIO, CloseBio> key_bio(BIO_new_file(key_file.c_str(), "r"));
   const std::unique_ptr<X509, FreeCertificate> certificate(
-      cert_bio == nullptr ? nullptr : PEM_read_bio_X509(cert_bio.get(), nullptr, NoPassword, nullptr));
+      cert_bio == nullptr ? nullptr : PEM_read_bio_X509_AUX(cert_bio.get(), nullptr, NoPassword, nullptr));
   const std::unique_ptr<EVP_PKEY, FreeKey> key(
       key_bio == nullptr ? nullptr : PEM_read_bio_PrivateKey(key_bio.get(), nullptr, NoPassword, nullptr));
   if (certificate == nullptr) {

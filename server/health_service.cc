@@ -4,6 +4,7 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "proto/utf8.h"
 
 namespace statehouse {
 
@@ -15,7 +16,9 @@ namespace {
 // As much of it as tells which it was.
 std::string Quoted(const std::string& text) {
   constexpr size_t kMost = 128;
-  return absl::StrCat("\"", absl::Utf8SafeCHexEscape(text.substr(0, kMost)), text.size() > kMost ? "…" : "", "\"");
+  std::string head = text.substr(0, kMost);
+  head.resize(ValidUtf8Prefix(head));  // not half a character
+  return absl::StrCat("\"", absl::Utf8SafeCHexEscape(head), head.size() < text.size() ? "…" : "", "\"");
 }
 
 }  // namespace

@@ -185,10 +185,7 @@ absl::Status HostedModel::OpenPrefixCache(const HostedModelOptions& options) {
   // Host memory below the cache's own would be memory beyond what was said; only a disk is another place.
   if (sessions_ != nullptr && sessions_->has_disk()) prefixes.vault = served_.vault;
   if (options.sessions.has_value() && options.sessions->disk_bytes > 0) {
-    const int64_t share = prefixes.memory_bytes > INT64_MAX / PrefixCacheOptions::kDiskShare
-                              ? INT64_MAX
-                              : prefixes.memory_bytes * PrefixCacheOptions::kDiskShare;
-    prefixes.disk_bytes = std::min(share, options.sessions->disk_bytes);
+    prefixes.disk_bytes = options.sessions->disk_bytes;
   }
   prefix_cache_ = std::make_unique<PrefixCache>(prefixes, *checkpoint_.model);
   served_.prefix_cache = prefix_cache_.get();

@@ -2,6 +2,7 @@
 
 #include <google/protobuf/stubs/logging.h>
 
+#include <algorithm>
 #include <mutex>
 #include <string>
 #include <utility>
@@ -99,7 +100,7 @@ ProtobufLog::ProtobufLog(Log* log) : log_(log) {
 ProtobufLog::~ProtobufLog() {
   Target& target = TheTarget();
   std::lock_guard<std::mutex> lock(target.mu);
-  std::erase(target.logs, log_);
+  target.logs.erase(std::find(target.logs.begin(), target.logs.end(), log_));  // one: several may share a log
 }
 
 std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> AnswerUnreadableRequests(

@@ -312,6 +312,7 @@ void AddTokenizerCommands(CLI::App& root, Actions* actions) {
                       "Token ids, separated by commas or blanks", {.least = 0})
       ->required()
       ->expected(1, CLI::detail::expected_max_vector_size)
+      ->allow_extra_args()
       ->type_name("ID,ID,…");
   detokenize->add_flag("--show-special-tokens", back->options.parse_special_tokens, "Show special tokens in the text")
       ->group("Flags");

@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "clients/cli/config_file.h"
 #include "clients/cli/flag_sources.h"
 #include "clients/cli/generate.h"
@@ -106,7 +107,8 @@ void CheckValues(CLI::App& app) {
     if (option->get_items_expected_max() == 0) {
       option->check(CLI::Validator(CheckSwitch, ""));
     } else if (type.rfind("TEXT", 0) != 0 && type.rfind('[', 0) != 0) {
-      const std::string expected = absl::StrCat(type.substr(0, type.find(':')), "; leave it out for none");
+      const std::string expected =
+          absl::StrCat(type.substr(0, type.find(':')), option->get_required() ? "" : "; leave it out for none");
       option->check(CLI::Validator(
           [expected](std::string& text) {
             return text.empty() ? std::string(NotAllowed(text, expected).message()) : "";
@@ -122,7 +124,11 @@ std::string ExplainCount(const CLI::Option& option, const std::string& what) {
     return absl::StrFormat("%d values are not allowed; expected one", option.results().size());
   }
   std::string type = option.get_type_name();
-  if (const size_t colon = type.find(':'); colon != std::string::npos) type.replace(colon, 1, ", ");
+  if (const size_t colon = type.find(':'); colon != std::string::npos) {
+    const bool is_choice = type.back() == '}';
+    type = is_choice ? absl::StrCat("one of ", absl::StrReplaceAll(type.substr(colon + 2), {{",", ", "}, {"}", ""}}))
+                     : absl::StrCat(type.substr(0, colon), ", ", type.substr(colon + 1));
+  }
   return absl::StrCat("a value is missing; expected ", type);
 }
 

@@ -82,7 +82,8 @@ std::vector<CLI::ConfigItem> FlagSources::from_config(std::istream& input) const
   const std::vector<const CLI::App*> chosen = ChosenCommands(root_);
   const bool wants_help =
       std::any_of(chosen.begin(), chosen.end(), [](const CLI::App* app) { return app->get_help_ptr()->count() > 0; });
-  if (wants_help) return {};
+  // These work whatever the file holds.
+  if (wants_help || (root_.get_version_ptr() != nullptr && root_.get_version_ptr()->count() > 0)) return {};
   const std::string file = root_.get_config_ptr()->as<std::string>();
   const absl::StatusOr<std::vector<ConfigEntry>> entries =
       ParseConfig(std::string{std::istreambuf_iterator<char>(input), std::istreambuf_iterator<char>()});

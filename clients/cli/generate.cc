@@ -161,7 +161,7 @@ int Generate(GenerateBackend& backend, const v1::GenerateRequest& request, const
     SayWhatStays(backend.FailedOutcome(), request.session(), err);
   }
   if (interrupted) return kExitInterrupted;
-  if (std::ferror(out) != 0) return 1;  // FinishOutput() says why
+  if (std::ferror(out) != 0) return 0;  // FinishOutput() tells whether that is a failure
   if (!status.ok()) {
     PrintError(err, status);
     return 1;

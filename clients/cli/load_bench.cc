@@ -10,11 +10,11 @@
 #include <thread>
 #include <utility>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_format.h"
 #include "clients/cli/inspect.h"
 #include "clients/cli/load_floor.h"
 #include "clients/cli/wire_backend.h"
+#include "clients/flags/numbers.h"
 #include "statehouse/v1/admin.grpc.pb.h"
 
 namespace statehouse::cli {
@@ -162,13 +162,13 @@ absl::Status ParseGoals(const std::vector<std::string>& texts, Goals* goals) {
                                   : name == "tpot" ? &goals->tpot_ms
                                   : name == "e2el" ? &goals->e2el_ms
                                                    : nullptr;
-    double value = 0;
-    if (goal == nullptr || colon == std::string::npos || !absl::SimpleAtod(text.substr(colon + 1), &value) ||
-        !(value > 0)) {
+    const absl::StatusOr<double> value = ParseNumber<double>(
+        colon == std::string::npos ? std::string_view() : std::string_view(text).substr(colon + 1), {.least = 0});
+    if (goal == nullptr || !value.ok() || *value == 0) {
       return absl::InvalidArgumentError(absl::StrFormat(
           "--goodput: \"%s\" is not allowed; expected ttft:MS, tpot:MS or e2el:MS, such as ttft:200", text));
     }
-    *goal = value;
+    *goal = *value;
   }
   return absl::OkStatus();
 }

@@ -31,18 +31,18 @@ absl::StatusOr<std::pair<int32_t, float>> ParseBias(const std::string& pair) {
 }
 
 template <typename T>
-CLI::Option* AddNumber(CLI::App& command, const char* group, const char* name, const char* help,
-                       std::function<void(T)> set) {
-  return statehouse::AddNumber<T>(command, name, std::move(set), help)->group(group);
+CLI::Option* AddInGroup(CLI::App& command, const char* group, const char* name, const char* help,
+                        std::function<void(T)> set) {
+  return AddNumber<T>(command, name, std::move(set), help)->group(group);
 }
 
 void AddStoppingFlags(CLI::App& command, v1::Stop* stop) {
-  AddNumber<int64_t>(command, kStopping, "--max-tokens,-m",
-                     "Most tokens of one output. Default: the server's cap, else 1024",
-                     [stop](int64_t v) { stop->set_max_tokens(v); });
-  AddNumber<int64_t>(command, kStopping, "--min-tokens",
-                     "Before that many tokens nothing but --max-tokens ends an output. Default 0",
-                     [stop](int64_t v) { stop->set_min_tokens(v); });
+  AddInGroup<int64_t>(command, kStopping, "--max-tokens,-m",
+                      "Most tokens of one output. Default: the server's cap, else 1024",
+                      [stop](int64_t v) { stop->set_max_tokens(v); });
+  AddInGroup<int64_t>(command, kStopping, "--min-tokens",
+                      "Before that many tokens nothing but --max-tokens ends an output. Default 0",
+                      [stop](int64_t v) { stop->set_min_tokens(v); });
   AddTexts(command, kStopping, "--stop", "Text that ends an output; may be given up to 16 times", "TEXT",
            [stop](const std::vector<std::string>& v) { stop->mutable_strings()->Assign(v.begin(), v.end()); });
   AddIds(command, kStopping, "--stop-token-ids", "Token ids that end an output, beside end-of-sequence",
@@ -62,31 +62,31 @@ void AddStoppingFlags(CLI::App& command, v1::Stop* stop) {
 
 void AddSamplingFlags(CLI::App& command, v1::GenerateRequest* request) {
   v1::Sampling* sampling = request->mutable_sampling();
-  AddNumber<double>(command, kSampling, "--temperature,-t",
-                    "0 … 100; 0 takes the likeliest token. Default: the checkpoint's, else 1",
-                    [sampling](double v) { sampling->set_temperature(v); });
-  AddNumber<int64_t>(command, kSampling, "--top-k",
-                     "Choose among that many likeliest tokens; 0 is off. Default: the checkpoint's, else 0",
-                     [sampling](int64_t v) { sampling->set_top_k(v); });
-  AddNumber<double>(
+  AddInGroup<double>(command, kSampling, "--temperature,-t",
+                     "0 … 100; 0 takes the likeliest token. Default: the checkpoint's, else 1",
+                     [sampling](double v) { sampling->set_temperature(v); });
+  AddInGroup<int64_t>(command, kSampling, "--top-k",
+                      "Choose among that many likeliest tokens; 0 is off. Default: the checkpoint's, else 0",
+                      [sampling](int64_t v) { sampling->set_top_k(v); });
+  AddInGroup<double>(
       command, kSampling, "--top-p",
       "Choose among the likeliest tokens that hold this share, above 0 … 1. Default: the checkpoint's, else 1",
       [sampling](double v) { sampling->set_top_p(v); });
-  AddNumber<double>(command, kSampling, "--min-p",
-                    "Drop tokens below this share of the likeliest one's, 0 … 1. Default: the checkpoint's, else 0",
-                    [sampling](double v) { sampling->set_min_p(v); });
-  AddNumber<double>(
+  AddInGroup<double>(command, kSampling, "--min-p",
+                     "Drop tokens below this share of the likeliest one's, 0 … 1. Default: the checkpoint's, else 0",
+                     [sampling](double v) { sampling->set_min_p(v); });
+  AddInGroup<double>(
       command, kSampling, "--typical-p",
       "Choose among the most typical tokens that hold this share, above 0 … 1. Default: the checkpoint's, else 1",
       [sampling](double v) { sampling->set_typical_p(v); });
-  AddNumber<double>(command, kSampling, "--repetition-penalty",
-                    "Above 0 … 10, over prompt and output; 1 is off. Default: the checkpoint's, else 1",
-                    [sampling](double v) { sampling->set_repetition_penalty(v); });
-  AddNumber<double>(command, kSampling, "--presence-penalty", "-2 … 2, for tokens that the output holds. Default 0",
-                    [sampling](double v) { sampling->set_presence_penalty(v); });
-  AddNumber<double>(command, kSampling, "--frequency-penalty",
-                    "-2 … 2, for each time that the output holds a token. Default 0",
-                    [sampling](double v) { sampling->set_frequency_penalty(v); });
+  AddInGroup<double>(command, kSampling, "--repetition-penalty",
+                     "Above 0 … 10, over prompt and output; 1 is off. Default: the checkpoint's, else 1",
+                     [sampling](double v) { sampling->set_repetition_penalty(v); });
+  AddInGroup<double>(command, kSampling, "--presence-penalty", "-2 … 2, for tokens that the output holds. Default 0",
+                     [sampling](double v) { sampling->set_presence_penalty(v); });
+  AddInGroup<double>(command, kSampling, "--frequency-penalty",
+                     "-2 … 2, for each time that the output holds a token. Default 0",
+                     [sampling](double v) { sampling->set_frequency_penalty(v); });
   AddTexts(command, kSampling, "--logit-bias", "Add BIAS, -100 … 100, to a token's logit; may be given several times",
            "ID=BIAS", [sampling](const std::vector<std::string>& pairs) {
              for (const std::string& pair : pairs) {
@@ -101,9 +101,9 @@ void AddSamplingFlags(CLI::App& command, v1::GenerateRequest* request) {
   AddIds(
       command, kSampling, "--banned-token-ids", "Never choose these token ids",
       [sampling](const std::vector<int32_t>& v) { sampling->mutable_banned_token_ids()->Assign(v.begin(), v.end()); });
-  AddNumber<uint64_t>(command, kSampling, "--seed",
-                      "Same seed, same tokens. Default: the server draws one and tells it",
-                      [sampling](uint64_t v) { sampling->set_seed(v); });
+  AddInGroup<uint64_t>(command, kSampling, "--seed",
+                       "Same seed, same tokens. Default: the server draws one and tells it",
+                       [sampling](uint64_t v) { sampling->set_seed(v); });
   AddStoppingFlags(command, request->mutable_stop());
 }
 
@@ -124,15 +124,15 @@ void AddCacheFlags(CLI::App& command, v1::GenerateRequest* request) {
 }
 
 void AddOutputFlags(CLI::App& command, v1::GenerateRequest* request) {
-  AddNumber<int32_t>(command, kOutput, "--n,-n", "Outputs for the prompt, 1 … 128. Default 1",
-                     [request](int32_t v) { request->set_n(v); });
-  AddNumber<int32_t>(command, kOutput, "--logprobs",
-                     "Log probabilities of the output's tokens, with that many of the likeliest, 0 … 20 (see --json)",
-                     [request](int32_t v) { request->set_logprobs(v); });
-  AddNumber<int32_t>(command, kOutput, "--prompt-logprobs", "The same for the prompt's tokens",
-                     [request](int32_t v) { request->set_prompt_logprobs(v); });
-  AddNumber<int32_t>(command, kOutput, "--priority", "-1000 … 1000; lower runs first. Default 0",
-                     [request](int32_t v) { request->set_priority(v); });
+  AddInGroup<int32_t>(command, kOutput, "--n,-n", "Outputs for the prompt, 1 … 128. Default 1",
+                      [request](int32_t v) { request->set_n(v); });
+  AddInGroup<int32_t>(command, kOutput, "--logprobs",
+                      "Log probabilities of the output's tokens, with that many of the likeliest, 0 … 20 (see --json)",
+                      [request](int32_t v) { request->set_logprobs(v); });
+  AddInGroup<int32_t>(command, kOutput, "--prompt-logprobs", "The same for the prompt's tokens",
+                      [request](int32_t v) { request->set_prompt_logprobs(v); });
+  AddInGroup<int32_t>(command, kOutput, "--priority", "-1000 … 1000; lower runs first. Default 0",
+                      [request](int32_t v) { request->set_priority(v); });
   command
       .add_option_function<std::string>(
           "--suffix", [request](const std::string& v) { request->set_suffix(v); },

@@ -24,9 +24,9 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// A server that restarts may take so long.
-constexpr int kMostAttempts = 8;
-constexpr absl::Duration kFirstPause = absl::Milliseconds(250);
+// A server that restarts may take so long: about a minute.
+constexpr int kMostAttempts = 40;
+constexpr absl::Duration kFirstPause = absl::Milliseconds(250), kLongestPause = absl::Seconds(1);
 constexpr size_t kPartBytes = 1 << 20;
 
 uint64_t Checksum(const std::string& data) { return XXH3_64bits(data.data(), data.size()); }
@@ -36,8 +36,8 @@ template <typename Attempt>
 absl::Status WithRetries(const Connection& connection, const Attempt& attempt) {
   absl::Status status;
   absl::Duration pause = kFirstPause;
-  for (int i = 0; i < kMostAttempts; ++i, pause *= 2) {
-    if (i > 0) absl::SleepFor(pause);
+  for (int i = 0; i < kMostAttempts; ++i) {
+    if (i > 0) absl::SleepFor(std::exchange(pause, std::min(2 * pause, kLongestPause)));
     connection.AwaitLostServer();
     status = attempt();
     if (!absl::IsUnavailable(status)) return status;

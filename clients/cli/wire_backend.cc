@@ -31,6 +31,7 @@ WireBackend::WireBackend(const Connection* connection, std::string request_id)
       stub_(v1::Generation::NewStub(connection->channel())) {}
 
 absl::Status WireBackend::Generate(const v1::GenerateRequest& request, const OnEvent& on_event) {
+  failed_outcome_.reset();  // of the call before, however this one ends
   if (!IsMetadata(request_id_)) {
     return absl::InvalidArgumentError(
         absl::StrCat("--request-id: \"", request_id_, "\" is not allowed; expected printable ASCII"));
@@ -43,7 +44,6 @@ absl::Status WireBackend::Generate(const v1::GenerateRequest& request, const OnE
   const std::string request_id = is_turn && request_id_.empty() ? absl::StrCat("turn-", RandomName()) : request_id_;
   connection_->Prepare(&context, request_id);
   NameSession(request.session().session(), &context);
-  failed_outcome_.reset();
   {
     std::lock_guard lock(mu_);
     if (cancelled_) return absl::CancelledError("cancelled before it was sent");

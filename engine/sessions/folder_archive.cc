@@ -100,12 +100,7 @@ absl::StatusOr<LogState> FolderArchive::Advance(const std::string& id,
 }
 
 absl::Status FolderArchive::Append(std::string_view id, int64_t number, int64_t fence, std::string_view record, bool) {
-  LogEntry entry{.kind = LogEntry::Kind::kRecord,
-                 .number = number,
-                 .fence = 0,
-                 .owner = "",
-                 .ttl = absl::ZeroDuration(),
-                 .record = std::string(record)};
+  const LogEntry entry{.kind = LogEntry::Kind::kRecord, .number = number, .record = std::string(record)};
   return Advance(
              std::string(id), [&entry](const LogState&) { return entry; },
              [&](const LogState& state, absl::Time now, absl::Time lease_end) {
@@ -132,12 +127,7 @@ absl::Status FolderArchive::Compact(std::string_view id_view, int64_t number, in
   const auto sealed = Advance(
       id,
       [&](const LogState&) {
-        return LogEntry{.kind = LogEntry::Kind::kSeal,
-                        .number = number,
-                        .fence = 0,
-                        .owner = "",
-                        .ttl = absl::ZeroDuration(),
-                        .record = std::string(record)};
+        return LogEntry{.kind = LogEntry::Kind::kSeal, .number = number, .record = std::string(record)};
       },
       [&](const LogState& state, absl::Time now, absl::Time lease_end) {
         absl::Status status = MayWrite(fence, {state.owner, state.fence, lease_end, lease_end - now}, now);

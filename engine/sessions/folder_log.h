@@ -22,11 +22,11 @@ namespace statehouse {
 struct LogEntry {
   enum class Kind : uint8_t { kRecord = 1, kLease, kRelease, kBreak, kBase, kSeal };
   Kind kind = Kind::kRecord;
-  int64_t number = 0;  // kRecord, kBase, kSeal: of the last record
-  int64_t fence = 0;   // from here on; kRecord and kSeal change no lease
-  std::string owner;   // kLease, kBase; empty: nobody
-  absl::Duration ttl;  // kLease, kBase
-  std::string record;  // kRecord, kBase, kSeal
+  int64_t number = 0;       // kRecord, kBase, kSeal: of the last record
+  int64_t fence = 0;        // from here on; kRecord and kSeal change no lease
+  std::string owner = {};   // kLease, kBase; empty: nobody
+  absl::Duration ttl = {};  // kLease, kBase
+  std::string record = {};  // kRecord, kBase, kSeal
 };
 
 // What the entries up to last_slot come to.

@@ -193,7 +193,9 @@ absl::StatusOr<SessionInfo> SessionStore::ChangeTo(OpenSession* session, const S
   spec.pinned = change.pinned.value_or(spec.pinned);
   spec.shared = change.shared.value_or(spec.shared);
   if (change.durability.value_or(Durability::kDefault) != Durability::kDefault) spec.durability = *change.durability;
-  if (absl::Status status = CheckSpec(spec); !status.ok()) return status;
+  SessionSpec changed = spec;
+  if (spec.name == session->entry.name) changed.name.clear();  // it may be older than what is asked of names
+  if (absl::Status status = CheckSpec(changed); !status.ok()) return status;
   if (spec.name != session->entry.name) {
     if (absl::Status status = CheckName(spec.principal, spec.name); !status.ok()) return status;
   }

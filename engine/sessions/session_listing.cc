@@ -45,7 +45,7 @@ std::optional<SessionInfo> SessionStore::InfoIfOpen(const SessionEntry& entry, c
     if (const auto found = open_.find(entry.id); found != open_.end()) session = found->second;
   }
   if (session == nullptr) return std::nullopt;
-  // One that is written to just now is listed as its entry has it.
+  // One that is written to just now is listed as its entry has it, if that says anything.
   std::unique_lock<std::mutex> lock(session->mu, std::try_to_lock);
   if (!lock.owns_lock() || session->is_deleted || !session->is_read) return std::nullopt;
   // Another server may have appended since, or changed what the entry says.

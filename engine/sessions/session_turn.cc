@@ -82,7 +82,10 @@ void SessionStore::RemoveIfUnused(const std::string& principal, const std::strin
   auto held = HoldToAppend(principal, id);
   if (!held.ok()) return;  // in use by somebody else, or gone
   OpenSession* const session = held->session.get();
-  const bool is_unused = session->content.tokens.empty() && session->content.turns.empty();
+  // Others may have changed it meanwhile.
+  const SessionSpec spec = InfoOf(session).spec;
+  const bool is_as_made = spec.labels.empty() && !spec.pinned && !spec.shared;
+  const bool is_unused = is_as_made && session->content.tokens.empty() && session->content.turns.empty();
   // One that stays is as good as one that was created.
   if (!is_unused || !Remove(session).ok()) ReleaseLease(session);
 }
@@ -99,7 +102,13 @@ void SessionStore::EndTurn(OpenSession* session) {
 }
 
 absl::StatusOr<std::unique_ptr<Turn>> SessionStore::BeginTurn(const TurnRequest& request) {
-  return Begin(request, /*is_rebuild=*/false);
+  // A session that another call of the same name made, and whose first turn was refused, may go while this one begins.
+  constexpr int kMostTries = 3;
+  auto turn = Begin(request, /*is_rebuild=*/false);
+  for (int tries = 1; tries < kMostTries && request.create_if_missing && absl::IsNotFound(turn.status()); ++tries) {
+    turn = Begin(request, /*is_rebuild=*/false);
+  }
+  return turn;
 }
 
 absl::StatusOr<std::unique_ptr<Turn>> SessionStore::BeginRebuild(std::string_view principal, std::string_view ref,

@@ -76,8 +76,9 @@ PrefixCacheOptions Resolved(PrefixCacheOptions options) {
   const int64_t most = std::numeric_limits<int64_t>::max() / PrefixCacheOptions::kDiskShare;
   if (options.vault == nullptr) {
     options.disk_bytes = 0;
-  } else if (options.disk_bytes < 0) {
-    options.disk_bytes = PrefixCacheOptions::kDiskShare * std::min(options.memory_bytes, most);
+  } else {
+    const int64_t share = PrefixCacheOptions::kDiskShare * std::min(options.memory_bytes, most);
+    options.disk_bytes = options.disk_bytes < 0 ? share : std::min(options.disk_bytes, share);
   }
   return options;
 }

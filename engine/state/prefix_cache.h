@@ -33,7 +33,8 @@ namespace statehouse {
 
 struct PrefixCacheOptions {
   int64_t memory_bytes = 0;        // --prefix-cache-memory: snapshots that are kept and that are being taken
-  int64_t disk_bytes = -1;         // of those that left memory, counted as there; -1: kDiskShare times memory_bytes
+  int64_t disk_bytes = -1;         // most of those that left memory, counted as there; -1 and beyond: kDiskShare times
+                                   // memory_bytes
   std::string salt = {};           // --cache-salt: part of every request's salt
   double efficiency_weight = 1.0;  // as in PrefixIndexOptions
   SnapshotVault* vault = nullptr;  // takes what has to leave memory; null: it is gone. Must outlive the cache

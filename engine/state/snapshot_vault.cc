@@ -156,8 +156,9 @@ class TieredVault final : public SnapshotVault, public VaultTier::Source {
     for (const auto& [tier, below] : {std::pair{Tier::kDisk, disk_.get()}, std::pair{Tier::kStore, StoreFor(key)}}) {
       if (below == nullptr) continue;
       int64_t bytes = -1;
-      worst.Update(below->Remove(key, &bytes));
-      count(tier, bytes);
+      const absl::Status status = below->Remove(key, &bytes);
+      if (status.ok()) count(tier, bytes);
+      worst.Update(status);
     }
     return worst;
   }

@@ -85,7 +85,8 @@ class SnapshotVault {
     std::array<int64_t, kNumTiers> bytes{};
   };
   virtual absl::Status Drop(const std::string& key, Removed* removed) = 0;
-  // The same, in the background where that takes a disk or a network: does not block. What fails is left behind.
+  // The same, in the background where that takes a disk or a network: does not block. What fails is left behind. As it
+  // stands here for vaults in memory alone: at once.
   virtual void DropLater(const std::string& key);
   // Checks what a tier holds under the key, without loading it anywhere.
   virtual absl::Status Verify(const std::string& key, Tier tier) = 0;

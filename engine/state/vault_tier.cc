@@ -223,11 +223,11 @@ absl::Status VaultTier::Remove(const std::string& key, int64_t* bytes) {
   const auto info = Stat(key);
   if (absl::IsNotFound(info.status())) return absl::OkStatus();
   if (!info.ok()) return info.status();
+  *bytes = info->bytes;
   absl::Status status = Call([blobs = blobs_, blob = BlobKeyOf(key)] { return blobs->Remove(blob); });
   if (!status.ok()) return status;
   const std::lock_guard lock(mutex_);
   Forget(key);
-  *bytes = info->bytes;
   return absl::OkStatus();
 }
 

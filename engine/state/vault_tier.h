@@ -58,8 +58,8 @@ class VaultTier {
   // Where a snapshot lies in the store.
   static std::string BlobKeyOf(const std::string& key);
 
-  // False if too many bytes wait already; for a snapshot of the prefix cache, of which but a part of the room is, also
-  // while the tier is full or does not answer.
+  // False if too many bytes wait already. Snapshots of the prefix cache may fill only a part of that room, and are not
+  // taken while the tier is full or does not answer.
   bool Enqueue(const std::string& key, int64_t bytes);
   // Puts it first in line, however many wait, and blocks until it is here. NOT_FOUND (nothing to move),
   // RESOURCE_EXHAUSTED, DATA_LOSS (what it is read from), UNAVAILABLE (deadline, or a back-off that outlasts it).
@@ -74,7 +74,8 @@ class VaultTier {
   // used, and what fails then counts like any other call.
   absl::StatusOr<std::unique_ptr<ByteSource>> Open(const std::string& key);
   absl::StatusOr<BlobInfo> Stat(const std::string& key);
-  // Also takes back a move. `*bytes`: what it was; -1 if it was not there.
+  // Also takes back a move. `*bytes`: what it was, also if it cannot go; -1 if it was not there, or the store did not
+  // tell.
   absl::Status Remove(const std::string& key, int64_t* bytes);
   // The same by the movers, as soon as the store answers; does not block. Dropped with the tier.
   void RemoveLater(const std::string& key);

@@ -103,7 +103,10 @@ void VaultTier::RemoveOne(std::unique_lock<std::mutex>* lock) {
   int64_t bytes = 0;
   const absl::Status status = Remove(key, &bytes);
   lock->lock();
-  if (absl::IsUnavailable(status)) removals_.push_back(key);  // after the back-off that this has begun
+  // Again when the store answers, after the back-off that this has begun. A file that is there and cannot go is left to
+  // the next start: trying it again and again would keep the tier in back-off.
+  const bool is_stuck = bytes >= 0;
+  if (absl::IsUnavailable(status) && !is_stuck) removals_.push_back(key);
 }
 
 absl::StatusOr<int64_t> VaultTier::WriteOne(const Move& move, const Writer& writer) {
@@ -165,12 +168,14 @@ absl::Status VaultTier::MakeRoom(const std::string& key, int64_t bytes) {
   {
     const std::lock_guard lock(mutex_);
     if (known_bytes_ + bytes <= options_.max_bytes) return absl::OkStatus();
-    excess = known_bytes_ + bytes - options_.max_bytes + options_.max_bytes / kRoomShare;
+    int64_t of_prefixes = 0;
     for (const auto& [other, known] : known_) {
       const bool is_of_prefix = SnapshotVault::IsPrefixKey(other);
       const bool may_go = is_of_prefix || (!is_prefix && below_ != nullptr && below_->Has(other));
       if (may_go) leaving.push_back({{!is_of_prefix, known.used}, other});
+      of_prefixes += is_of_prefix ? known.bytes : 0;
     }
+    excess = known_bytes_ + bytes - options_.max_bytes + (is_prefix ? of_prefixes : options_.max_bytes) / kRoomShare;
   }
   std::sort(leaving.begin(), leaving.end());
   std::vector<std::string> keys;

@@ -99,7 +99,7 @@ double NeededFlops(const RetentionCase& it, int64_t chunk) {
     const int64_t tail = TailRows(it.length, chunk);
     const double in_rows = 4 * static_cast<double>(it.length) * d;
     const double with_state = 2 * D * (d + 1) + 4 * static_cast<double>(tail) * d;
-    return batch * it.heads_q * (tail < it.length ? std::min(in_rows, with_state) : in_rows);
+    return batch * it.heads_q * std::min(in_rows, with_state);
   }
   // Longer chunks give the same sums, up to one that needs no state at all; what is needed is the least of them.
   double least = ChunkedFlops(it, chunk);

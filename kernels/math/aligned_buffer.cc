@@ -18,7 +18,7 @@ constexpr int64_t kHugePage = int64_t{2} << 20;
 // Of a huge page that is cut in two the kernel keeps both parts for a while. Up to this size all is copied instead;
 // beyond, that is little beside the rest, as it is where most of the buffer stays.
 constexpr int64_t kMostCopied = 16 * kHugePage;
-constexpr int64_t kMostStays = 8;  // all but an eighth
+constexpr int64_t kSmallPart = 8;  // an eighth
 constexpr int64_t kPage = 4096;
 
 int64_t RoundUp(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
@@ -80,8 +80,8 @@ bool AlignedBuffer::Allocate(int64_t num_bytes) {
 void AlignedBuffer::Shrink(int64_t num_bytes) {
   num_bytes = std::clamp<int64_t>(num_bytes, 0, size_);
   if (num_bytes == size_) return;
-  const bool stays = num_bytes > kMostCopied || (num_bytes >= kLeastMapped && num_bytes >= size_ - size_ / kMostStays);
-  if (stays) {
+  const bool is_cut = num_bytes > kMostCopied || (num_bytes >= kLeastMapped && size_ - num_bytes <= size_ / kSmallPart);
+  if (is_cut) {
     const int64_t kept = RoundUp(num_bytes, kPage), mapped = RoundUp(size_, kPage);
     if (mapped > kept) munmap(data_ + kept, static_cast<size_t>(mapped - kept));
     size_ = num_bytes;

@@ -49,9 +49,8 @@ CLI::Validator Checked(std::function<absl::Status(const std::string&)> check) {
 
 // Plain numbers are seconds.
 bool ParseSeconds(const std::string& text, absl::Duration* value) {
-  double seconds = 0;
-  if (absl::SimpleAtod(text, &seconds)) {
-    *value = absl::Seconds(seconds);
+  if (const absl::StatusOr<double> seconds = ParseNumber<double>(text); seconds.ok()) {
+    *value = absl::Seconds(*seconds);
   } else if (!absl::ParseDuration(text, value)) {
     return false;
   }

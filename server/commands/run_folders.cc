@@ -3,6 +3,8 @@
 #include <pthread.h>
 #include <unistd.h>
 
+#include <chrono>
+#include <cstdio>
 #include <ctime>
 #include <system_error>
 
@@ -20,7 +22,12 @@ constexpr timespec kPoll = {.tv_sec = 0, .tv_nsec = 50'000'000};
 
 RunFolders::RunFolders() {
   sigemptyset(&watched_);
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&watched_, signal);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    struct sigaction action = {};
+    // What the caller had ignored, as nohup does, stays so.
+    if (sigaction(signal, nullptr, &action) == 0 && action.sa_handler == SIG_IGN) continue;
+    sigaddset(&watched_, signal);
+  }
   pthread_sigmask(SIG_BLOCK, &watched_, &before_);
   thread_ = std::thread([this] { WaitForSignal(); });
 }
@@ -38,12 +45,13 @@ absl::StatusOr<std::string> RunFolders::Make(const char* flag, const std::string
   if (error || !fs::is_directory(in, error)) {
     return absl::InvalidArgumentError(absl::StrCat(flag, ": ", in.string(), " is not a folder"));
   }
-  const fs::path folder = in / absl::StrCat("statehouse-bench-", getpid());
   std::lock_guard<std::mutex> lock(mu_);
-  folders_.push_back(folder);
-  if (!fs::create_directory(folder, error) && error) {
-    return absl::InvalidArgumentError(absl::StrCat(flag, ": ", folder.string(), " cannot be made: ", error.message()));
+  const fs::path folder = in / absl::StrCat("statehouse-bench-", getpid(), "-", folders_.size());
+  if (!fs::create_directory(folder, error)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        flag, ": ", folder.string(), " cannot be made: ", error ? error.message() : "it is there already"));
   }
+  folders_.push_back(folder);
   return folder.string();
 }
 
@@ -63,9 +71,16 @@ void RunFolders::WaitForSignal() {
 }
 
 void RunFolders::RemoveAll() {
+  constexpr int kMostTries = 50;  // whoever is ended by a signal may still be writing
   std::lock_guard<std::mutex> lock(mu_);
-  std::error_code ignored;
-  for (const fs::path& folder : folders_) fs::remove_all(folder, ignored);
+  for (const fs::path& folder : folders_) {
+    std::error_code error;
+    for (int tries = 0; fs::exists(folder, error) && tries < kMostTries; ++tries) {
+      if (tries > 0) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      fs::remove_all(folder, error);
+    }
+    if (fs::exists(folder, error)) std::fprintf(stderr, "statehouse: %s could not be removed\n", folder.c_str());
+  }
 }
 
 }  // namespace statehouse

@@ -45,6 +45,25 @@ TEST(Connection, AddressThatIsNone_IsRefusedWithWhatIsAllowed) {
   }
 }
 
+TEST(Connection, ACallThatIsNotSent_HasNoOutcomeOfTheOneBefore) {
+  FakeServer server;
+  server.set_status(grpc::Status(grpc::StatusCode::CANCELLED, "cancelled"));
+  v1::SessionOutcome outcome;
+  outcome.set_position(7);
+  server.set_failed_outcome(outcome);
+  const auto connection = Connection::Open({.address = server.address()});
+  ASSERT_TRUE(connection.ok()) << connection.status();
+  WireBackend backend(connection->get());
+  v1::GenerateRequest request;
+  request.set_text("x");
+  request.mutable_session()->set_session("s");
+  EXPECT_FALSE(backend.Generate(request, [](const v1::GenerateEvent&) {}).ok());
+  ASSERT_TRUE(backend.FailedOutcome().has_value());
+  request.set_text("\xff");
+  EXPECT_TRUE(absl::IsInvalidArgument(backend.Generate(request, [](const v1::GenerateEvent&) {})));
+  EXPECT_FALSE(backend.FailedOutcome().has_value());
+}
+
 TEST(Connection, ATokenThatMetadataCannotHold_IsRefusedUnseen) {
   for (const char* token : {"abc\ndef", "abc\tdef",
                             "\xc3\xa9"

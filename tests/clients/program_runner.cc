@@ -27,6 +27,8 @@ std::string Contents(const std::filesystem::path& file) {
 
 }  // namespace
 
+std::string ProgramPath() { return STATEHOUSE_BINARY; }
+
 ProgramResult RunProgram(const std::vector<std::string>& words, const std::string& input,
                          const std::vector<std::string>& environment, const std::string& redirections) {
   char pattern[] = "/tmp/statehouse_program_XXXXXX";

@@ -16,4 +16,7 @@ struct ProgramResult {
 ProgramResult RunProgram(const std::vector<std::string>& words, const std::string& input = "",
                          const std::vector<std::string>& environment = {}, const std::string& redirections = "");
 
+// Where the program lies.
+std::string ProgramPath();
+
 }  // namespace statehouse

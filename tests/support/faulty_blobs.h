@@ -38,6 +38,10 @@ class FaultyBlobs final : public BlobStore {
   void SetReads(const absl::Status& status) {
     Set([&] { reads_ = status; });
   }
+  // What Remove() says of values that are there, and stay.
+  void SetRemovals(const absl::Status& status) {
+    Set([&] { removals_ = status; });
+  }
   void SetDelay(absl::Duration delay) {
     Set([&] { delay_ = delay; });
   }
@@ -106,6 +110,7 @@ class FaultyBlobs final : public BlobStore {
   absl::Status Remove(const std::string& key) override {
     std::unique_lock lock(mutex_);
     if (absl::Status status = Fault(&lock); !status.ok()) return status;
+    if (values_.contains(key) && !removals_.ok()) return removals_;
     values_.erase(key);
     return absl::OkStatus();
   }
@@ -154,7 +159,7 @@ class FaultyBlobs final : public BlobStore {
   std::set<std::string> quarantine_;
   bool dead_ = false;
   bool hanging_ = false;
-  absl::Status reads_;
+  absl::Status reads_, removals_;
   absl::Duration delay_ = absl::ZeroDuration();
   int64_t room_ = int64_t{1} << 40;
   int64_t num_calls_ = 0;

@@ -2,6 +2,8 @@
 // backward_wide_*.cu.
 #pragma once
 
+#include <string>
+
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/launch.h"
@@ -39,7 +41,8 @@ absl::Status QueueStatesOfBackwardWide(const BackwardArgs<T>& args, cudaStream_t
     }
   }
   if (forward.degree == 4) {
-    return absl::UnimplementedError("power retention backward on the GPU: states of degree 4 with head_dim " + std::to_string(kDim));
+    return absl::UnimplementedError("power retention backward on the GPU: states of degree 4 with head_dim " +
+                                    std::to_string(kDim));
   }
   if constexpr (std::is_same_v<PrefixElement<T>, float>) {  // other types come here with degree 4 alone
     const unsigned tiles = RetentionStateRows(kDim) / 64;

@@ -2,6 +2,8 @@
 // forward_wide_*.cu.
 #pragma once
 
+#include <string>
+
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/launch.h"
@@ -29,7 +31,8 @@ absl::Status QueueWideStates(const RetentionArgs<T>& args, cudaStream_t stream) 
     }
   }
   if (args.degree == 4) {
-    return absl::UnimplementedError("power retention on the GPU: states of degree 4 with head_dim " + std::to_string(kDim));
+    return absl::UnimplementedError("power retention on the GPU: states of degree 4 with head_dim " +
+                                    std::to_string(kDim));
   }
   if constexpr (std::is_same_v<PrefixElement<T>, float>) {  // other types come here with degree 4 alone
     FoldChunksWide<T, kDim><<<dim3(tiles, heads, chunks), kWideFoldThreads, 0, stream>>>(args);

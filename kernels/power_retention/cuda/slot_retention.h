@@ -28,8 +28,7 @@
 namespace statehouse::kernels {
 
 // kFastBf16: many rows of one sequence are answered with products of bf16 numbers, single rows with products of tf32
-// numbers. REQUIRES: a block may
-// have as much shared memory as the mode's kernels need (below).
+// numbers. REQUIRES: a block may have as much shared memory as the mode's kernels need (below).
 enum class SlotRetentionMode { kFast, kFastBf16, kDeterministic };
 
 // One sequence's rows in a step.

@@ -344,6 +344,27 @@ TEST_F(SnapshotVaultTest, FullDisk_IsSaidToWhoAsksAndTheSnapshotStaysInMemory) {
   EXPECT_TRUE(status.ok()) << status;
 }
 
+TEST_F(SnapshotVaultTest, LeftoverThatCannotGo_IsTriedOnceAndReadingGoesOn) {
+  const std::string prefix = SnapshotVault::NewPrefixKey();
+  {
+    const auto vault = Open(&disk_, nullptr);
+    ASSERT_TRUE(vault->Keep(key_, Make(1), true).ok());
+    ASSERT_TRUE(vault->Keep(prefix, Make(2), true).ok());
+    Await([&] { return disk_.Holds(key_) && disk_.Holds(prefix); });
+  }
+  disk_.SetRemovals(absl::InternalError("injected: Permission denied"));
+  const auto vault = Open(&disk_, nullptr);  // removes prefixes of an earlier run
+  Await([&] { return Totals(*vault, Tier::kDisk).errors > 0; });
+  Await([&] { return vault->Verify(key_, Tier::kDisk).ok(); });  // the back-off has run out
+  const int64_t errors = Totals(*vault, Tier::kDisk).errors;
+  for (int read = 0; read < 50; ++read) {
+    ASSERT_TRUE(vault->Verify(key_, Tier::kDisk).ok()) << read;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));  // half a first pause
+  }
+  EXPECT_EQ(Totals(*vault, Tier::kDisk).errors, errors);
+  EXPECT_TRUE(disk_.Holds(prefix)) << "left to the next start";
+}
+
 TEST_F(SnapshotVaultTest, DiskBudget_IsMadeRoomInByWhatTheStoreHoldsToo) {
   options_.host_bytes = 0;
   options_.max_queued_bytes = int64_t{1} << 30;
