@@ -20,6 +20,7 @@
 #include "kernels/parallel/thread_pool.h"
 #include "kernels/power_retention/layout.h"
 #include "models/config.h"
+#include "models/page_locker.h"
 #include "models/slot_memory.h"
 
 namespace statehouse {
@@ -104,6 +105,9 @@ class Model {
   virtual absl::StatusOr<std::unique_ptr<SlotMemory>> AllocateSlots(int64_t slot_bytes, int64_t num_slots) {
     return AllocateHostSlots(slot_bytes, num_slots);
   }
+  // Where copies between slots and host memory are faster if the latter is page-locked; null: they are not. May outlive
+  // the model.
+  virtual std::shared_ptr<PageLocker> page_locker() const { return nullptr; }
   // Bytes of device memory that slots may take, beside steps of up to max_rows rows with max_logit_rows logits. Nothing
   // where slots are in host memory, which is the operator's to divide. INTERNAL if the device does not answer.
   virtual absl::StatusOr<std::optional<int64_t>> BytesForSlots(int64_t max_rows, int64_t max_logit_rows) const {

@@ -21,7 +21,8 @@ class SlotMemory {
   virtual void Zero(float* to, int64_t floats) = 0;
   // Between slots.
   virtual void Copy(const float* from, float* to, int64_t floats) = 0;
-  // Between a slot and host memory, which may be changed or read once the call returns.
+  // Between a slot and host memory, which may be changed or read once the call returns. On a device faster if it is
+  // page-locked (models/page_locker.h).
   virtual void Write(const float* host, float* to, int64_t floats) = 0;
   virtual void Read(const float* from, float* host, int64_t floats) = 0;
   // The first error of all; what was read after it means nothing.

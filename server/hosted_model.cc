@@ -146,6 +146,7 @@ absl::StatusOr<std::unique_ptr<HostedModel>> HostedModel::Load(const HostedModel
   const int threads = hosted->pool_->num_threads();
   hosted->served_.device = is_cpu ? absl::StrCat("cpu, ", threads, threads == 1 ? " thread" : " threads")
                                   : hosted->checkpoint_.model->device_name();
+  hosted->MakeSnapshotMemory(options);
   if (options.sessions.has_value()) {
     if (absl::Status status = hosted->OpenSessions(*options.sessions); !status.ok()) return status;
   }
@@ -158,13 +159,40 @@ absl::StatusOr<std::unique_ptr<HostedModel>> HostedModel::Load(const HostedModel
 
 HostedModel::~HostedModel() = default;
 
+void HostedModel::MakeSnapshotMemory(const HostedModelOptions& options) {
+  const Model& model = *checkpoint_.model;
+  std::shared_ptr<PageLocker> locker = model.page_locker();
+  if (locker == nullptr) {
+    if (options.pinned_bytes > 0) {
+      warnings_.push_back(absl::StrCat("--snapshot-pinned-memory: ", options.pinned_bytes,
+                                       " bytes are not used: states are in host memory on this device"));
+    }
+    return;
+  }
+  SnapshotMemory::Options memory;
+  memory.block_bytes = SlotShape{model.retention(), model.config().num_layers}.bytes();
+  memory.num_blocks = HostedModelOptions::kPinnedSnapshots;
+  if (options.pinned_bytes > 0) {
+    memory.num_blocks = options.pinned_bytes / memory.block_bytes;
+  } else if (const std::optional<int64_t> available = AvailableHostBytes(); available.has_value()) {
+    memory.num_blocks = std::min(memory.num_blocks, *available / 8 / memory.block_bytes);
+  }
+  served_.snapshot_memory = SnapshotMemory::Make(memory, std::move(locker));
+  if (const absl::Status& why = served_.snapshot_memory->why_fewer(); !why.ok()) {
+    warnings_.push_back(
+        absl::StrCat("--snapshot-pinned-memory: snapshots move more slowly where they find none of the ",
+                     served_.snapshot_memory->locked_bytes(),
+                     " bytes free; no more could be page-locked: ", std::string(why.message())));
+  }
+}
+
 absl::Status HostedModel::OpenSessions(const SessionSettings& settings) {
   const Model& model = *checkpoint_.model;
   const uint64_t tokenizer = checkpoint_.tokenizer == nullptr ? 0 : checkpoint_.tokenizer->fingerprint();
   served_.fingerprint = Fingerprint::Of(model, tokenizer);
   served_.slot_shape = SlotShape{model.retention(), model.config().num_layers};
-  auto sessions =
-      HostedSessions::Open(settings, served_.fingerprint, *served_.slot_shape, model.retention().shape().chunk);
+  auto sessions = HostedSessions::Open(settings, served_.fingerprint, *served_.slot_shape,
+                                       model.retention().shape().chunk, served_.snapshot_memory);
   if (!sessions.ok()) return sessions.status();
   sessions_ = *std::move(sessions);
   served_.sessions = &sessions_->store();
@@ -187,6 +215,7 @@ absl::Status HostedModel::OpenPrefixCache(const HostedModelOptions& options) {
   if (options.sessions.has_value() && options.sessions->disk_bytes > 0) {
     prefixes.disk_bytes = options.sessions->disk_bytes;
   }
+  prefixes.memory = served_.snapshot_memory;
   prefix_cache_ = std::make_unique<PrefixCache>(prefixes, *checkpoint_.model);
   served_.prefix_cache = prefix_cache_.get();
   return absl::OkStatus();

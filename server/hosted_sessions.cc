@@ -65,8 +65,8 @@ absl::Status CheckSessionRoom(const SessionSettings& settings, const SlotShape& 
 
 HostedSessions::~HostedSessions() = default;
 
-absl::Status HostedSessions::OpenTiers(const SessionSettings& settings, const Fingerprint& here,
-                                       const SlotShape& shape) {
+absl::Status HostedSessions::OpenTiers(const SessionSettings& settings, const Fingerprint& here, const SlotShape& shape,
+                                       std::shared_ptr<SnapshotMemory> memory) {
   if (!settings.store.empty()) {
     auto shared = OpenSharedStore(settings.store);
     if (!shared.ok()) return shared.status();
@@ -93,6 +93,7 @@ absl::Status HostedSessions::OpenTiers(const SessionSettings& settings, const Fi
   SnapshotVaultOptions options;
   options.host_bytes = host_bytes_ = settings.host_bytes;
   options.disk_bytes = settings.disk_bytes;
+  options.memory = std::move(memory);
   auto vault = SnapshotVault::Create(options, here, shape, disk_.get(), shared_blobs_.get());
   if (!vault.ok()) return vault.status();
   vault_ = *std::move(vault);
@@ -101,11 +102,12 @@ absl::Status HostedSessions::OpenTiers(const SessionSettings& settings, const Fi
 
 absl::StatusOr<std::unique_ptr<HostedSessions>> HostedSessions::Open(const SessionSettings& settings,
                                                                      const Fingerprint& here, const SlotShape& shape,
-                                                                     int64_t chunk) {
+                                                                     int64_t chunk,
+                                                                     std::shared_ptr<SnapshotMemory> memory) {
   if (absl::Status status = CheckSessionSettings(settings); !status.ok()) return status;
   if (absl::Status status = CheckSessionRoom(settings, shape); !status.ok()) return status;
   std::unique_ptr<HostedSessions> sessions(new HostedSessions);
-  if (absl::Status status = sessions->OpenTiers(settings, here, shape); !status.ok()) return status;
+  if (absl::Status status = sessions->OpenTiers(settings, here, shape, std::move(memory)); !status.ok()) return status;
   SessionStoreOptions options;
   options.chunk = chunk;
   options.max_snapshots = settings.max_checkpoints;

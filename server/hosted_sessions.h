@@ -45,8 +45,10 @@ class HostedSessions {
  public:
   // `here`, `shape` and `chunk` are the model's. Takes the folder for this process: FAILED_PRECONDITION if another
   // server has it.
+  // `memory`, for snapshots that are read back, may be null.
   static absl::StatusOr<std::unique_ptr<HostedSessions>> Open(const SessionSettings& settings, const Fingerprint& here,
-                                                              const SlotShape& shape, int64_t chunk);
+                                                              const SlotShape& shape, int64_t chunk,
+                                                              std::shared_ptr<SnapshotMemory> memory = nullptr);
   ~HostedSessions();
 
   SessionStore& store() const { return *store_; }
@@ -62,7 +64,8 @@ class HostedSessions {
 
  private:
   HostedSessions() = default;
-  absl::Status OpenTiers(const SessionSettings& settings, const Fingerprint& here, const SlotShape& shape);
+  absl::Status OpenTiers(const SessionSettings& settings, const Fingerprint& here, const SlotShape& shape,
+                         std::shared_ptr<SnapshotMemory> memory);
 
   // In this order: the store goes first, then what it stands on.
   std::unique_ptr<SessionArchive> archive_;  // null: sessions live as long as the process

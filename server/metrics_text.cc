@@ -159,6 +159,17 @@ void AddPrefixes(const PrefixCache& cache, MetricsWriter* out) {
              static_cast<double>(cache.disk_bytes()));
 }
 
+void AddSnapshotMemory(const SnapshotMemory& memory, MetricsWriter* out) {
+  const SnapshotMemory::Totals totals = memory.totals();
+  out->Gauge("statehouse_snapshot_pinned_bytes", "Page-locked memory for snapshots.",
+             static_cast<double>(totals.locked_bytes));
+  out->Gauge("statehouse_snapshot_pinned_free_bytes", "Of it, what no snapshot uses now.",
+             static_cast<double>(totals.free_bytes));
+  out->Counter("statehouse_snapshot_unpinned_total",
+               "Long snapshots that found no such memory free, and move more slowly.",
+               static_cast<double>(totals.no_block));
+}
+
 }  // namespace
 
 std::string MetricsText(const ServerMetrics& metrics, const ServedModel* model) {
@@ -182,6 +193,7 @@ std::string MetricsText(const ServerMetrics& metrics, const ServedModel* model) 
   AddEngine(now, model->engine->stats(), &out);
   if (model->sessions != nullptr) AddSessions(metrics, *model, &out);
   if (model->prefix_cache != nullptr) AddPrefixes(*model->prefix_cache, &out);
+  if (model->snapshot_memory != nullptr) AddSnapshotMemory(*model->snapshot_memory, &out);
   return absl::StrCat(process.text(), out.text());
 }
 

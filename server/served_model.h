@@ -4,6 +4,7 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -14,6 +15,7 @@
 #include "engine/state/fingerprint.h"
 #include "engine/state/prefix_cache.h"
 #include "engine/state/slot_pool.h"
+#include "engine/state/snapshot_memory.h"
 #include "engine/state/snapshot_vault.h"
 #include "models/config.h"
 #include "models/tokenizer/chat_template.h"
@@ -46,7 +48,8 @@ struct ServedModel {
   SnapshotVault* vault = nullptr;       // where their snapshots lie; null: nowhere
   std::optional<SlotShape> slot_shape;  // set with `sessions`, as is the one below
   Fingerprint fingerprint;
-  PrefixCache* prefix_cache = nullptr;  // null: --no-enable-prefix-caching
+  std::shared_ptr<SnapshotMemory> snapshot_memory;  // null: ordinary memory
+  PrefixCache* prefix_cache = nullptr;              // null: --no-enable-prefix-caching
 };
 
 // Empty while the model loads. Thread-safety: any thread.

@@ -157,7 +157,8 @@ absl::StatusOr<SessionFile> WriteSessionFile(const SessionImage& image, const Fi
 }
 
 absl::StatusOr<SessionImage> ReadSessionFile(std::span<const std::byte> file, const Fingerprint& here,
-                                             const SlotShape& shape, int64_t vocab_size, bool allow_other_numeric) {
+                                             const SlotShape& shape, int64_t vocab_size, bool allow_other_numeric,
+                                             SnapshotMemory* memory) {
   if (file.size() < kMagic.size() || std::memcmp(file.data(), kMagic.data(), kMagic.size()) != 0) {
     return absl::DataLossError("this is no session file: it does not begin with SHSESS01");
   }
@@ -180,7 +181,8 @@ absl::StatusOr<SessionImage> ReadSessionFile(std::span<const std::byte> file, co
     return status;
   }
   if (!has_snapshot) return image;
-  absl::StatusOr<LoadedSnapshot> loaded = ReadSnapshot(sections[2], "snapshot", here, shape, allow_other_numeric);
+  absl::StatusOr<LoadedSnapshot> loaded =
+      ReadSnapshot(sections[2], "snapshot", here, shape, allow_other_numeric, memory);
   if (!loaded.ok()) return loaded.status();
   const std::span<const int32_t> read = loaded->snapshot->tokens();
   if (read.size() > image.tokens.size() || !std::equal(read.begin(), read.end(), image.tokens.begin())) {

@@ -29,8 +29,9 @@ absl::StatusOr<SessionFile> WriteSessionFile(const SessionImage& image, const Fi
                                              const SnapshotFileOptions& options);
 
 // `shape` and `here` are the loaded model's. DATA_LOSS: damaged. FAILED_PRECONDITION: of another identity, by field, or
-// of another numeric mode, or stored with loss, without `allow_other_numeric`.
+// of another numeric mode, or stored with loss, without `allow_other_numeric`. `memory`: as ReadSnapshot() says.
 absl::StatusOr<SessionImage> ReadSessionFile(std::span<const std::byte> file, const Fingerprint& here,
-                                             const SlotShape& shape, int64_t vocab_size, bool allow_other_numeric);
+                                             const SlotShape& shape, int64_t vocab_size, bool allow_other_numeric,
+                                             SnapshotMemory* memory = nullptr);
 
 }  // namespace statehouse

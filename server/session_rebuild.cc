@@ -56,7 +56,8 @@ class Rebuild {
     wanted.push_back(SnapshotOrder::kAtEnd);
     std::vector<std::shared_ptr<SnapshotDraft>> drafts;
     for (const int64_t position : wanted) {
-      auto draft = SnapshotDraft::Reserve(*model_.slot_shape, model_.vocab_size);
+      auto draft = SnapshotDraft::Reserve(*model_.slot_shape, model_.vocab_size, model_.snapshot_memory.get(),
+                                          position == SnapshotOrder::kAtEnd ? end : position);
       if (!draft.ok()) return draft.status();
       drafts.push_back(*draft);
       request->snapshots.push_back({position, *std::move(draft)});

@@ -124,7 +124,7 @@ absl::Status ImportSession(const ServedModel& model, const CallInfo& info, Impor
   const std::string file = (*transfer)->Take();
   absl::StatusOr<SessionImage> image =
       ReadSessionFile(std::as_bytes(std::span(file)), model.fingerprint, *model.slot_shape, model.vocab_size,
-                      header.allow_other_numeric());
+                      header.allow_other_numeric(), model.snapshot_memory.get());
   if (!image.ok()) return image.status();
   if (spec->labels.empty()) spec->labels = image->spec.labels;
   absl::StatusOr<SessionInfo> session = model.sessions->Adopt(*spec, *image);

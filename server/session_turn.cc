@@ -135,8 +135,10 @@ void SessionTurn::Describe() {
 absl::Status SessionTurn::OrderSnapshots(const ServedModel& model, Request* request) {
   std::vector<int64_t> positions = turn_->SnapshotPositions();
   positions.push_back(SnapshotOrder::kAtEnd);
+  const int64_t end = static_cast<int64_t>(request->prompt.size()) + std::max<int64_t>(0, request->stop.max_tokens);
   for (const int64_t position : positions) {
-    absl::StatusOr<std::shared_ptr<SnapshotDraft>> draft = SnapshotDraft::Reserve(*model.slot_shape, model.vocab_size);
+    auto draft = SnapshotDraft::Reserve(*model.slot_shape, model.vocab_size, model.snapshot_memory.get(),
+                                        position == SnapshotOrder::kAtEnd ? end : position);
     if (!draft.ok()) return draft.status();
     request->snapshots.push_back({position, *draft});
     drafts_.push_back(*std::move(draft));

@@ -134,7 +134,7 @@ std::string ExplainCount(const CLI::Option& option, const std::string& what) {
 
 // What CLI11 says, completed by what it does not know: where the value came from.
 std::string ExplainError(const CLI::App& root, const CLI::ParseError& error) {
-  const std::string what = error.what();
+  std::string what = error.what();
   if (dynamic_cast<const CLI::FileError*>(&error) != nullptr) {
     const bool is_of_environment = root.get_config_ptr()->count() == 0 && std::getenv(kConfigEnv) != nullptr;
     return absl::StrCat("--config: ", what,

@@ -45,7 +45,7 @@ std::string ExplainTls(const ConnectionOptions& options, const std::string& mess
 // The library's own words for "nobody listens", in ours; a server that answers says something else.
 std::string ExplainUnreachable(const ConnectionOptions& options, const std::string& message) {
   const bool is_tls = SpeaksTls(options);
-  if (const std::string tls = is_tls ? ExplainTls(options, message) : ""; !tls.empty()) return tls;
+  if (std::string tls = is_tls ? ExplainTls(options, message) : ""; !tls.empty()) return tls;
   for (const char* words : {"connect", "resol", "Socket closed", "reset"}) {
     if (message.find(words) == std::string::npos) continue;
     return absl::StrFormat(

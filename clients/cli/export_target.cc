@@ -19,7 +19,7 @@ namespace fs = std::filesystem;
 // Of the system, and never a code that means something else of a call.
 absl::Status FileError(const std::string& file, const char* what) {
   const int error = errno;
-  const absl::Status status = absl::ErrnoToStatus(error, absl::StrCat(file, ": cannot ", what));
+  absl::Status status = absl::ErrnoToStatus(error, absl::StrCat(file, ": cannot ", what));
   if (!absl::IsUnavailable(status) && !absl::IsFailedPrecondition(status)) return status;
   return absl::UnknownError(status.message());
 }

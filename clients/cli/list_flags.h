@@ -14,8 +14,8 @@ namespace statehouse::cli {
 
 // `set` is called with all values when the flag was given. In the environment a flag of texts can hold one.
 void AddTexts(CLI::App& command, const char* group, const char* name, const char* help, const char* type,
-              std::function<void(const std::vector<std::string>&)> set);
+              const std::function<void(const std::vector<std::string>&)>& set);
 void AddIds(CLI::App& command, const char* group, const char* name, const char* help,
-            std::function<void(const std::vector<int32_t>&)> set);
+            const std::function<void(const std::vector<int32_t>&)>& set);
 
 }  // namespace statehouse::cli

@@ -235,11 +235,13 @@ std::unique_ptr<PrefixCache::Use> PrefixCache::Begin(const PrefixWish& wish, Req
       if (orders[idx].is_wanted != is_wanted) continue;
       const bool at_end = orders[idx].position == SnapshotOrder::kAtEnd;
       const int64_t answer = request->stop.max_tokens > 0 ? request->stop.max_tokens : kUsualAnswer;
-      const int64_t bytes = BytesAt(at_end ? size + answer : orders[idx].position);
+      const int64_t position = at_end ? size + answer : orders[idx].position;
+      const int64_t bytes = BytesAt(position);
       if (!Reserve(bytes)) continue;
       use->reserved_bytes_ += bytes;
       // Without memory for it the request goes on all the same.
-      if (auto draft = SnapshotDraft::Reserve(shape_, vocab_size_); draft.ok()) {
+      auto draft = SnapshotDraft::Reserve(shape_, vocab_size_, options_.memory.get(), position);
+      if (draft.ok()) {
         drafts[idx] = *std::move(draft);
       } else {
         not_taken_.fetch_add(1, std::memory_order_relaxed);

@@ -38,6 +38,7 @@ struct PrefixCacheOptions {
   std::string salt = {};           // --cache-salt: part of every request's salt
   double efficiency_weight = 1.0;  // as in PrefixIndexOptions
   SnapshotVault* vault = nullptr;  // takes what has to leave memory; null: it is gone. Must outlive the cache
+  std::shared_ptr<SnapshotMemory> memory = nullptr;  // for those that are taken; null: ordinary memory
 
   static constexpr int64_t kDiskShare = 8;
 };

@@ -12,9 +12,13 @@ namespace {
 constexpr int64_t kFloatBytes = sizeof(float);
 
 // Walks over `count` floats from `start`, both counted over the used parts of all regions, as contiguous stretches:
-// fn(offset within the slot, number of floats).
+// fn(offset within the slot, number of floats). Where regions are used as a whole there is one.
 template <typename Fn>
 void ForEachStretch(int64_t used_floats, int64_t region_floats, int64_t start, int64_t count, Fn& fn) {
+  if (used_floats == region_floats) {
+    if (count > 0) fn(start, count);
+    return;
+  }
   while (count > 0) {
     const int64_t region = start / used_floats;
     const int64_t within = start % used_floats;

@@ -8,11 +8,11 @@
 
 namespace statehouse {
 
-Snapshot::Snapshot(const SlotShape& shape, const SnapshotPoint& point, kernels::AlignedBuffer regions,
+Snapshot::Snapshot(const SlotShape& shape, const SnapshotPoint& point, SnapshotBuffer regions,
                    std::vector<float> logits, std::vector<int32_t> tokens)
     : shape_(shape),
       point_(point),
-      regions_(std::make_shared<const kernels::AlignedBuffer>(std::move(regions))),
+      regions_(std::make_shared<const SnapshotBuffer>(std::move(regions))),
       logits_(std::move(logits)),
       tokens_(std::move(tokens)) {}
 
@@ -39,13 +39,19 @@ std::shared_ptr<const Snapshot> Snapshot::TakenBackTo(int64_t position) const {
 }
 
 int64_t Snapshot::bytes() const {
-  return static_cast<int64_t>(sizeof(float)) * (num_region_floats() + static_cast<int64_t>(logits_.size())) +
-         static_cast<int64_t>(sizeof(int32_t) * tokens_.size());
+  const int64_t of_regions = static_cast<int64_t>(sizeof(float)) * num_region_floats();
+  return (is_page_locked() ? regions_->bytes() : of_regions) +
+         static_cast<int64_t>(sizeof(float) * logits_.size() + sizeof(int32_t) * tokens_.size());
 }
 
-absl::StatusOr<std::shared_ptr<SnapshotDraft>> SnapshotDraft::Reserve(const SlotShape& shape, int64_t vocab_size) {
+absl::StatusOr<std::shared_ptr<SnapshotDraft>> SnapshotDraft::Reserve(const SlotShape& shape, int64_t vocab_size,
+                                                                      SnapshotMemory* memory, int64_t position) {
   std::shared_ptr<SnapshotDraft> draft(new SnapshotDraft(shape));
-  if (!draft->regions_.Allocate(shape.bytes())) {
+  const int64_t expected =
+      shape.layout.UsedHeadFloats(position) * shape.num_regions() * static_cast<int64_t>(sizeof(float));
+  if (memory != nullptr && !memory->Suits(expected)) memory = nullptr;
+  draft->regions_ = SnapshotMemory::TakeFrom(memory, shape.bytes(), SnapshotMemory::Contents::kUndefined);
+  if (draft->regions_.empty()) {
     return absl::ResourceExhaustedError(
         absl::StrCat("a snapshot needs up to ", shape.bytes(), " bytes, and the host has too few; free some sessions"));
   }

@@ -16,7 +16,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/state/slot_pool.h"
-#include "kernels/math/aligned_buffer.h"
+#include "engine/state/snapshot_memory.h"
 
 namespace statehouse {
 
@@ -32,8 +32,8 @@ class Snapshot {
  public:
   // `tokens` are the first point.position of the sequence. `regions` [num_regions, point.used_floats]; `logits` those
   // of the last token, or empty.
-  Snapshot(const SlotShape& shape, const SnapshotPoint& point, kernels::AlignedBuffer regions,
-           std::vector<float> logits, std::vector<int32_t> tokens);
+  Snapshot(const SlotShape& shape, const SnapshotPoint& point, SnapshotBuffer regions, std::vector<float> logits,
+           std::vector<int32_t> tokens);
 
   // The least position that this one can be taken back to with the bits of an uninterrupted run: no fold lies between.
   int64_t exact_from() const;
@@ -48,23 +48,26 @@ class Snapshot {
   int64_t num_region_floats() const { return point_.used_floats * shape_.num_regions(); }
   std::span<const float> logits() const { return logits_; }
   std::span<const int32_t> tokens() const { return tokens_; }
-  // Memory that holds it, in bytes (regions that are shared count in full).
+  // Memory that holds it, in bytes (regions that are shared count in full, a page-locked block as a whole).
   int64_t bytes() const;
+  bool is_page_locked() const { return regions_->is_page_locked(); }
 
  private:
   Snapshot(const Snapshot& later, int64_t position);
 
   const SlotShape shape_;
   const SnapshotPoint point_;
-  const std::shared_ptr<const kernels::AlignedBuffer> regions_;
+  const std::shared_ptr<const SnapshotBuffer> regions_;
   const std::vector<float> logits_;
   const std::vector<int32_t> tokens_;
 };
 
 class SnapshotDraft {
  public:
-  // Room for any position. Pages that are never written take no memory. RESOURCE_EXHAUSTED.
-  static absl::StatusOr<std::shared_ptr<SnapshotDraft>> Reserve(const SlotShape& shape, int64_t vocab_size);
+  // Room for any position. Where `memory` (may be null) has no block for what the sequence is to hold at
+  // `position`, in ordinary memory: pages that are never written take none. RESOURCE_EXHAUSTED.
+  static absl::StatusOr<std::shared_ptr<SnapshotDraft>> Reserve(const SlotShape& shape, int64_t vocab_size,
+                                                                SnapshotMemory* memory = nullptr, int64_t position = 0);
 
   // --- engine thread, in this order ---
   void Begin(const SnapshotPoint& point) { point_ = point; }
@@ -84,7 +87,7 @@ class SnapshotDraft {
 
   const SlotShape shape_;
   SnapshotPoint point_;
-  kernels::AlignedBuffer regions_;
+  SnapshotBuffer regions_;
   std::vector<float> logits_;
   bool has_logits_ = false;
   std::atomic<bool> filled_{false};

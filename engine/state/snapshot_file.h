@@ -48,10 +48,13 @@ struct LoadedSnapshot {
 // `file` is all of it; `name` opens error messages; `shape` is the loaded model's. Read in pieces, by several threads:
 // no byte is used before its checksum fits. DATA_LOSS: damaged (checksum, structure, sizes); FAILED_PRECONDITION:
 // another identity, by field, or another numeric mode or a state that was stored with loss, and `allow_other_numeric`
-// is not set. RESOURCE_EXHAUSTED: too little memory. Errors of the source.
+// is not set. RESOURCE_EXHAUSTED: too little memory. Errors of the source. The numbers lie in `memory`'s if that is
+// given.
 absl::StatusOr<LoadedSnapshot> ReadSnapshot(const ByteSource& file, const std::string& name, const Fingerprint& here,
-                                            const SlotShape& shape, bool allow_other_numeric);
+                                            const SlotShape& shape, bool allow_other_numeric,
+                                            SnapshotMemory* memory = nullptr);
 absl::StatusOr<LoadedSnapshot> ReadSnapshot(std::span<const std::byte> file, const std::string& name,
-                                            const Fingerprint& here, const SlotShape& shape, bool allow_other_numeric);
+                                            const Fingerprint& here, const SlotShape& shape, bool allow_other_numeric,
+                                            SnapshotMemory* memory = nullptr);
 
 }  // namespace statehouse

@@ -94,7 +94,7 @@ absl::StatusOr<std::vector<LayerSections>> TakeLayers(const SlotShape& shape, st
 // REQUIRES: the identity is that of `shape`.
 absl::StatusOr<std::shared_ptr<const Snapshot>> ReadContents(const ByteSource& file, const std::string& name,
                                                              const SlotShape& shape, int64_t vocab_size,
-                                                             SnapshotFooter* footer) {
+                                                             SnapshotMemory* memory, SnapshotFooter* footer) {
   SnapshotPoint point;
   std::vector<HeadExtent> extents;
   if (absl::Status status = footer->ReadPoint(shape, &point, &extents); !status.ok()) return status;
@@ -115,8 +115,9 @@ absl::StatusOr<std::shared_ptr<const Snapshot>> ReadContents(const ByteSource& f
   for (const HeadExtent& extent : extents) {
     point.used_floats = std::max(point.used_floats, kernels::RegionFloats(shape.layout, extent));
   }
-  kernels::AlignedBuffer regions;
-  if (!regions.Allocate(point.used_floats * shape.num_regions() * static_cast<int64_t>(sizeof(float)))) {
+  const int64_t bytes = point.used_floats * shape.num_regions() * static_cast<int64_t>(sizeof(float));
+  SnapshotBuffer regions = SnapshotMemory::TakeFrom(memory, bytes, SnapshotMemory::Contents::kZero);
+  if (regions.empty()) {
     return absl::ResourceExhaustedError(absl::StrCat(name, ": too little memory to load the snapshot"));
   }
   const absl::Status status = ReadLayers({.file = &file,
@@ -134,7 +135,7 @@ absl::StatusOr<std::shared_ptr<const Snapshot>> ReadContents(const ByteSource& f
 }  // namespace
 
 absl::StatusOr<LoadedSnapshot> ReadSnapshot(const ByteSource& file, const std::string& name, const Fingerprint& here,
-                                            const SlotShape& shape, bool allow_other_numeric) {
+                                            const SlotShape& shape, bool allow_other_numeric, SnapshotMemory* memory) {
   absl::StatusOr<SnapshotFooter> footer = SnapshotFooter::Read(file, name);
   if (!footer.ok()) return footer.status();
   const absl::StatusOr<Fingerprint> made = footer->ReadFingerprint();
@@ -153,15 +154,16 @@ absl::StatusOr<LoadedSnapshot> ReadSnapshot(const ByteSource& file, const std::s
     if (!allow_other_numeric) return OtherNumericMode(name, loaded.numeric_difference);
     loaded.exactness = Exactness::kContinued;
   }
-  auto contents = ReadContents(file, name, shape, here.identity.vocab_size, &*footer);
+  auto contents = ReadContents(file, name, shape, here.identity.vocab_size, memory, &*footer);
   if (!contents.ok()) return contents.status();
   loaded.snapshot = *std::move(contents);
   return loaded;
 }
 
 absl::StatusOr<LoadedSnapshot> ReadSnapshot(std::span<const std::byte> file, const std::string& name,
-                                            const Fingerprint& here, const SlotShape& shape, bool allow_other_numeric) {
-  return ReadSnapshot(*ViewOf(file), name, here, shape, allow_other_numeric);
+                                            const Fingerprint& here, const SlotShape& shape, bool allow_other_numeric,
+                                            SnapshotMemory* memory) {
+  return ReadSnapshot(*ViewOf(file), name, here, shape, allow_other_numeric, memory);
 }
 
 }  // namespace statehouse

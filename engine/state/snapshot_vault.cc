@@ -41,7 +41,7 @@ class TieredVault final : public SnapshotVault, public VaultTier::Source {
  public:
   TieredVault(const SnapshotVaultOptions& options, const Fingerprint& here, const SlotShape& shape, BlobStore* disk,
               BlobStore* store)
-      : here_(here), shape_(shape), pool_(options.host_bytes) {
+      : here_(here), shape_(shape), memory_(options.memory), pool_(options.host_bytes) {
     VaultTier::Options tier;
     tier.max_queued_bytes = options.max_queued_bytes > 0 ? options.max_queued_bytes : options.host_bytes;
     tier.num_movers = options.num_movers;
@@ -250,7 +250,7 @@ class TieredVault final : public SnapshotVault, public VaultTier::Source {
   absl::StatusOr<Fetched> FetchFrom(VaultTier* below, Tier tier, const std::string& key, bool allow_other_numeric) {
     const auto file = below->Open(key);
     if (!file.ok() && !absl::IsDataLoss(file.status())) return file.status();
-    auto loaded = file.ok() ? ReadSnapshot(**file, NameOf(tier, key), here_, shape_, allow_other_numeric)
+    auto loaded = file.ok() ? ReadSnapshot(**file, NameOf(tier, key), here_, shape_, allow_other_numeric, memory_.get())
                             : absl::StatusOr<LoadedSnapshot>(file.status());
     if (absl::IsDataLoss(loaded.status())) {
       const absl::Status aside = below->Quarantine(key);
@@ -292,6 +292,7 @@ class TieredVault final : public SnapshotVault, public VaultTier::Source {
 
   const Fingerprint here_;
   const SlotShape shape_;
+  const std::shared_ptr<SnapshotMemory> memory_;  // may be null
   mutable std::mutex mutex_;
   HostPool pool_;
   int64_t host_hits_ = 0;

@@ -32,6 +32,7 @@ struct SnapshotVaultOptions {
   // Snapshots that wait to be moved, per tier; 0: as host_bytes. One beyond it is in host memory only, and as long as
   // that has room: where all of it is held by those that wait, not at all.
   int64_t max_queued_bytes = 0;
+  std::shared_ptr<SnapshotMemory> memory = nullptr;      // for those that are read back; null: ordinary memory
   int num_movers = 1;                                    // per tier
   absl::Duration fetch_timeout = absl::Seconds(10);      // of the shared store
   absl::Duration first_pause = absl::Milliseconds(100);  // of a tier that failed; doubles up to the longest

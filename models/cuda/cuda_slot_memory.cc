@@ -81,10 +81,20 @@ void CudaSlotMemory::ForEachStretch(int64_t floats, const Fn& fn) {
   }
 }
 
+bool CudaSlotMemory::MoveAtOnce(const float* host, void* to, const void* from, int64_t floats, cudaMemcpyKind kind) {
+  cudaPointerAttributes attributes{};
+  if (cudaPointerGetAttributes(&attributes, host) != cudaSuccess) cudaGetLastError();
+  if (attributes.type != cudaMemoryTypeHost) return false;
+  Note(cudaMemcpyAsync(to, from, floats * sizeof(float), kind, copies_.get()), "copy between a slot and the host");
+  Note(copies_.Synchronize());
+  return true;
+}
+
 // Returns when all lies in the places: the link moves it afterwards, while the next call fills others.
 void CudaSlotMemory::Write(const float* host, float* to, int64_t floats) {
   const ProfileRange range("copy");
   BeginCopy();
+  if (MoveAtOnce(host, to, host, floats, cudaMemcpyHostToDevice)) return;
   for (int64_t done = 0; done < floats;) {
     // Whole places, as far as they go without a turn.
     if (next_place_ == kPlaces) next_place_ = 0;
@@ -110,6 +120,7 @@ void CudaSlotMemory::Write(const float* host, float* to, int64_t floats) {
 void CudaSlotMemory::Read(const float* from, float* host, int64_t floats) {
   const ProfileRange range("copy");
   BeginCopy();
+  if (MoveAtOnce(host, host, from, floats, cudaMemcpyDeviceToHost)) return;
   const int64_t num_pieces = DivideUp(floats, kPlaceFloats);
   const auto size = [&](int64_t piece) { return std::min(kPlaceFloats, floats - piece * kPlaceFloats); };
   const auto queue = [&](int64_t piece) {

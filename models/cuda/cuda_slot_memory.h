@@ -1,6 +1,7 @@
-// Slots in a GPU's memory. What touches host memory goes through page-locked places, which the pool's threads fill or
-// empty while the link moves others, on a stream of its own: it waits for all that was queued on the model's stream but
-// for a step under way that was begun alone, which holds other slots. The rest is queued on the model's stream.
+// Slots in a GPU's memory. What touches host memory goes there at once if that is page-locked (Model::page_locker());
+// else through page-locked places, which the pool's threads fill or empty while the link moves others. It has a stream
+// of its own, which waits for all that was queued on the model's stream but for a step under way that was begun alone,
+// which holds other slots. The rest is queued on the model's stream.
 // Thread-safety: the engine thread.
 #pragma once
 
@@ -50,6 +51,8 @@ class CudaSlotMemory final : public SlotMemory {
         settled_(settled),
         pool_(pool),
         copies_(std::move(copies)) {}
+  // Moves all of it if `host` is page-locked, and waits; false: it is not.
+  bool MoveAtOnce(const float* host, void* to, const void* from, int64_t floats, cudaMemcpyKind kind);
   // Copies wait for what changed slots before.
   void BeginCopy();
   void Note(cudaError_t result, const char* call) { Note(kernels::CudaStatus(result, call)); }

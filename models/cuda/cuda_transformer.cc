@@ -77,7 +77,8 @@ CudaTransformer::CudaTransformer(const ModelConfig& config, const kernels::Reten
       stream_(std::move(stream)),
       matmul_(std::move(matmul)),
       retention_(std::move(retention)),
-      weights_(config) {}
+      weights_(config),
+      page_locker_(std::make_shared<CudaPageLocker>(options.device.index)) {}
 
 CudaTransformer::~CudaTransformer() {
   cudaStreamSynchronize(stream_.get());
@@ -129,20 +130,13 @@ absl::StatusOr<std::optional<int64_t>> CudaTransformer::BytesForSlots(int64_t ma
 }
 
 void CudaTransformer::RegisterLogits(std::span<float> logits) {
-  if (!registered_.empty()) cudaHostUnregister(registered_.data());
+  if (!registered_.empty()) page_locker_->Unlock(std::as_writable_bytes(registered_));
   registered_ = {};
   if (logits.empty()) return;
-  absl::Status status = UseDevice();
-  if (status.ok()) {
-    status =
-        CudaStatus(cudaHostRegister(logits.data(), logits.size_bytes(), cudaHostRegisterDefault), "cudaHostRegister");
-  }
+  const absl::Status status = page_locker_->Lock(std::as_writable_bytes(logits));
   if (status.ok()) {
     registered_ = logits;
-    return;
-  }
-  cudaGetLastError();  // not sticky
-  if (options_.on_warning) {
+  } else if (options_.on_warning) {
     options_.on_warning(absl::StrCat("logits are copied from the GPU by a slower way: ", logits.size_bytes(),
                                      " bytes could not be page-locked: ", std::string(status.message())));
   }

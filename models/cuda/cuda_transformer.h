@@ -21,6 +21,7 @@
 #include "kernels/norm/cuda/norm.h"
 #include "kernels/power_retention/cuda/slot_retention.h"
 #include "models/cuda/cuda_event.h"
+#include "models/cuda/cuda_page_locker.h"
 #include "models/cuda/cuda_weights.h"
 #include "models/cuda/cuda_workspace.h"
 #include "models/model.h"
@@ -66,6 +67,7 @@ class CudaTransformer final : public Model {
   std::string device_name() const override;
   absl::StatusOr<std::unique_ptr<SlotMemory>> AllocateSlots(int64_t slot_bytes, int64_t num_slots) override;
   absl::StatusOr<std::optional<int64_t>> BytesForSlots(int64_t max_rows, int64_t max_logit_rows) const override;
+  std::shared_ptr<PageLocker> page_locker() const override { return page_locker_; }
   void RegisterLogits(std::span<float> logits) override;
   absl::Status Reserve(int64_t max_rows, int64_t max_logit_rows) override;
   int64_t workspace_bytes() const override;
@@ -135,7 +137,8 @@ class CudaTransformer final : public Model {
   CudaWorkspace workspace_;
   std::vector<kernels::SlotRows> rows_;
   std::map<StepKey, cudaGraphExec_t> graphs_;
-  std::span<float> registered_;
+  const std::shared_ptr<CudaPageLocker> page_locker_;
+  std::span<float> registered_;  // logits, page-locked
   // Of the steps that are under way, by number of the step modulo kPlaces, as their places in workspace_.
   StepResults results_[CudaWorkspace::kPlaces];
   CudaEvent ended_[CudaWorkspace::kPlaces];

@@ -63,41 +63,102 @@ absl::Status NotTheSame(const std::string& what) {
   return absl::InternalError(absl::StrCat(what, ": what came back is not what was saved; these figures mean nothing"));
 }
 
-// A slot to memory, memory to a slot, a slot to another: what the engine thread does in slices between steps.
-absl::Status MeasureSlots(const Snapshot& snapshot, MoveBench* bench) {
-  auto pool = SlotPool::Create(snapshot.shape(), 2);
-  if (!pool.ok()) return pool.status();
-  SlotPool& slots = **pool;
-  const int64_t used = snapshot.point().used_floats;
-  const int64_t bytes = snapshot.num_region_floats() * static_cast<int64_t>(sizeof(float));
-  kernels::AlignedBuffer buffer, other;
-  if (!buffer.Allocate(bytes) || !other.Allocate(bytes)) {
-    return absl::ResourceExhaustedError(absl::StrCat("bench: too little memory for two buffers of ", bytes, " bytes"));
+// A slot to memory, memory to a slot, a slot to another: what the engine thread does in slices between steps. Where
+// slots are on a device, the ceiling is one move of as many bytes in one piece.
+class SlotMoves {
+ public:
+  SlotMoves(const Snapshot& snapshot, SnapshotMemory* memory) : snapshot_(snapshot), memory_(memory) {}
+
+  absl::Status Open(Model* model) {
+    auto pool = SlotPool::Create(snapshot_.shape(), 2, model);
+    if (!pool.ok()) return pool.status();
+    pool_ = *std::move(pool);
+    first_ = pool_->Take(), second_ = pool_->Take();
+    on_device_ = model->device() != "cpu";
+    auto plain = model->AllocateSlots(snapshot_.shape().bytes(), on_device_ ? 2 : 1);
+    if (!plain.ok()) return plain.status();
+    plain_ = *std::move(plain);
+    if (!TakeBuffer(&buffer_) || !TakeBuffer(&other_)) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("bench: too little memory for two buffers of ", bytes(), " bytes"));
+    }
+    std::memcpy(buffer_.as<float>(), snapshot_.regions(), static_cast<size_t>(bytes()));
+    return absl::OkStatus();
   }
-  const int32_t first = slots.Take(), second = slots.Take();
-  const auto copy = [&] {
-    std::memcpy(other.data(), buffer.data(), static_cast<size_t>(bytes));
-    return absl::OkStatus();
-  };
-  const auto restore = [&] {
+  int64_t bytes() const { return floats() * static_cast<int64_t>(sizeof(float)); }
+
+  absl::Status Restore() {
     int64_t progress = 0;
-    slots.RestoreSlice(snapshot.regions(), used, first, kAtOnce, &progress);
-    return absl::OkStatus();
-  };
-  const auto save = [&] {
+    pool_->RestoreSlice(buffer_.as<float>(), snapshot_.point().used_floats, first_, kAtOnce, &progress);
+    return pool_->status();
+  }
+  absl::Status Save() {
     int64_t progress = 0;
-    slots.SaveSlice(first, buffer.as<float>(), kAtOnce, &progress);
-    return absl::OkStatus();
-  };
-  const auto fork = [&] {
+    pool_->SaveSlice(first_, other_.as<float>(), kAtOnce, &progress);
+    return pool_->status();
+  }
+  absl::Status Fork() {
     int64_t progress = 0;
-    slots.CopySlice(first, second, snapshot.position(), kAtOnce, &progress);
+    pool_->CopySlice(first_, second_, snapshot_.position(), kAtOnce, &progress);
+    int64_t after = 0;
+    float ignored = 0;
+    if (on_device_) pool_->SaveSlice(second_, &ignored, sizeof(ignored), &after);  // waits for the copy
+    return pool_->status();
+  }
+  bool IsSame() const {
+    return std::memcmp(other_.as<float>(), snapshot_.regions(), static_cast<size_t>(bytes())) == 0;
+  }
+
+  absl::Status PlainIn() {
+    if (!on_device_) return PlainCopy();
+    plain_->Write(buffer_.as<float>(), plain_->slot(0), floats());
+    return plain_->status();
+  }
+  absl::Status PlainOut() {
+    if (!on_device_) return PlainCopy();
+    plain_->Read(plain_->slot(0), other_.as<float>(), floats());
+    return plain_->status();
+  }
+  absl::Status PlainFork() {
+    if (!on_device_) return PlainCopy();
+    plain_->Copy(plain_->slot(0), plain_->slot(1), floats());
+    float ignored = 0;
+    plain_->Read(plain_->slot(1), &ignored, 1);  // waits for the copy
+    return plain_->status();
+  }
+
+ private:
+  int64_t floats() const { return snapshot_.num_region_floats(); }
+  bool TakeBuffer(SnapshotBuffer* buffer) {
+    *buffer = SnapshotMemory::TakeFrom(memory_, bytes(), SnapshotMemory::Contents::kUndefined);
+    return !buffer->empty();
+  }
+  absl::Status PlainCopy() {
+    std::memcpy(other_.as<float>(), buffer_.as<float>(), static_cast<size_t>(bytes()));
     return absl::OkStatus();
-  };
-  if (absl::Status status = bench->Add("restore", "slot", bytes, restore, copy); !status.ok()) return status;
-  if (absl::Status status = bench->Add("save", "slot", bytes, save, copy); !status.ok()) return status;
-  if (std::memcmp(buffer.data(), snapshot.regions(), static_cast<size_t>(bytes)) != 0) return NotTheSame("slot");
-  return bench->Add("fork", "slot", bytes, fork, copy);
+  }
+
+  const Snapshot& snapshot_;
+  SnapshotMemory* const memory_;
+  bool on_device_ = false;
+  std::unique_ptr<SlotPool> pool_;
+  std::unique_ptr<SlotMemory> plain_;
+  int32_t first_ = 0, second_ = 0;
+  SnapshotBuffer buffer_, other_;
+};
+
+absl::Status MeasureSlots(Model* model, SnapshotMemory* memory, const Snapshot& snapshot, MoveBench* bench) {
+  SlotMoves moves(snapshot, memory);
+  if (absl::Status status = moves.Open(model); !status.ok()) return status;
+  absl::Status status = bench->Add(
+      "restore", "slot", moves.bytes(), [&] { return moves.Restore(); }, [&] { return moves.PlainIn(); });
+  if (!status.ok()) return status;
+  status = bench->Add(
+      "save", "slot", moves.bytes(), [&] { return moves.Save(); }, [&] { return moves.PlainOut(); });
+  if (!status.ok()) return status;
+  if (!moves.Save().ok() || !moves.IsSame()) return NotTheSame("slot");
+  return bench->Add(
+      "fork", "slot", moves.bytes(), [&] { return moves.Fork(); }, [&] { return moves.PlainFork(); });
 }
 
 // As many bytes in memory that is taken for them, as every move takes it that ends in a new snapshot or file.
@@ -107,8 +168,8 @@ absl::Status CopyIntoNewMemory(std::span<const std::byte> bytes) {
 }
 
 // To the bytes of a file and back, in memory.
-absl::Status MeasureFormat(const Snapshot& snapshot, const Fingerprint& fingerprint, MoveBench* bench,
-                           ByteBuffer* file) {
+absl::Status MeasureFormat(SnapshotMemory* memory, const Snapshot& snapshot, const Fingerprint& fingerprint,
+                           MoveBench* bench, ByteBuffer* file) {
   const auto write = [&] {
     *file = ByteBuffer();
     return WriteSnapshotInto(snapshot, fingerprint, file);
@@ -120,7 +181,7 @@ absl::Status MeasureFormat(const Snapshot& snapshot, const Fingerprint& fingerpr
   std::shared_ptr<const Snapshot> back;
   const auto read = [&]() -> absl::Status {
     back = nullptr;
-    auto loaded = ReadSnapshot(file->bytes(), "bench", fingerprint, snapshot.shape(), false);
+    auto loaded = ReadSnapshot(file->bytes(), "bench", fingerprint, snapshot.shape(), false, memory);
     if (loaded.ok()) back = loaded->snapshot;
     return loaded.status();
   };
@@ -141,8 +202,9 @@ absl::Status DropFromPageCache(const std::string& path) {
 
 // Into a store, synced, and back. The ceiling is the same store with bytes that are ready, or read in one piece into
 // memory that is taken for them. `folder` is where the store's files lie; empty: not known.
-absl::Status MeasureStore(const Snapshot& snapshot, const Fingerprint& fingerprint, BlobStore* store,
-                          const std::string& folder, std::span<const std::byte> file, MoveBench* bench) {
+absl::Status MeasureStore(SnapshotMemory* memory, const Snapshot& snapshot, const Fingerprint& fingerprint,
+                          BlobStore* store, const std::string& folder, std::span<const std::byte> file,
+                          MoveBench* bench) {
   const std::string key = BenchKey(snapshot.position());
   const std::string plain_key = key + ".plain";
   const int64_t bytes = static_cast<int64_t>(file.size());
@@ -154,7 +216,7 @@ absl::Status MeasureStore(const Snapshot& snapshot, const Fingerprint& fingerpri
   const auto read = [&]() -> absl::Status {
     const auto stored = store->Open(key);
     if (!stored.ok()) return stored.status();
-    return ReadSnapshot(**stored, key, fingerprint, snapshot.shape(), false).status();
+    return ReadSnapshot(**stored, key, fingerprint, snapshot.shape(), false, memory).status();
   };
   const auto read_plain = [&]() -> absl::Status {
     auto stored = store->Open(plain_key);
@@ -178,16 +240,18 @@ absl::Status MeasureStore(const Snapshot& snapshot, const Fingerprint& fingerpri
 
 std::string BenchKey(int64_t context) { return absl::StrCat("bench/", context); }
 
-absl::Status MeasureMoves(const Snapshot& snapshot, const Fingerprint& fingerprint, const SessionsBenchOptions& options,
+absl::Status MeasureMoves(Model* model, SnapshotMemory* memory, const Snapshot& snapshot,
+                          const Fingerprint& fingerprint, const SessionsBenchOptions& options,
                           const BenchStores& stores, std::vector<MoveFigure>* figures) {
   MoveBench bench(snapshot, options, figures);
-  if (absl::Status status = MeasureSlots(snapshot, &bench); !status.ok()) return status;
+  if (absl::Status status = MeasureSlots(model, memory, snapshot, &bench); !status.ok()) return status;
   ByteBuffer file;
-  if (absl::Status status = MeasureFormat(snapshot, fingerprint, &bench, &file); !status.ok()) return status;
+  if (absl::Status status = MeasureFormat(memory, snapshot, fingerprint, &bench, &file); !status.ok()) return status;
   for (const auto& [store, folder] :
        {std::pair{stores.disk, stores.disk_folder}, std::pair{stores.store, stores.store_folder}}) {
     if (store == nullptr) continue;
-    if (absl::Status status = MeasureStore(snapshot, fingerprint, store, folder, file.bytes(), &bench); !status.ok()) {
+    if (absl::Status status = MeasureStore(memory, snapshot, fingerprint, store, folder, file.bytes(), &bench);
+        !status.ok()) {
       return status;
     }
   }

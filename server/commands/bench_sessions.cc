@@ -23,12 +23,20 @@ class SessionsBench {
         stores_(stores),
         observer_(observer),
         fingerprint_(Fingerprint::Of(*model, tokenizer)),
-        shape_{model->retention(), model->config().num_layers} {}
+        shape_{model->retention(), model->config().num_layers} {
+    std::shared_ptr<PageLocker> locker = model->page_locker();
+    if (locker == nullptr) return;
+    // What is restored, what is taken, and what is read back meanwhile.
+    constexpr int64_t kBlocks = 6;
+    memory_ = SnapshotMemory::Make({.block_bytes = shape_.bytes(), .num_blocks = kBlocks}, std::move(locker));
+  }
 
   absl::StatusOr<SessionsBenchReport> Run() {
     auto engine = Engine::Create(model_, nullptr, {.max_num_seqs = 2, .max_num_batched_tokens = options_.step_tokens});
     if (!engine.ok()) return engine.status();
     engine_ = *std::move(engine);
+    if (memory_ != nullptr && !memory_->why_fewer().ok()) return memory_->why_fewer();
+    report_.device = model_->device_name();
     report_.dtype = kernels::WeightTypeName(model_->weight_type());
     report_.switch_over = model_->retention().has_state() ? model_->retention().shape().switch_over : -1;
     report_.slot_bytes = engine_->GetStatus().slot_bytes;
@@ -67,7 +75,7 @@ class SessionsBench {
     request->stop.max_tokens = 1;
     std::shared_ptr<SnapshotDraft> draft;
     if (keep) {
-      auto reserved = SnapshotDraft::Reserve(shape_, model_->config().vocab_size);
+      auto reserved = SnapshotDraft::Reserve(shape_, model_->config().vocab_size, memory_.get(), size);
       if (!reserved.ok()) return reserved.status();
       draft = *std::move(reserved);
       request->snapshots = {{size, draft}};
@@ -104,7 +112,7 @@ class SessionsBench {
     if (!made.ok()) return made.status();
     head_ = *std::move(made);
     if (observer_.on_progress) observer_.on_progress("moves", 0, 0);
-    return MeasureMoves(*head_, fingerprint_, options_, stores_, &report_.moves);
+    return MeasureMoves(model_, memory_.get(), *head_, fingerprint_, options_, stores_, &report_.moves);
   }
 
   absl::Status MeasureComputed(int64_t context) {
@@ -120,9 +128,9 @@ class SessionsBench {
     prefill_seconds_ = figure.prefill;
     head_ = prefilled->snapshot;
     if (observer_.on_progress) observer_.on_progress("moves", 0, 0);
-    if (absl::Status status = MeasureMoves(*head_, fingerprint_, options_, stores_, &report_.moves); !status.ok()) {
-      return status;
-    }
+    const absl::Status status =
+        MeasureMoves(model_, memory_.get(), *head_, fingerprint_, options_, stores_, &report_.moves);
+    if (!status.ok()) return status;
     if (absl::Status status = MeasureFirstTokens(&figure); !status.ok()) return status;
     report_.first_tokens.push_back(figure);
     return absl::OkStatus();
@@ -140,7 +148,7 @@ class SessionsBench {
       const double start = SteadySeconds();
       const auto stored = stores_.disk->Open(key);
       if (!stored.ok()) return stored.status();
-      auto loaded = ReadSnapshot(**stored, key, fingerprint_, shape_, false);
+      auto loaded = ReadSnapshot(**stored, key, fingerprint_, shape_, false, memory_.get());
       if (!loaded.ok()) return loaded.status();
       const double read = SteadySeconds() - start;
       auto answered = Ask(figure->context, loaded->snapshot, false);
@@ -158,6 +166,7 @@ class SessionsBench {
   const SessionsBenchObserver& observer_;
   const Fingerprint fingerprint_;
   const SlotShape shape_;
+  std::shared_ptr<SnapshotMemory> memory_;  // null: ordinary memory
   std::unique_ptr<Engine> engine_;
   std::vector<int32_t> tokens_;
   std::shared_ptr<const Snapshot> head_;
@@ -197,11 +206,6 @@ absl::Status Validate(const SessionsBenchOptions& options) {
 absl::StatusOr<SessionsBenchReport> RunSessionsBench(Model* model, uint64_t tokenizer_fingerprint,
                                                      const SessionsBenchOptions& options, const BenchStores& stores,
                                                      const SessionsBenchObserver& observer) {
-  if (model->device() != "cpu") {
-    return absl::UnimplementedError(
-        absl::StrCat("bench sessions: on the device \"", model->device(),
-                     "\" the moves between a slot and memory are not measured; use --device cpu"));
-  }
   return SessionsBench(model, tokenizer_fingerprint, options, stores, observer).Run();
 }
 

@@ -40,7 +40,7 @@ absl::Status Validate(const SessionsBenchOptions& options);
 struct MoveFigure {
   // "save", "restore", "fork", "export", "import", "write", "read" (nothing of it in the page cache), "reread" (all)
   std::string move;
-  std::string tier;  // what it goes to or comes from: "slot", "host", "disk", "store"
+  std::string tier;  // what it goes to or comes from: "slot" (on a GPU: in its memory), "host", "disk", "store"
   int64_t context = 0;
   int64_t bytes = 0;
   int64_t runs = 0;
@@ -74,7 +74,7 @@ struct PurposeFigure {
 };
 
 struct SessionsBenchReport {
-  std::string model, dtype;
+  std::string model, dtype, device;
   int64_t switch_over = 0;  // tokens; -1: never
   int64_t slot_bytes = 0;
   bool made_up_states = false;
@@ -97,14 +97,15 @@ struct SessionsBenchObserver {
   std::function<void(const char* what, int64_t done, int64_t total)> on_progress;  // may be empty
 };
 
-// UNIMPLEMENTED where the model does not compute on the CPU: slots are in host memory here.
 absl::StatusOr<SessionsBenchReport> RunSessionsBench(Model* model, uint64_t tokenizer_fingerprint,
                                                      const SessionsBenchOptions& options, const BenchStores& stores,
                                                      const SessionsBenchObserver& observer);
 
 // --- its parts ---
-// Moves of one snapshot. What comes back is compared with it: INTERNAL if it is not the same.
-absl::Status MeasureMoves(const Snapshot& snapshot, const Fingerprint& fingerprint, const SessionsBenchOptions& options,
+// Moves of one snapshot, between the model's slots, `memory` (null: ordinary memory) and what lies below. What comes
+// back is compared with it: INTERNAL if it is not the same.
+absl::Status MeasureMoves(Model* model, SnapshotMemory* memory, const Snapshot& snapshot,
+                          const Fingerprint& fingerprint, const SessionsBenchOptions& options,
                           const BenchStores& stores, std::vector<MoveFigure>* figures);
 absl::StatusOr<std::vector<WorkloadFigure>> MeasureWorkloads(Model* model, const SessionsBenchOptions& options,
                                                              const SessionsBenchObserver& observer);

@@ -98,7 +98,8 @@ Json WorkloadJson(const WorkloadFigure& figure) {
 
 std::string SessionsBenchText(const SessionsBenchReport& report) {
   std::string text = absl::StrFormat(
-      "%s (%s): one sequence takes %s, at any length%s\n\n", report.model, report.dtype, Bytes(report.slot_bytes),
+      "%s (%s, %s): one sequence takes %s, at any length%s\n\n", report.model, report.dtype, report.device,
+      Bytes(report.slot_bytes),
       report.switch_over < 0
           ? std::string()
           : absl::StrFormat("; below %s tokens a snapshot holds what there is", Tokens(report.switch_over)));
@@ -128,6 +129,7 @@ std::string SessionsBenchJson(const SessionsBenchReport& report, const SessionsB
   Json json = BenchOrigin("sessions");
   json.update(Json{{"model", report.model},
                    {"dtype", report.dtype},
+                   {"device", report.device},
                    {"slot_bytes", report.slot_bytes},
                    {"switch_over", report.switch_over < 0 ? Json(nullptr) : Json(report.switch_over)},
                    {"made_up_states", report.made_up_states},

@@ -99,6 +99,15 @@ void AddPrefixFlags(CLI::App& command, ServeOptions* options) {
       ->group(kGroup);
 }
 
+void AddSnapshotMemoryFlag(CLI::App& command, ServeOptions* options) {
+  AddBytesFlag(
+      command, "--snapshot-pinned-memory", &options->pinned_bytes,
+      "On a GPU: page-locked host memory for snapshots of sessions and prefixes, which move at the link's rate "
+      "there. It is taken at the start. 0: for 16 of them, at most an eighth of what is free; less than "
+      "one takes: none")
+      ->group("Sessions");
+}
+
 void AddOperationFlags(CLI::App& command, ServeOptions* options) {
   constexpr char kGroup[] = "Operation";
   command
@@ -156,6 +165,7 @@ void AddServeCommand(CLI::App& root, CommandActions* actions) {
   AddLimitFlags(*command, &options->engine);
   AddSessionFlags(*command, &options->sessions);
   AddPrefixFlags(*command, options.get());
+  AddSnapshotMemoryFlag(*command, options.get());
   AddOperationFlags(*command, options.get());
   (*actions)[command] = [options] { return RunServe(*options); };
 }

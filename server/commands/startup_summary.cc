@@ -36,6 +36,9 @@ std::string Text(const HostedModel& model, const Server& server, const ServeOpti
   if (model.sessions() != nullptr) {
     absl::StrAppendFormat(&text, ", sessions' snapshots up to %s", Bytes(model.sessions()->host_bytes()));
   }
+  if (const auto& memory = model.served().snapshot_memory; memory != nullptr) {
+    absl::StrAppendFormat(&text, ", page-locked for snapshots %s", Bytes(memory->locked_bytes()));
+  }
   text += "\n";
   if (model.sessions() != nullptr) absl::StrAppendFormat(&text, "sessions   %s\n", model.sessions()->Describe());
   const PrefixCache* const prefixes = model.served().prefix_cache;
@@ -69,6 +72,8 @@ void PrintStartupSummary(const HostedModel& model, const Server& server, const S
              {"prefix_cache_disk_bytes",
               model.served().prefix_cache == nullptr ? int64_t{0} : model.served().prefix_cache->disk_bytes()},
              {"snapshot_bytes", model.sessions() == nullptr ? int64_t{0} : model.sessions()->host_bytes()},
+             {"snapshot_pinned_bytes",
+              model.served().snapshot_memory == nullptr ? int64_t{0} : model.served().snapshot_memory->locked_bytes()},
              {"sessions", model.sessions() == nullptr ? std::string() : model.sessions()->Describe()},
              {"address", server.addresses()},
              {"metrics_port", int64_t{server.metrics_port()}}});

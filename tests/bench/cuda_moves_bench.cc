@@ -1,6 +1,7 @@
-// How fast slots move between the GPU and host memory, beside what the link does with page-locked memory in the same
-// run, and what a step takes while a slice of another slot is copied out. Region by region, as the engine does it; what
-// came back is compared with what was sent.
+// How fast slots move between the GPU and host memory, page-locked as snapshots' (SnapshotMemory) and ordinary, beside
+// what the link does in the same run; what locking takes; and what a step takes while a slice of another slot is copied
+// out, and while another thread locks memory. Region by region, as the engine does it; what came back is compared with
+// what was sent.
 //
 //   cuda_moves_bench DIR [--runs 20]
 #include <cuda_runtime_api.h>
@@ -13,8 +14,11 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
+#include "engine/state/snapshot_memory.h"
 #include "kernels/math/aligned_buffer.h"
 #include "kernels/parallel/thread_pool.h"
 #include "models/model.h"
@@ -88,41 +92,69 @@ int Run(const std::string& dir, int64_t runs) {
   Check((*model)->Reserve(64, 64));
   auto slots = (*model)->AllocateSlots((bytes + 127) / 128 * 128, 33);
   Check(slots.status());
-  kernels::AlignedBuffer sent, received;
-  if (!sent.Allocate(bytes) || !received.Allocate(bytes)) Check(absl::ResourceExhaustedError("host memory"));
-  for (int64_t i = 0; i < floats; ++i) sent.as<float>()[i] = static_cast<float>(i * 2654435761 % 1000003);
-  CheckCuda(cudaDeviceSynchronize());
-  const double write = Rate(bytes, runs, [&] {
-    for (int64_t r = 0; r < regions; ++r) {
-      (*slots)->Write(sent.as<float>() + r * region, (*slots)->slot(0) + r * region, region);
-    }
-    CheckCuda(cudaDeviceSynchronize());
-  });
-  const double read = Rate(bytes, runs, [&] {
-    for (int64_t r = 0; r < regions; ++r) {
-      (*slots)->Read((*slots)->slot(0) + r * region, received.as<float>() + r * region, region);
-    }
-  });
-  Check((*slots)->status());
-  if (std::memcmp(sent.data(), received.data(), bytes) != 0)
-    Check(absl::InternalError("what came back is not what was sent"));
-  int64_t next = 0;
-  const auto copy = [&] {
-    for (int64_t r = 0; r < 8; ++r, ++next) {
-      const int64_t at = next % regions * region;
-      (*slots)->Read((*slots)->slot(0) + at, received.as<float>() + at, region);
-    }
+  auto memory = SnapshotMemory::Make({.block_bytes = bytes, .num_blocks = 2}, (*model)->page_locker());
+  const auto take = [&](bool locked) {
+    SnapshotBuffer buffer =
+        SnapshotMemory::TakeFrom(locked ? memory.get() : nullptr, bytes, SnapshotMemory::Contents::kUndefined);
+    if (buffer.empty() || buffer.is_page_locked() != locked) Check(absl::ResourceExhaustedError("host memory"));
+    return buffer;
   };
+  CheckCuda(cudaDeviceSynchronize());
+  double in[2], out[2], beside[2];
   const double bare = StepSeconds(model->get(), slots->get(), runs, [] {});
-  const double beside = StepSeconds(model->get(), slots->get(), runs, copy);
-  Check((*slots)->status());
+  for (const bool locked : {false, true}) {
+    SnapshotBuffer sent = take(locked), received = take(locked);
+    for (int64_t i = 0; i < floats; ++i) sent.as<float>()[i] = static_cast<float>(i * 2654435761 % 1000003);
+    std::memset(received.as<float>(), 0, bytes);
+    in[locked] = Rate(bytes, runs, [&] {
+      for (int64_t r = 0; r < regions; ++r) {
+        (*slots)->Write(sent.as<float>() + r * region, (*slots)->slot(0) + r * region, region);
+      }
+      CheckCuda(cudaDeviceSynchronize());
+    });
+    out[locked] = Rate(bytes, runs, [&] {
+      for (int64_t r = 0; r < regions; ++r) {
+        (*slots)->Read((*slots)->slot(0) + r * region, received.as<float>() + r * region, region);
+      }
+    });
+    Check((*slots)->status());
+    if (std::memcmp(sent.as<float>(), received.as<float>(), bytes) != 0)
+      Check(absl::InternalError("what came back is not what was sent"));
+    int64_t next = 0;
+    const auto copy = [&] {
+      for (int64_t r = 0; r < 8; ++r, ++next) {
+        const int64_t at = next % regions * region;
+        (*slots)->Read((*slots)->slot(0) + at, received.as<float>() + at, region);
+      }
+    };
+    beside[locked] = StepSeconds(model->get(), slots->get(), runs, copy);
+    Check((*slots)->status());
+  }
+  const double before_lock = Now();
+  const auto lock_one = [&] {
+    Check(SnapshotMemory::Make({.block_bytes = bytes, .num_blocks = 1}, (*model)->page_locker())->why_fewer());
+  };
+  lock_one();
+  const double lock_seconds = Now() - before_lock;
+  std::thread other(lock_one);
+  double longest = 0;
+  const double until = Now() + 4 * lock_seconds;
+  while (Now() < until) longest = std::max(longest, StepSeconds(model->get(), slots->get(), 1, [] {}));
+  other.join();
   const double up = LinkRate(cudaMemcpyHostToDevice, bytes, runs), down = LinkRate(cudaMemcpyDeviceToHost, bytes, runs);
   std::printf("%s, a slot of %.1f MB in %lld regions, %d threads\n", (*model)->device_name().c_str(), bytes / 1e6,
               static_cast<long long>(regions), pool.num_threads());
-  std::printf("into a slot: %.1f GB/s, link %.1f: %.0f %%\n", write / 1e9, up / 1e9, write / up * 100);
-  std::printf("out of a slot: %.1f GB/s, link %.1f: %.0f %% (aim: 70 %%)\n", read / 1e9, down / 1e9, read / down * 100);
-  std::printf("a step of 32 rows: %.3f ms; with %.1f MB of another slot copied out meanwhile: %.3f ms\n", bare * 1e3,
-              8e-6 * static_cast<double>(region) * 4, beside * 1e3);
+  for (const bool locked : {false, true}) {
+    const char* const kind = locked ? "page-locked" : "ordinary";
+    std::printf("into a slot from %s memory: %.1f GB/s, link %.1f: %.0f %%\n", kind, in[locked] / 1e9, up / 1e9,
+                in[locked] / up * 100);
+    std::printf("out of a slot to %s memory: %.1f GB/s, link %.1f: %.0f %% (aim: 70 %%)\n", kind, out[locked] / 1e9,
+                down / 1e9, out[locked] / down * 100);
+    std::printf("a step of 32 rows: %.3f ms; with %.1f MB of another slot copied out meanwhile: %.3f ms\n", bare * 1e3,
+                8e-6 * static_cast<double>(region) * 4, beside[locked] * 1e3);
+  }
+  std::printf("locking a block and letting it go: %.1f ms; the longest step while another thread locks one: %.3f ms\n",
+              lock_seconds * 1e3, longest * 1e3);
   return 0;
 }
 

@@ -163,7 +163,10 @@ TEST_F(CudaEngine, SnapshotsGoOnExactlyHere_AndContinuedOnTheCpu) {
     };
     const auto save_and_finish = [&](Model* model, std::shared_ptr<const Snapshot>* saved) {
       auto engine = MakeEngine(model, 2, 32);
-      auto draft = SnapshotDraft::Reserve({model->retention(), model->config().num_layers}, kTinyVocab).value();
+      const SlotShape shape = {model->retention(), model->config().num_layers};
+      // On the GPU page-locked where it is long enough; on the CPU there is nothing to lock for.
+      const auto memory = SnapshotMemory::Make({.block_bytes = shape.bytes(), .num_blocks = 1}, model->page_locker());
+      auto draft = SnapshotDraft::Reserve(shape, kTinyVocab, memory.get(), position).value();
       auto made = request(nullptr);
       made->snapshots = {{position, draft}};
       ReadStream read = Finish(engine.get(), engine->Submit(std::move(made)).value().get());
@@ -177,13 +180,16 @@ TEST_F(CudaEngine, SnapshotsGoOnExactlyHere_AndContinuedOnTheCpu) {
     };
     std::shared_ptr<const Snapshot> from_gpu, from_cpu;
     const ReadStream on_gpu = save_and_finish(gpu.get(), &from_gpu), on_cpu = save_and_finish(cpu.get(), &from_cpu);
+    EXPECT_EQ(from_gpu->is_page_locked(), position >= kSwitchOver);
+    EXPECT_FALSE(from_cpu->is_page_locked());
     EXPECT_TRUE(SameBits(go_on(gpu.get(), from_gpu), on_gpu));
     EXPECT_EQ(go_on(cpu.get(), from_gpu).outputs[0].tokens, on_cpu.outputs[0].tokens);
     EXPECT_EQ(go_on(gpu.get(), from_cpu).outputs[0].tokens, on_cpu.outputs[0].tokens);
   }
 }
 
-// Sizes around those of the places that copies go through, and more than all of them hold.
+// Sizes around those of the places that copies go through, and more than all of them hold; places are passed by where
+// host memory is page-locked.
 TEST_F(CudaEngine, SlotMemory_GivesBackWhatWasWrittenWhateverItsSize) {
   const auto model = LoadTiny(&pool_, kSwitchOver, "cuda");
   ASSERT_NE(model, nullptr);
@@ -193,18 +199,27 @@ TEST_F(CudaEngine, SlotMemory_GivesBackWhatWasWrittenWhateverItsSize) {
   std::mt19937 random(3);
   for (float& x : sent) x = static_cast<float>(random());
   int64_t start = 0;
-  for (const int64_t size : {int64_t{1}, kStretch - 1, kStretch + 1, kPlace, kPlace + 5, 7 * kPlace + 3, kMost}) {
-    for (const int slot : {0, 1}) slots->Write(sent.data() + start, slots->slot(slot) + start, size);
-    for (const int slot : {0, 1}) {
-      std::fill(received.begin(), received.end(), -1.0f);
-      slots->Read(slots->slot(slot) + start, received.data(), size);
-      EXPECT_TRUE(std::equal(received.begin(), received.begin() + size, sent.begin() + start)) << size;
-      if (size < kMost) {
-        EXPECT_EQ(received[size], -1.0f);
-      }
+  const auto locker = model->page_locker();
+  for (const bool locked : {false, true}) {
+    SCOPED_TRACE(locked);
+    for (std::vector<float>* host : {&sent, &received}) {
+      const absl::Status status = locked ? locker->Lock(std::as_writable_bytes(std::span(*host))) : absl::OkStatus();
+      ASSERT_TRUE(status.ok()) << status;
     }
-    start = size < kPlace ? start + 11 : 0;  // not aligned either
+    for (const int64_t size : {int64_t{1}, kStretch - 1, kStretch + 1, kPlace, kPlace + 5, 7 * kPlace + 3, kMost}) {
+      for (const int slot : {0, 1}) slots->Write(sent.data() + start, slots->slot(slot) + start, size);
+      for (const int slot : {0, 1}) {
+        std::fill(received.begin(), received.end(), -1.0f);
+        slots->Read(slots->slot(slot) + start, received.data(), size);
+        EXPECT_TRUE(std::equal(received.begin(), received.begin() + size, sent.begin() + start)) << size;
+        if (size < kMost) {
+          EXPECT_EQ(received[size], -1.0f);
+        }
+      }
+      start = size < kPlace ? start + 11 : 0;  // not aligned either
+    }
   }
+  for (std::vector<float>* host : {&sent, &received}) locker->Unlock(std::as_writable_bytes(std::span(*host)));
   EXPECT_TRUE(slots->status().ok()) << slots->status();
 }
 

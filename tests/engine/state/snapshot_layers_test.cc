@@ -32,6 +32,11 @@ SlotShape LargeShape() {
   return {kernels::RetentionLayout::Make(shape).value(), 7};
 }
 
+struct NoLocker final : PageLocker {
+  absl::Status Lock(std::span<std::byte>) override { return absl::OkStatus(); }
+  void Unlock(std::span<std::byte>) override {}
+};
+
 class SnapshotLayersTest : public ::testing::Test {
  protected:
   SnapshotLayersTest() {
@@ -99,6 +104,17 @@ TEST_F(SnapshotLayersTest, EverySource_GivesTheSameBits) {
     const auto from_disk = ReadSnapshot(**on_disk, "file", here_, shape_, false);
     ASSERT_TRUE(from_disk.ok()) << from_disk.status();
     ExpectSame(*from_disk->snapshot, *snapshot);
+    // Into a block that held something else.
+    const auto memory =
+        SnapshotMemory::Make({.block_bytes = shape_.bytes(), .num_blocks = 1}, std::make_shared<NoLocker>());
+    {
+      SnapshotBuffer before = memory->Take(shape_.bytes(), SnapshotMemory::Contents::kUndefined);
+      std::memset(before.as<char>(), 0xA5, static_cast<size_t>(shape_.bytes()));
+    }
+    const auto into_block = ReadSnapshot(**on_disk, "file", here_, shape_, false, memory.get());
+    ASSERT_TRUE(into_block.ok()) << into_block.status();
+    EXPECT_EQ(into_block->snapshot->is_page_locked(), position >= shape_.layout.shape().switch_over) << position;
+    ExpectSame(*into_block->snapshot, *snapshot);
     // In memory, also where no number is aligned.
     File shifted(file.size() + 1);
     std::copy(file.begin(), file.end(), shifted.begin() + 1);

@@ -12,8 +12,8 @@
 
 #include "engine/state/folder_blobs.h"
 #include "models/model.h"
+#include "server/commands/made_up_snapshot.h"
 #include "tests/server/commands/small_model.h"
-#include "tests/support/fake_model.h"
 
 namespace statehouse {
 namespace {
@@ -130,13 +130,30 @@ TEST_F(SessionsBenchTest, Report_IsATableAndJsonAndAPlot) {
   EXPECT_THAT(SessionsBenchPlot(*report), HasSubstr("restored from disk"));
 }
 
-TEST_F(SessionsBenchTest, DeviceWhoseSlotsAreElsewhere_IsRefusedByName) {
-  testing::FakeModelOptions elsewhere;
-  elsewhere.device = "cuda";
-  testing::FakeModel model(elsewhere);
-  const absl::Status status = RunSessionsBench(&model, 0, options_, {}, {}).status();
-  EXPECT_TRUE(absl::IsUnimplemented(status)) << status;
-  EXPECT_THAT(std::string(status.message()), HasSubstr("cuda"));
+TEST_F(SessionsBenchTest, MovesThroughPageLockedMemory_AreMeasured_AndGiveItBack) {
+  struct CountingLocker final : PageLocker {
+    absl::Status Lock(std::span<std::byte>) override { return ++num_locked, absl::OkStatus(); }
+    void Unlock(std::span<std::byte>) override { --num_locked; }
+    int num_locked = 0;
+  };
+  const auto locker = std::make_shared<CountingLocker>();
+  const SlotShape shape = {model_->retention(), model_->config().num_layers};
+  {
+    const auto memory = SnapshotMemory::Make({.block_bytes = shape.bytes(), .num_blocks = 3}, locker);
+    ASSERT_EQ(locker->num_locked, 3);
+    const auto snapshot = MadeUpSnapshot(shape, model_->config().vocab_size, 2008);
+    ASSERT_TRUE(snapshot.ok()) << snapshot.status();
+    std::vector<MoveFigure> figures;
+    const absl::Status status = MeasureMoves(model_.get(), memory.get(), **snapshot, Fingerprint::Of(*model_, 0),
+                                             options_, {.disk = disk_.get()}, &figures);
+    ASSERT_TRUE(status.ok()) << status;
+    std::set<std::string> moves;
+    for (const MoveFigure& figure : figures) moves.insert(figure.move);
+    EXPECT_EQ(moves, (std::set<std::string>{"restore", "save", "fork", "export", "import", "write", "reread"}));
+    EXPECT_EQ(memory->totals().free_bytes, memory->locked_bytes());
+    EXPECT_EQ(memory->totals().no_block, 0);
+  }
+  EXPECT_EQ(locker->num_locked, 0);
 }
 
 TEST_F(SessionsBenchTest, OptionsOutOfRange_AreNamed) {
