@@ -1,8 +1,12 @@
 #include "engine/state/snapshot_memory.h"
 
+#include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <span>
 #include <utility>
+
+#include "engine/state/shared_work.h"
 
 namespace statehouse {
 namespace {
@@ -12,6 +16,18 @@ constexpr int64_t kLeastQuarters = 3;
 
 std::span<std::byte> BytesOf(kernels::AlignedBuffer& buffer) {
   return {buffer.data(), static_cast<size_t>(buffer.size())};
+}
+
+void Clear(std::span<std::byte> bytes) {
+  constexpr size_t kPiece = size_t{1} << 20;
+  const size_t num_pieces = (bytes.size() + kPiece - 1) / kPiece;
+  std::atomic<size_t> next{0};
+  ShareWork(WorthwhileThreads(static_cast<int64_t>(bytes.size()), static_cast<int64_t>(num_pieces)), [&] {
+    for (size_t piece = next++; piece < num_pieces; piece = next++) {
+      const std::span<std::byte> mine = bytes.subspan(piece * kPiece);
+      std::memset(mine.data(), 0, std::min(mine.size(), kPiece));
+    }
+  });
 }
 
 }  // namespace
@@ -78,7 +94,7 @@ SnapshotBuffer SnapshotMemory::Take(int64_t bytes, Contents contents) {
   }
   if (!taken.empty()) {
     taken.home_ = shared_from_this();
-    if (contents == Contents::kZero) std::memset(taken.buffer_.data(), 0, static_cast<size_t>(taken.buffer_.size()));
+    if (contents == Contents::kZero) Clear(BytesOf(taken.buffer_));
     return taken;
   }
   return TakeFrom(nullptr, bytes, contents);
