@@ -152,6 +152,10 @@ absl::Status CheckMinTokens(const Request& request, const std::vector<int32_t>& 
       "token (EOS without stop.ignore_eos, stop.token_ids): end tokens are not chosen before min_tokens");
 }
 
+int64_t ExpectedAnswer(const Request& request) {
+  return request.stop.max_tokens > 0 ? std::min(request.stop.max_tokens, kDefaultMaxTokens) : kDefaultMaxTokens;
+}
+
 int64_t ResolveMaxTokens(const Request& request, const EngineOptions& options, const kernels::RetentionLayout& layout) {
   if (request.stop.max_tokens > 0) return request.stop.max_tokens;
   int64_t max_tokens = options.max_output_tokens > 0 ? options.max_output_tokens : kDefaultMaxTokens;

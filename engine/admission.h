@@ -26,6 +26,9 @@ absl::Status CheckLimits(const Request& request, const EngineOptions& options, c
 // Refuses min_tokens where only end tokens could be chosen: before that many, they may not be. INVALID_ARGUMENT names
 // the fields. REQUIRES: ids within the vocabulary.
 absl::Status CheckMinTokens(const Request& request, const std::vector<int32_t>& eos_ids, int64_t vocab_size);
+// Tokens of the answer that are counted on where something is prepared for its end: max_tokens, or 1024 if that is
+// more or not set, since few use all that they may.
+int64_t ExpectedAnswer(const Request& request);
 // max_tokens as it will hold: the request's, else the operator's cap, else 1024 (less where the tail is shorter).
 int64_t ResolveMaxTokens(const Request& request, const EngineOptions& options, const kernels::RetentionLayout& layout);
 

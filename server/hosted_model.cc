@@ -70,9 +70,8 @@ ServedModel MakeServed(const std::string& name, const LoadedCheckpoint& checkpoi
 }
 
 // Snapshots are of slots, so as much memory again is a fair guess, where the host has it.
-int64_t DefaultPrefixMemory(const Engine& engine) {
+int64_t DefaultPrefixMemory(const Engine& engine, std::optional<int64_t> available) {
   const int64_t slots = engine.options().state_memory_bytes;
-  const std::optional<int64_t> available = AvailableHostBytes();
   return available.has_value() ? std::min(slots, *available / 4) : slots;
 }
 
@@ -146,7 +145,7 @@ absl::StatusOr<std::unique_ptr<HostedModel>> HostedModel::Load(const HostedModel
   const int threads = hosted->pool_->num_threads();
   hosted->served_.device = is_cpu ? absl::StrCat("cpu, ", threads, threads == 1 ? " thread" : " threads")
                                   : hosted->checkpoint_.model->device_name();
-  hosted->MakeSnapshotMemory(options);
+  if (absl::Status status = hosted->MakeSnapshotMemory(options); !status.ok()) return status;
   if (options.sessions.has_value()) {
     if (absl::Status status = hosted->OpenSessions(*options.sessions); !status.ok()) return status;
   }
@@ -159,31 +158,27 @@ absl::StatusOr<std::unique_ptr<HostedModel>> HostedModel::Load(const HostedModel
 
 HostedModel::~HostedModel() = default;
 
-void HostedModel::MakeSnapshotMemory(const HostedModelOptions& options) {
+// Where snapshots can be taken at all.
+absl::Status HostedModel::MakeSnapshotMemory(const HostedModelOptions& options) {
+  constexpr char kFlag[] = "--snapshot-page-locked-memory: ";
   const Model& model = *checkpoint_.model;
   std::shared_ptr<PageLocker> locker = model.page_locker();
-  if (locker == nullptr) {
-    if (options.pinned_bytes > 0) {
-      warnings_.push_back(absl::StrCat("--snapshot-pinned-memory: ", options.pinned_bytes,
-                                       " bytes are not used: states are in host memory on this device"));
-    }
-    return;
+  if (locker == nullptr && options.page_locked_bytes > 0) {
+    warnings_.push_back(absl::StrCat(kFlag, options.page_locked_bytes,
+                                     " bytes are not used: states are in host memory on this device"));
   }
-  SnapshotMemory::Options memory;
-  memory.block_bytes = SlotShape{model.retention(), model.config().num_layers}.bytes();
-  memory.num_blocks = HostedModelOptions::kPinnedSnapshots;
-  if (options.pinned_bytes > 0) {
-    memory.num_blocks = options.pinned_bytes / memory.block_bytes;
-  } else if (const std::optional<int64_t> available = AvailableHostBytes(); available.has_value()) {
-    memory.num_blocks = std::min(memory.num_blocks, *available / 8 / memory.block_bytes);
-  }
-  served_.snapshot_memory = SnapshotMemory::Make(memory, std::move(locker));
+  if (locker == nullptr || (!options.sessions.has_value() && !options.enable_prefix_caching)) return absl::OkStatus();
+  const int64_t block_bytes = SlotShape{model.retention(), model.config().num_layers}.bytes();
+  const auto blocks = SnapshotMemory::NumBlocks(options.page_locked_bytes, block_bytes, AvailableHostBytes());
+  if (!blocks.ok()) return absl::InvalidArgumentError(absl::StrCat(kFlag, std::string(blocks.status().message())));
+  served_.snapshot_memory =
+      SnapshotMemory::Make({.block_bytes = block_bytes, .num_blocks = *blocks}, std::move(locker));
   if (const absl::Status& why = served_.snapshot_memory->why_fewer(); !why.ok()) {
-    warnings_.push_back(
-        absl::StrCat("--snapshot-pinned-memory: snapshots move more slowly where they find none of the ",
-                     served_.snapshot_memory->locked_bytes(),
-                     " bytes free; no more could be page-locked: ", std::string(why.message())));
+    warnings_.push_back(absl::StrCat(kFlag, "snapshots move more slowly where they find none of the ",
+                                     served_.snapshot_memory->locked_bytes(),
+                                     " bytes free; no more could be page-locked: ", std::string(why.message())));
   }
+  return absl::OkStatus();
 }
 
 absl::Status HostedModel::OpenSessions(const SessionSettings& settings) {
@@ -209,7 +204,7 @@ absl::Status HostedModel::OpenPrefixCache(const HostedModelOptions& options) {
         absl::StrCat("--prefix-cache-memory: ", prefixes.memory_bytes, " bytes; expected 0 or at least ", least,
                      ", in which the shortest prefix can be kept; --no-enable-prefix-caching turns it off"));
   }
-  if (prefixes.memory_bytes == 0) prefixes.memory_bytes = DefaultPrefixMemory(*engine_);
+  if (prefixes.memory_bytes == 0) prefixes.memory_bytes = DefaultPrefixMemory(*engine_, BytesForSnapshots());
   // Host memory below the cache's own would be memory beyond what was said; only a disk is another place.
   if (sessions_ != nullptr && sessions_->has_disk()) prefixes.vault = served_.vault;
   if (options.sessions.has_value() && options.sessions->disk_bytes > 0) {
@@ -221,6 +216,15 @@ absl::Status HostedModel::OpenPrefixCache(const HostedModelOptions& options) {
   return absl::OkStatus();
 }
 
+// What the host has left, and what is page-locked for them already.
+std::optional<int64_t> HostedModel::BytesForSnapshots() const {
+  std::optional<int64_t> available = AvailableHostBytes();
+  if (available.has_value() && served_.snapshot_memory != nullptr) {
+    *available += served_.snapshot_memory->totals().free_bytes;
+  }
+  return available;
+}
+
 void HostedModel::WarnOfMemory(const HostedModelOptions& options) {
   const EngineOptions& now = engine_->options();
   const int64_t fitting = options.engine.state_memory_bytes / engine_->GetStatus().slot_bytes;
@@ -229,7 +233,7 @@ void HostedModel::WarnOfMemory(const HostedModelOptions& options) {
         "--state-memory: there is room for ", fitting, " sequences, and ", now.max_num_seqs,
         ", one for each row of a step (--max-num-batched-tokens), are served, in ", now.state_memory_bytes, " bytes"));
   }
-  const std::optional<int64_t> available = AvailableHostBytes();
+  const std::optional<int64_t> available = BytesForSnapshots();
   if (!available.has_value()) return;
   const auto compare = [&](const char* flag, int64_t bytes) {
     if (bytes <= *available) return;

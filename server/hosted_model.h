@@ -26,11 +26,8 @@ struct HostedModelOptions {
   int threads = 0;                          // 0: one per core
   bool enable_prefix_caching = false;
   PrefixCacheOptions prefix_cache;  // memory_bytes 0: as much as all slots, at most a quarter of what the host has free
-  // --snapshot-pinned-memory: page-locked memory for snapshots, where the device has a use for it. 0: kPinnedSnapshots
-  // of them, at most an eighth of what the host has free.
-  int64_t pinned_bytes = 0;
-  static constexpr int64_t kPinnedSnapshots = 16;
-  bool measure_machine = false;  // fills in ServedModel::machine, if the CPU is what computes
+  int64_t page_locked_bytes = 0;    // --snapshot-page-locked-memory, as SnapshotMemory::NumBlocks() takes it
+  bool measure_machine = false;     // fills in ServedModel::machine, if the CPU is what computes
 };
 
 class HostedModel {
@@ -51,7 +48,8 @@ class HostedModel {
  private:
   HostedModel() = default;
   absl::Status WarmUp();
-  void MakeSnapshotMemory(const HostedModelOptions& options);
+  absl::Status MakeSnapshotMemory(const HostedModelOptions& options);
+  std::optional<int64_t> BytesForSnapshots() const;
   absl::Status OpenSessions(const SessionSettings& settings);
   absl::Status OpenPrefixCache(const HostedModelOptions& options);
   void WarnOfMemory(const HostedModelOptions& options);

@@ -161,12 +161,12 @@ void AddPrefixes(const PrefixCache& cache, MetricsWriter* out) {
 
 void AddSnapshotMemory(const SnapshotMemory& memory, MetricsWriter* out) {
   const SnapshotMemory::Totals totals = memory.totals();
-  out->Gauge("statehouse_snapshot_pinned_bytes", "Page-locked memory for snapshots.",
+  out->Gauge("statehouse_snapshot_page_locked_bytes", "Page-locked memory for snapshots.",
              static_cast<double>(totals.locked_bytes));
-  out->Gauge("statehouse_snapshot_pinned_free_bytes", "Of it, what no snapshot uses now.",
+  out->Gauge("statehouse_snapshot_page_locked_free_bytes", "Of it, what no snapshot uses now.",
              static_cast<double>(totals.free_bytes));
-  out->Counter("statehouse_snapshot_unpinned_total",
-               "Long snapshots that found no such memory free, and move more slowly.",
+  out->Counter("statehouse_snapshot_page_locked_misses_total",
+               "Drafts and loads of long snapshots that found none free, and move more slowly.",
                static_cast<double>(totals.no_block));
 }
 

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "engine/admission.h"
 #include "engine/errors.h"
 #include "engine/output_text.h"
 #include "server/convert_session.h"
@@ -135,7 +136,7 @@ void SessionTurn::Describe() {
 absl::Status SessionTurn::OrderSnapshots(const ServedModel& model, Request* request) {
   std::vector<int64_t> positions = turn_->SnapshotPositions();
   positions.push_back(SnapshotOrder::kAtEnd);
-  const int64_t end = static_cast<int64_t>(request->prompt.size()) + std::max<int64_t>(0, request->stop.max_tokens);
+  const int64_t end = static_cast<int64_t>(request->prompt.size()) + ExpectedAnswer(*request);
   for (const int64_t position : positions) {
     auto draft = SnapshotDraft::Reserve(*model.slot_shape, model.vocab_size, model.snapshot_memory.get(),
                                         position == SnapshotOrder::kAtEnd ? end : position);

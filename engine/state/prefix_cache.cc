@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/admission.h"
 #include "models/sizing.h"
 
 namespace statehouse {
@@ -14,8 +15,6 @@ namespace {
 
 // A snapshot that saves fewer tokens than this beyond the one above it is not taken on the way.
 constexpr int64_t kLeastTokensSaved = 16;
-// Tokens of an answer to a request that does not bound it, for the memory of a snapshot at its end.
-constexpr int64_t kUsualAnswer = 1024;
 // Along a long prompt, positions grow by this factor: whatever part of it comes again, a quarter of that is saved.
 constexpr int64_t kSpacing = 4;
 
@@ -140,7 +139,8 @@ std::string PrefixCache::KeyOf(const PrefixWish& wish) const {
 }
 
 int64_t PrefixCache::BytesAt(int64_t position) const {
-  const int64_t floats = shape_.layout.UsedHeadFloats(position) * shape_.num_regions() + vocab_size_;
+  const int64_t of_region = std::min(shape_.layout.UsedHeadFloats(position), shape_.region_floats());
+  const int64_t floats = of_region * shape_.num_regions() + vocab_size_;
   return 4 * (floats + position);
 }
 
@@ -234,13 +234,14 @@ std::unique_ptr<PrefixCache::Use> PrefixCache::Begin(const PrefixWish& wish, Req
     for (size_t idx = 0; idx < orders.size(); ++idx) {
       if (orders[idx].is_wanted != is_wanted) continue;
       const bool at_end = orders[idx].position == SnapshotOrder::kAtEnd;
-      const int64_t answer = request->stop.max_tokens > 0 ? request->stop.max_tokens : kUsualAnswer;
+      const int64_t answer = std::max(request->stop.max_tokens, ExpectedAnswer(*request));
       const int64_t position = at_end ? size + answer : orders[idx].position;
       const int64_t bytes = BytesAt(position);
       if (!Reserve(bytes)) continue;
       use->reserved_bytes_ += bytes;
       // Without memory for it the request goes on all the same.
-      auto draft = SnapshotDraft::Reserve(shape_, vocab_size_, options_.memory.get(), position);
+      auto draft = SnapshotDraft::Reserve(shape_, vocab_size_, options_.memory.get(),
+                                          at_end ? size + ExpectedAnswer(*request) : position);
       if (draft.ok()) {
         drafts[idx] = *std::move(draft);
       } else {

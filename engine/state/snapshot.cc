@@ -39,17 +39,26 @@ std::shared_ptr<const Snapshot> Snapshot::TakenBackTo(int64_t position) const {
 }
 
 int64_t Snapshot::bytes() const {
-  const int64_t of_regions = static_cast<int64_t>(sizeof(float)) * num_region_floats();
-  return (is_page_locked() ? regions_->bytes() : of_regions) +
-         static_cast<int64_t>(sizeof(float) * logits_.size() + sizeof(int32_t) * tokens_.size());
+  return static_cast<int64_t>(sizeof(float)) * (num_region_floats() + static_cast<int64_t>(logits_.size())) +
+         static_cast<int64_t>(sizeof(int32_t) * tokens_.size());
 }
+
+namespace {
+
+// What a slot is used of at `position`: all of it once it has changed its form.
+int64_t ExpectedBytes(const SlotShape& shape, int64_t position) {
+  const kernels::RetentionLayout& layout = shape.layout;
+  const bool has_switched = layout.has_switch_over() && position >= layout.shape().switch_over;
+  const int64_t floats = has_switched ? shape.region_floats() : layout.UsedHeadFloats(position);
+  return std::min(floats, shape.region_floats()) * shape.num_regions() * static_cast<int64_t>(sizeof(float));
+}
+
+}  // namespace
 
 absl::StatusOr<std::shared_ptr<SnapshotDraft>> SnapshotDraft::Reserve(const SlotShape& shape, int64_t vocab_size,
                                                                       SnapshotMemory* memory, int64_t position) {
   std::shared_ptr<SnapshotDraft> draft(new SnapshotDraft(shape));
-  const int64_t expected =
-      shape.layout.UsedHeadFloats(position) * shape.num_regions() * static_cast<int64_t>(sizeof(float));
-  if (memory != nullptr && !memory->Suits(expected)) memory = nullptr;
+  if (memory != nullptr && !memory->Suits(ExpectedBytes(shape, position))) memory = nullptr;
   draft->regions_ = SnapshotMemory::TakeFrom(memory, shape.bytes(), SnapshotMemory::Contents::kUndefined);
   if (draft->regions_.empty()) {
     return absl::ResourceExhaustedError(

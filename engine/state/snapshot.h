@@ -48,7 +48,8 @@ class Snapshot {
   int64_t num_region_floats() const { return point_.used_floats * shape_.num_regions(); }
   std::span<const float> logits() const { return logits_; }
   std::span<const int32_t> tokens() const { return tokens_; }
-  // Memory that holds it, in bytes (regions that are shared count in full, a page-locked block as a whole).
+  // Memory that holds it, in bytes (regions that are shared count in full). Of a page-locked block, which has a bound
+  // of its own, what is used of it.
   int64_t bytes() const;
   bool is_page_locked() const { return regions_->is_page_locked(); }
 

@@ -6,6 +6,7 @@
 #include <span>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "engine/state/shared_work.h"
 
 namespace statehouse {
@@ -54,6 +55,18 @@ void SnapshotBuffer::Shrink(int64_t bytes) {
   if (!plain.Allocate(bytes)) return;
   if (bytes > 0) std::memcpy(plain.data(), buffer_.data(), static_cast<size_t>(bytes));
   *this = SnapshotBuffer(std::move(plain));
+}
+
+absl::StatusOr<int64_t> SnapshotMemory::NumBlocks(int64_t asked_bytes, int64_t block_bytes,
+                                                  std::optional<int64_t> available_bytes) {
+  if (asked_bytes == 0) {
+    return available_bytes.has_value() ? std::min(kUsualBlocks, *available_bytes / 8 / block_bytes) : kUsualBlocks;
+  }
+  if (available_bytes.has_value() && asked_bytes > *available_bytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(asked_bytes, " bytes; expected at most the ", *available_bytes, " that this host has left"));
+  }
+  return asked_bytes / block_bytes;
 }
 
 std::shared_ptr<SnapshotMemory> SnapshotMemory::Make(const Options& options, std::shared_ptr<PageLocker> locker) {

@@ -1,7 +1,7 @@
 // Host memory for snapshots. Where the model's device reaches page-locked memory faster, long snapshots (past the
-// switch-over all are of one size) lie in page-locked blocks. Blocks are made at the start and used again when a
-// snapshot goes: locking one takes longer than a move, and holds up the device's steps. What is short, or finds no
-// block free, has ordinary memory, where moves are slower and nothing else differs.
+// switch-over all are of about one size) lie in page-locked blocks, as long as one is free. Blocks are made at the
+// start and used again when a snapshot goes: locking one takes longer than a move, and holds up the device's steps.
+// What is short, or finds no block free, has ordinary memory, where moves are slower and nothing else differs.
 //
 //   auto memory = SnapshotMemory::Make({.block_bytes = shape.bytes(), .num_blocks = 16}, locker);
 //   SnapshotBuffer buffer = memory->Take(bytes, SnapshotMemory::Contents::kUndefined);
@@ -13,10 +13,12 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "kernels/math/aligned_buffer.h"
 #include "models/page_locker.h"
 
@@ -45,8 +47,8 @@ class SnapshotBuffer {
   int64_t bytes() const { return buffer_.size(); }
   bool is_page_locked() const { return home_ != nullptr; }
   bool empty() const { return buffer_.size() == 0; }
-  // Keeps the first `bytes`. A block that this leaves mostly unused goes back, where there is ordinary memory for the
-  // rest.
+  // Keeps the first `bytes`. A block of which this leaves more than a quarter unused goes back, where there is ordinary
+  // memory for what is kept.
   void Shrink(int64_t bytes);
 
  private:
@@ -65,9 +67,14 @@ class SnapshotMemory : public std::enable_shared_from_this<SnapshotMemory> {
   struct Totals {
     int64_t locked_bytes = 0;  // of all blocks
     int64_t free_bytes = 0;    // of those that no snapshot uses
-    int64_t no_block = 0;      // snapshots that were to have a block, and found none free
+    int64_t no_block = 0;      // times that one was to have a block, and none was free
   };
 
+  // How many blocks to make of `asked_bytes` (0: kUsualBlocks, at most an eighth of what is available), where a host
+  // has `available_bytes` (nothing: not known). INVALID_ARGUMENT: more than that.
+  static absl::StatusOr<int64_t> NumBlocks(int64_t asked_bytes, int64_t block_bytes,
+                                           std::optional<int64_t> available_bytes);
+  static constexpr int64_t kUsualBlocks = 16;
   // `locker` may be null: there are no blocks then. Where fewer than asked for can be had, why_fewer() says why. Takes
   // a while (a tenth of a second for 256 MB).
   static std::shared_ptr<SnapshotMemory> Make(const Options& options, std::shared_ptr<PageLocker> locker);

@@ -18,6 +18,7 @@ absl::Status CudaPageLocker::Lock(std::span<std::byte> memory) {
 
 // Without a device, as when the process ends, nothing is locked any more.
 void CudaPageLocker::Unlock(std::span<std::byte> memory) {
+  cudaSetDevice(device_idx_);  // the caller's thread may have another one
   if (cudaHostUnregister(memory.data()) != cudaSuccess) cudaGetLastError();
 }
 

@@ -90,7 +90,8 @@ bool CudaSlotMemory::MoveAtOnce(const float* host, void* to, const void* from, i
   return true;
 }
 
-// Returns when all lies in the places: the link moves it afterwards, while the next call fills others.
+// From ordinary memory it returns when all lies in the places: the link moves it afterwards, while the next call fills
+// others.
 void CudaSlotMemory::Write(const float* host, float* to, int64_t floats) {
   const ProfileRange range("copy");
   BeginCopy();

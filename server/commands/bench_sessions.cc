@@ -35,7 +35,6 @@ class SessionsBench {
     auto engine = Engine::Create(model_, nullptr, {.max_num_seqs = 2, .max_num_batched_tokens = options_.step_tokens});
     if (!engine.ok()) return engine.status();
     engine_ = *std::move(engine);
-    if (memory_ != nullptr && !memory_->why_fewer().ok()) return memory_->why_fewer();
     report_.device = model_->device_name();
     report_.dtype = kernels::WeightTypeName(model_->weight_type());
     report_.switch_over = model_->retention().has_state() ? model_->retention().shape().switch_over : -1;
@@ -56,6 +55,7 @@ class SessionsBench {
                       {"one snapshot, last context", head_->bytes()},
                       {"prefix cache, most", options_.cache_states * report_.slot_bytes},
                       {"process, resident", ResidentBytes()}};
+    if (memory_ != nullptr) report_.memory.push_back({"page-locked for snapshots", memory_->locked_bytes()});
     return std::move(report_);
   }
 

@@ -46,7 +46,7 @@ absl::StatusOr<std::unique_ptr<HostedModel>> LoadModelToServe(const ServeOptions
   hosted.threads = options.model.threads;
   hosted.enable_prefix_caching = options.enable_prefix_caching;
   hosted.prefix_cache = options.prefix_cache;
-  hosted.pinned_bytes = options.pinned_bytes;
+  hosted.page_locked_bytes = options.page_locked_bytes;
   hosted.measure_machine = true;
   auto model = HostedModel::Load(hosted);
   progress.Clear();

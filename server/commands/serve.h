@@ -30,7 +30,7 @@ struct ServeOptions {
   bool log_prompts = false;
   bool enable_prefix_caching = true;
   PrefixCacheOptions prefix_cache;
-  int64_t pinned_bytes = 0;  // as HostedModelOptions
+  int64_t page_locked_bytes = 0;  // as HostedModelOptions
 };
 
 // Adds the command with all its flags.

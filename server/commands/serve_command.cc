@@ -101,10 +101,10 @@ void AddPrefixFlags(CLI::App& command, ServeOptions* options) {
 
 void AddSnapshotMemoryFlag(CLI::App& command, ServeOptions* options) {
   AddBytesFlag(
-      command, "--snapshot-pinned-memory", &options->pinned_bytes,
-      "On a GPU: page-locked host memory for snapshots of sessions and prefixes, which move at the link's rate "
-      "there. It is taken at the start. 0: for 16 of them, at most an eighth of what is free; less than "
-      "one takes: none")
+      command, "--snapshot-page-locked-memory", &options->page_locked_bytes,
+      "On a GPU: page-locked (pinned) host memory for long snapshots of sessions and prefixes, which move at the "
+      "link's rate there as long as some is free. It is taken at the start. 0: for 16 of them, at most an "
+      "eighth of what is free; less than one takes: none")
       ->group("Sessions");
 }
 

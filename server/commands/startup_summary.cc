@@ -72,7 +72,7 @@ void PrintStartupSummary(const HostedModel& model, const Server& server, const S
              {"prefix_cache_disk_bytes",
               model.served().prefix_cache == nullptr ? int64_t{0} : model.served().prefix_cache->disk_bytes()},
              {"snapshot_bytes", model.sessions() == nullptr ? int64_t{0} : model.sessions()->host_bytes()},
-             {"snapshot_pinned_bytes",
+             {"snapshot_page_locked_bytes",
               model.served().snapshot_memory == nullptr ? int64_t{0} : model.served().snapshot_memory->locked_bytes()},
              {"sessions", model.sessions() == nullptr ? std::string() : model.sessions()->Describe()},
              {"address", server.addresses()},

@@ -1,7 +1,7 @@
 // How fast slots move between the GPU and host memory, page-locked as snapshots' (SnapshotMemory) and ordinary, beside
 // what the link does in the same run; what locking takes; and what a step takes while a slice of another slot is copied
-// out, and while another thread locks memory. Region by region, as the engine does it; what came back is compared with
-// what was sent.
+// out, and while another thread locks memory. Region by region, as the engine moves a slot that is not used as a
+// whole; what came back is compared with what was sent.
 //
 //   cuda_moves_bench DIR [--runs 20]
 #include <cuda_runtime_api.h>

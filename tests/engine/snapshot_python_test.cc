@@ -81,7 +81,9 @@ TEST_F(SnapshotPythonTest, EveryEncoding_IsReadAndChecked) {
 
 TEST_F(SnapshotPythonTest, ADamagedSection_IsRefusedByName) {
   const File file = Written(*SnapshotAt(MakePrompt(70, 3, kVocab), 70));
-  for (const auto& section : FooterOf(file)["sections"]) {
+  const auto footer = FooterOf(file);  // not in the loop's head, where it would end before the loop
+  ASSERT_FALSE(footer["sections"].empty());
+  for (const auto& section : footer["sections"]) {
     File damaged = file;
     damaged[section["offset"].get<size_t>()] ^= std::byte{1};
     const auto [output, status] = PythonReads(damaged);

@@ -181,10 +181,12 @@ TEST(HostedModel, MoreThanIsUsedOrThere_IsSaid) {
     options->engine.max_num_batched_tokens = 4;
     options->engine.state_memory_bytes = int64_t{1} << 30;
     options->prefix_cache.memory_bytes = int64_t{1} << 50;
+    options->page_locked_bytes = 1000;
   });
   ASSERT_TRUE(model.ok()) << model.status();
   EXPECT_THAT((*model)->warnings(),
-              ::testing::ElementsAre(::testing::AllOf(::testing::StartsWith("--state-memory: "),
+              ::testing::ElementsAre(::testing::StartsWith("--snapshot-page-locked-memory: 1000 bytes are not used"),
+                                     ::testing::AllOf(::testing::StartsWith("--state-memory: "),
                                                       ::testing::HasSubstr("and 4, one for each")),
                                      ::testing::StartsWith("--prefix-cache-memory: ")));
   EXPECT_EQ((*model)->served().prefix_cache->disk_bytes(), 0) << "there is no disk, and host memory is not another";

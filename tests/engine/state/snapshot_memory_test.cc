@@ -45,6 +45,15 @@ class FakeLocker final : public PageLocker {
   int64_t num_calls_ = 0, most_ = 1000;
 };
 
+SlotShape SmallShape() {
+  kernels::RetentionShape retention;
+  retention.heads_q = retention.heads_kv = 1;
+  retention.head_dim = 16;
+  retention.chunk = 8;
+  retention.switch_over = 16;
+  return {kernels::RetentionLayout::Make(retention).value(), 2};
+}
+
 class SnapshotMemoryTest : public ::testing::Test {
  protected:
   std::shared_ptr<SnapshotMemory> Make(int64_t num_blocks, int64_t block_bytes = kBlock) {
@@ -163,13 +172,32 @@ TEST_F(SnapshotMemoryTest, ManyThreads_NeverShareABlockNorPassTheBound) {
   EXPECT_EQ(memory->totals().free_bytes, memory->totals().locked_bytes);
 }
 
-TEST_F(SnapshotMemoryTest, DraftOfALongSequence_IsABlock_AndCountsAsAWhole) {
-  kernels::RetentionShape retention;
-  retention.heads_q = retention.heads_kv = 1;
-  retention.head_dim = 16;
-  retention.chunk = 8;
-  retention.switch_over = 16;
-  const SlotShape shape = {kernels::RetentionLayout::Make(retention).value(), 2};
+TEST_F(SnapshotMemoryTest, NumberOfBlocks_IsWhatFits_AndMoreThanTheHostHasIsRefused) {
+  const auto blocks = [](int64_t asked, std::optional<int64_t> available) {
+    return SnapshotMemory::NumBlocks(asked, kBlock, available);
+  };
+  EXPECT_EQ(*blocks(0, std::nullopt), SnapshotMemory::kUsualBlocks);
+  EXPECT_EQ(*blocks(0, 1000 * kBlock), SnapshotMemory::kUsualBlocks);
+  EXPECT_EQ(*blocks(0, 24 * kBlock), 3);
+  EXPECT_EQ(*blocks(0, kBlock), 0);
+  EXPECT_EQ(*blocks(5 * kBlock + 1, 24 * kBlock), 5);
+  EXPECT_EQ(*blocks(kBlock - 1, std::nullopt), 0);
+  EXPECT_EQ(*blocks(24 * kBlock, 24 * kBlock), 24);
+  EXPECT_THAT(std::string(blocks(24 * kBlock + 1, 24 * kBlock).status().message()),
+              AllOf(HasSubstr("24001 bytes"), HasSubstr("at most the 24000")));
+}
+
+TEST_F(SnapshotMemoryTest, DraftThatIsNeverFilled_GivesItsBlockBack) {
+  const auto memory = Make(1, SmallShape().bytes());
+  {
+    const auto draft = SnapshotDraft::Reserve(SmallShape(), 10, memory.get(), 100).value();
+    EXPECT_EQ(memory->totals().free_bytes, 0);
+  }
+  EXPECT_EQ(memory->totals().free_bytes, memory->locked_bytes());
+}
+
+TEST_F(SnapshotMemoryTest, DraftOfALongSequence_IsABlock_AndCountsWhatItHolds) {
+  const SlotShape shape = SmallShape();
   const auto memory = Make(1, shape.bytes());
   const auto sealed_at = [&](int64_t expected, int64_t position) {
     const auto draft = SnapshotDraft::Reserve(shape, 10, memory.get(), expected).value();
@@ -178,20 +206,18 @@ TEST_F(SnapshotMemoryTest, DraftOfALongSequence_IsABlock_AndCountsAsAWhole) {
     return draft->Seal(std::vector<int32_t>(static_cast<size_t>(position), 1));
   };
   const int64_t of_tokens = 40 * static_cast<int64_t>(sizeof(int32_t));
+  const int64_t of_regions = shape.layout.UsedHeadFloats(40) * 2 * static_cast<int64_t>(sizeof(float));
   const auto in_block = sealed_at(40, 40);
   EXPECT_TRUE(in_block->is_page_locked());
-  EXPECT_EQ(in_block->bytes(), shape.bytes() + of_tokens);
+  EXPECT_EQ(in_block->bytes(), of_regions + of_tokens);
   EXPECT_FALSE(sealed_at(40, 40)->is_page_locked());  // all blocks are in use
   EXPECT_FALSE(sealed_at(3, 3)->is_page_locked());
+  // However far a request may go.
+  EXPECT_FALSE(sealed_at(int64_t{1} << 53, 40)->is_page_locked());
 }
 
 TEST_F(SnapshotMemoryTest, DraftWhoseSequenceStayedShort_GivesItsBlockBackWhenSealed) {
-  kernels::RetentionShape retention;
-  retention.heads_q = retention.heads_kv = 1;
-  retention.head_dim = 16;
-  retention.chunk = 8;
-  retention.switch_over = 16;
-  const SlotShape shape = {kernels::RetentionLayout::Make(retention).value(), 2};
+  const SlotShape shape = SmallShape();
   const auto memory = Make(1, shape.bytes());
   const auto draft = SnapshotDraft::Reserve(shape, 10, memory.get(), 100).value();
   ASSERT_EQ(memory->totals().locked_bytes - memory->totals().free_bytes, shape.bytes());
