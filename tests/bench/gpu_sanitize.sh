@@ -42,13 +42,18 @@ few_rows kernels_cuda_few_rows_test *
 model_ops kernels_cuda_model_ops_test *
 training_ops kernels_cuda_training_ops_test *
 choice cuda_choice_test *
-models models_cuda_test *
+models models_cuda_test *LongCases*:*GoesOnOnTheGpu*
+models_bf16 models_cuda_test *Bf16*
+engine_snapshots cuda_engine_test *Snapshots*:*SlotMemory*
+engine_alone cuda_engine_test *AmongOthers*
 "
 
 check() {  # NAME PROGRAM TESTS TOOL
   local log="$out/$1.$4.log" program options=""
   program="$(find "$build" -type f -name "$2" | head -n 1)"
   [ -n "$program" ] || { echo "no program $2 in $build" >"$log"; return; }
+  # initcheck does not see what cuBLAS writes: everything that reads a product in bf16 would be reported.
+  [ "$1.$4" = models_bf16.initcheck ] && { echo "left out" >"$log"; return; }
   [ "$4" = synccheck ] && options="--launch-count $launches"
   [ "$4" = racecheck ] && options="--launch-count $((launches / 5))"
   # shellcheck disable=SC2086
@@ -64,6 +69,7 @@ verdict() {  # LOG
     "exit 86") echo "FOUND ${found:-something}" ;;
     "exit 1") echo "test failed" ;;
     "no program"*) echo "no program" ;;
+    "left out") echo "left out" ;;
     *) echo "FAILED: $(tail -n 1 "$1")" ;;
   esac
 }
@@ -86,7 +92,7 @@ while read -r name program tests; do
   printf '%-22s' "$name"
   for tool in $tools; do
     said="$(verdict "$out/$name.$tool.log")"
-    [ "$said" = ok ] || bad=1
+    [ "$said" = ok ] || [ "$said" = "left out" ] || bad=1
     printf ' %-14s' "$said"
   done
   printf '\n'
