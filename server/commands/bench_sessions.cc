@@ -128,8 +128,7 @@ class SessionsBench {
     prefill_seconds_ = figure.prefill;
     head_ = prefilled->snapshot;
     if (observer_.on_progress) observer_.on_progress("moves", 0, 0);
-    const absl::Status status =
-        MeasureMoves(model_, memory_.get(), *head_, fingerprint_, options_, stores_, &report_.moves);
+    absl::Status status = MeasureMoves(model_, memory_.get(), *head_, fingerprint_, options_, stores_, &report_.moves);
     if (!status.ok()) return status;
     if (absl::Status status = MeasureFirstTokens(&figure); !status.ok()) return status;
     report_.first_tokens.push_back(figure);
