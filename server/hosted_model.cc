@@ -158,7 +158,7 @@ absl::StatusOr<std::unique_ptr<HostedModel>> HostedModel::Load(const HostedModel
 
 HostedModel::~HostedModel() = default;
 
-// Where snapshots can be taken at all.
+// Only where snapshots can be taken at all.
 absl::Status HostedModel::MakeSnapshotMemory(const HostedModelOptions& options) {
   constexpr char kFlag[] = "--snapshot-page-locked-memory: ";
   const Model& model = *checkpoint_.model;

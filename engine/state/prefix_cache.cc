@@ -234,14 +234,13 @@ std::unique_ptr<PrefixCache::Use> PrefixCache::Begin(const PrefixWish& wish, Req
     for (size_t idx = 0; idx < orders.size(); ++idx) {
       if (orders[idx].is_wanted != is_wanted) continue;
       const bool at_end = orders[idx].position == SnapshotOrder::kAtEnd;
-      const int64_t answer = std::max(request->stop.max_tokens, ExpectedAnswer(*request));
-      const int64_t position = at_end ? size + answer : orders[idx].position;
-      const int64_t bytes = BytesAt(position);
+      const int64_t expected = at_end ? size + ExpectedAnswer(*request) : orders[idx].position;
+      const int64_t most = at_end ? std::max(expected, size + request->stop.max_tokens) : expected;
+      const int64_t bytes = BytesAt(most);
       if (!Reserve(bytes)) continue;
       use->reserved_bytes_ += bytes;
       // Without memory for it the request goes on all the same.
-      auto draft = SnapshotDraft::Reserve(shape_, vocab_size_, options_.memory.get(),
-                                          at_end ? size + ExpectedAnswer(*request) : position);
+      auto draft = SnapshotDraft::Reserve(shape_, vocab_size_, options_.memory.get(), expected);
       if (draft.ok()) {
         drafts[idx] = *std::move(draft);
       } else {

@@ -15,14 +15,11 @@ constexpr int64_t kFloatBytes = sizeof(float);
 // fn(offset within the slot, number of floats). Where regions are used as a whole there is one.
 template <typename Fn>
 void ForEachStretch(int64_t used_floats, int64_t region_floats, int64_t start, int64_t count, Fn& fn) {
-  if (used_floats == region_floats) {
-    if (count > 0) fn(start, count);
-    return;
-  }
+  const bool is_whole = used_floats == region_floats;
   while (count > 0) {
     const int64_t region = start / used_floats;
     const int64_t within = start % used_floats;
-    const int64_t stretch = std::min(count, used_floats - within);
+    const int64_t stretch = is_whole ? count : std::min(count, used_floats - within);
     fn(region * region_floats + within, stretch);
     start += stretch;
     count -= stretch;

@@ -7,6 +7,17 @@
 #include "absl/strings/str_cat.h"
 
 namespace statehouse {
+namespace {
+
+// What a slot is used of at `position`: all of it once it has changed its form.
+int64_t ExpectedBytes(const SlotShape& shape, int64_t position) {
+  const kernels::RetentionLayout& layout = shape.layout;
+  const bool has_switched = layout.has_switch_over() && position >= layout.shape().switch_over;
+  const int64_t floats = has_switched ? shape.region_floats() : layout.UsedHeadFloats(position);
+  return std::min(floats, shape.region_floats()) * shape.num_regions() * static_cast<int64_t>(sizeof(float));
+}
+
+}  // namespace
 
 Snapshot::Snapshot(const SlotShape& shape, const SnapshotPoint& point, SnapshotBuffer regions,
                    std::vector<float> logits, std::vector<int32_t> tokens)
@@ -42,18 +53,6 @@ int64_t Snapshot::bytes() const {
   return static_cast<int64_t>(sizeof(float)) * (num_region_floats() + static_cast<int64_t>(logits_.size())) +
          static_cast<int64_t>(sizeof(int32_t) * tokens_.size());
 }
-
-namespace {
-
-// What a slot is used of at `position`: all of it once it has changed its form.
-int64_t ExpectedBytes(const SlotShape& shape, int64_t position) {
-  const kernels::RetentionLayout& layout = shape.layout;
-  const bool has_switched = layout.has_switch_over() && position >= layout.shape().switch_over;
-  const int64_t floats = has_switched ? shape.region_floats() : layout.UsedHeadFloats(position);
-  return std::min(floats, shape.region_floats()) * shape.num_regions() * static_cast<int64_t>(sizeof(float));
-}
-
-}  // namespace
 
 absl::StatusOr<std::shared_ptr<SnapshotDraft>> SnapshotDraft::Reserve(const SlotShape& shape, int64_t vocab_size,
                                                                       SnapshotMemory* memory, int64_t position) {

@@ -75,9 +75,11 @@ class SlotMoves {
     pool_ = *std::move(pool);
     first_ = pool_->Take(), second_ = pool_->Take();
     on_device_ = model->device() != "cpu";
-    auto plain = model->AllocateSlots(snapshot_.shape().bytes(), on_device_ ? 2 : 1);
-    if (!plain.ok()) return plain.status();
-    plain_ = *std::move(plain);
+    if (on_device_) {
+      auto plain = model->AllocateSlots(snapshot_.shape().bytes(), 2);
+      if (!plain.ok()) return plain.status();
+      plain_ = *std::move(plain);
+    }
     // The ceiling is the link's, whatever the snapshot lies in.
     const int64_t plain_bytes = on_device_ ? snapshot_.shape().bytes() : bytes();
     if (!TakeBuffer(bytes(), &buffer_) || !TakeBuffer(bytes(), &other_) || !TakeBuffer(plain_bytes, &ceiling_)) {
@@ -143,7 +145,7 @@ class SlotMoves {
   SnapshotMemory* const memory_;
   bool on_device_ = false;
   std::unique_ptr<SlotPool> pool_;
-  std::unique_ptr<SlotMemory> plain_;
+  std::unique_ptr<SlotMemory> plain_;  // on a device
   int32_t first_ = 0, second_ = 0;
   SnapshotBuffer buffer_, other_, ceiling_;
 };

@@ -35,6 +35,7 @@ class SessionsBench {
     auto engine = Engine::Create(model_, nullptr, {.max_num_seqs = 2, .max_num_batched_tokens = options_.step_tokens});
     if (!engine.ok()) return engine.status();
     engine_ = *std::move(engine);
+    if (memory_ != nullptr) report_.why_ordinary = std::string(memory_->why_fewer().message());
     report_.device = model_->device_name();
     report_.dtype = kernels::WeightTypeName(model_->weight_type());
     report_.switch_over = model_->retention().has_state() ? model_->retention().shape().switch_over : -1;

@@ -78,6 +78,7 @@ struct SessionsBenchReport {
   int64_t switch_over = 0;  // tokens; -1: never
   int64_t slot_bytes = 0;
   bool made_up_states = false;
+  std::string why_ordinary;  // why less memory than wanted could be page-locked for the moves; empty: all of it was
   std::vector<MoveFigure> moves;
   std::vector<FirstTokenFigure> first_tokens;
   std::vector<WorkloadFigure> workloads;

@@ -104,6 +104,10 @@ std::string SessionsBenchText(const SessionsBenchReport& report) {
           ? std::string()
           : absl::StrFormat("; below %s tokens a snapshot holds what there is", Tokens(report.switch_over)));
   if (report.made_up_states) absl::StrAppend(&text, "states hold numbers that nobody computed: moves only\n\n");
+  if (!report.why_ordinary.empty()) {
+    absl::StrAppend(&text, "moves go through ordinary memory, no more could be page-locked: ", report.why_ordinary,
+                    "\n\n");
+  }
   AddMoves(report, &text);
   AddGrowth(report, &text);
   AddFirstTokens(report, &text);

@@ -4,16 +4,13 @@
 
 #include <algorithm>
 
+#include "tests/support/slot_shapes.h"
+
 namespace statehouse {
 namespace {
 
 SlotShape MakeShape(int64_t switch_over = 64) {
-  kernels::RetentionShape shape;
-  shape.heads_q = shape.heads_kv = 2;
-  shape.head_dim = 8;
-  shape.chunk = 16;
-  shape.switch_over = switch_over;
-  return {kernels::RetentionLayout::Make(shape).value(), 3};
+  return testing::MakeSlotShape({.heads = 2, .head_dim = 8, .chunk = 16, .switch_over = switch_over, .num_layers = 3});
 }
 
 class SlotPoolTest : public ::testing::Test {

@@ -12,6 +12,7 @@
 #include "engine/state/byte_buffer.h"
 #include "engine/state/snapshot_file.h"
 #include "kernels/power_retention/canonical.h"
+#include "tests/support/slot_shapes.h"
 
 namespace statehouse::testing {
 namespace {
@@ -24,12 +25,7 @@ constexpr int64_t kChunk = 40;
 
 // 18 MB in 7 layers; heads of 72 are padded in the regions, and chunks of 40 are cut by panels.
 SlotShape LargeShape() {
-  kernels::RetentionShape shape;
-  shape.heads_q = shape.heads_kv = 3;
-  shape.head_dim = 72;
-  shape.chunk = kChunk;
-  shape.switch_over = 4 * kChunk;
-  return {kernels::RetentionLayout::Make(shape).value(), 7};
+  return MakeSlotShape({.heads = 3, .head_dim = 72, .chunk = kChunk, .switch_over = 4 * kChunk, .num_layers = 7});
 }
 
 struct NoLocker final : PageLocker {

@@ -9,6 +9,7 @@
 
 #include "engine/state/snapshot.h"
 #include "engine/state/snapshot_memory.h"
+#include "tests/support/slot_shapes.h"
 
 namespace statehouse::testing {
 namespace {
@@ -44,15 +45,6 @@ class FakeLocker final : public PageLocker {
   std::map<std::byte*, size_t> locked_;
   int64_t num_calls_ = 0, most_ = 1000;
 };
-
-SlotShape SmallShape() {
-  kernels::RetentionShape retention;
-  retention.heads_q = retention.heads_kv = 1;
-  retention.head_dim = 16;
-  retention.chunk = 8;
-  retention.switch_over = 16;
-  return {kernels::RetentionLayout::Make(retention).value(), 2};
-}
 
 class SnapshotMemoryTest : public ::testing::Test {
  protected:
@@ -188,16 +180,16 @@ TEST_F(SnapshotMemoryTest, NumberOfBlocks_IsWhatFits_AndMoreThanTheHostHasIsRefu
 }
 
 TEST_F(SnapshotMemoryTest, DraftThatIsNeverFilled_GivesItsBlockBack) {
-  const auto memory = Make(1, SmallShape().bytes());
+  const auto memory = Make(1, MakeSlotShape({}).bytes());
   {
-    const auto draft = SnapshotDraft::Reserve(SmallShape(), 10, memory.get(), 100).value();
+    const auto draft = SnapshotDraft::Reserve(MakeSlotShape({}), 10, memory.get(), 100).value();
     EXPECT_EQ(memory->totals().free_bytes, 0);
   }
   EXPECT_EQ(memory->totals().free_bytes, memory->locked_bytes());
 }
 
 TEST_F(SnapshotMemoryTest, DraftOfALongSequence_IsABlock_AndCountsWhatItHolds) {
-  const SlotShape shape = SmallShape();
+  const SlotShape shape = MakeSlotShape({});
   const auto memory = Make(1, shape.bytes());
   const auto sealed_at = [&](int64_t expected, int64_t position) {
     const auto draft = SnapshotDraft::Reserve(shape, 10, memory.get(), expected).value();
@@ -212,12 +204,23 @@ TEST_F(SnapshotMemoryTest, DraftOfALongSequence_IsABlock_AndCountsWhatItHolds) {
   EXPECT_EQ(in_block->bytes(), of_regions + of_tokens);
   EXPECT_FALSE(sealed_at(40, 40)->is_page_locked());  // all blocks are in use
   EXPECT_FALSE(sealed_at(3, 3)->is_page_locked());
-  // However far a request may go.
-  EXPECT_FALSE(sealed_at(int64_t{1} << 53, 40)->is_page_locked());
+}
+
+TEST_F(SnapshotMemoryTest, DraftOfASequenceThatMayGoHoweverFar_IsABlock) {
+  const SlotShape with_state = MakeSlotShape({});
+  const SlotShape rows_alone = MakeSlotShape({.switch_over = kernels::kNeverSwitch, .max_tail_tokens = 1000});
+  for (const SlotShape& shape : {with_state, rows_alone}) {
+    const auto memory = Make(1, shape.bytes());
+    for (const int64_t position : {int64_t{1000}, int64_t{1} << 53}) {
+      SCOPED_TRACE(position);
+      const auto draft = SnapshotDraft::Reserve(shape, 10, memory.get(), position).value();
+      EXPECT_EQ(memory->totals().free_bytes, 0);
+    }
+  }
 }
 
 TEST_F(SnapshotMemoryTest, DraftWhoseSequenceStayedShort_GivesItsBlockBackWhenSealed) {
-  const SlotShape shape = SmallShape();
+  const SlotShape shape = MakeSlotShape({});
   const auto memory = Make(1, shape.bytes());
   const auto draft = SnapshotDraft::Reserve(shape, 10, memory.get(), 100).value();
   ASSERT_EQ(memory->totals().locked_bytes - memory->totals().free_bytes, shape.bytes());

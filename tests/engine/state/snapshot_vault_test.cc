@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "tests/support/faulty_blobs.h"
+#include "tests/support/slot_shapes.h"
 
 namespace statehouse::testing {
 namespace {
@@ -19,14 +20,7 @@ using ::testing::HasSubstr;
 
 constexpr int64_t kVocab = 4096;
 
-SlotShape MakeShape() {
-  kernels::RetentionShape shape;
-  shape.heads_q = shape.heads_kv = 2;
-  shape.head_dim = 8;
-  shape.chunk = 16;
-  shape.switch_over = 64;
-  return {kernels::RetentionLayout::Make(shape).value(), 2};
-}
+SlotShape MakeShape() { return MakeSlotShape({.heads = 2, .head_dim = 8, .chunk = 16, .switch_over = 64}); }
 
 class SnapshotVaultTest : public ::testing::Test {
  protected:
